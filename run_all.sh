@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Set-up and headless reproduction: ./run_all.sh [run | test | lab] [options]; ./run_all.sh --help tells all.
+set -euo pipefail
+project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# The kernels that papermill starts find sahlib here, even where nothing may be installed.
+export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
+
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
+# Every module the command needs; one that is missing means that the environment is not complete.
+modules="cv2 ipykernel ipywidgets matplotlib monai nbclient nbconvert nibabel nilearn numpy pandas papermill PIL
+  safetensors scipy sklearn tabulate torch tqdm"
+complete() { # complete PYTHON MODULE...
+  "$1" - "${@:2}" <<'PY' >/dev/null 2>&1
+import sys
+from importlib.util import find_spec
+sys.exit(sys.version_info < (3, 11) or any(find_spec(name) is None for name in sys.argv[1:]))
+PY
+}
+
+command="run"
+case "${1:-}" in
+  run | test | lab) command="$1"; shift ;;
+esac
+case " $* " in
+  *" --help "* | *" -h "*)
+    if [ "$command" = run ]; then
+      any="$(command -v python3 || command -v python)" || fail "Python 3.11 or newer is not installed."
+      exec "$any" -m sahlib run --help
+    fi
+    ;;
+esac
+[ "$command" = test ] && modules="$modules hypothesis nbval pytest yaml"
+[ "$command" = lab ] && modules="$modules jupyterlab"
+
+# An active environment first, then the project's own, then a system Python that already has everything.
+if [ -n "${VIRTUAL_ENV:-}" ]; then
+  python="$VIRTUAL_ENV/bin/python"
+elif [ -n "${CONDA_PREFIX:-}" ] && [ -x "$CONDA_PREFIX/bin/python" ]; then
+  python="$CONDA_PREFIX/bin/python"
+elif [ -x "$project/.venv/bin/python" ]; then
+  python="$project/.venv/bin/python"
+elif command -v python3 >/dev/null && complete python3 $modules; then
+  python="$(command -v python3)"
+else
+  command -v python3 >/dev/null || fail "Python 3.11 or newer is not installed."
+  python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+    || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1)."
+  echo "Making $project/.venv"
+  python3 -m venv "$project/.venv" || fail "python3 -m venv failed; on Debian, install python3-venv."
+  python="$project/.venv/bin/python"
+fi
+
+if ! complete "$python" $modules; then
+  echo "Installing what the study needs; this takes minutes, once."
+  "$python" -m pip install --quiet --constraint "$project/constraints.txt" --editable "$project[test]" \
+    || fail "The installation failed; the lines above say why. ./run_all.sh goes on from here."
+  complete "$python" $modules || fail "The installation is not complete; remove $project/.venv and run again."
+fi
+
+case "$command" in
+  run) exec "$python" -m sahlib run "$@" ;;
+  test) cd "$project" && exec "$python" -m pytest "$@" ;;
+  lab) cd "$project" && exec "$python" -m jupyterlab --notebook-dir="$project" "$project/notebooks/01_data_exploration.ipynb" "$@" ;;
+esac

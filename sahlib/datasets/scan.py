@@ -1,0 +1,44 @@
+"""Scan: what every dataset yields, and nothing else; the classes a label can hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+# Index in this tuple = value in every label array of the project.
+CLASSES = ("background", "SAH", "IVH", "IPH", "SDH", "EDH")
+SAH = CLASSES.index("SAH")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One head-CT series of one patient, slices ordered from the neck to the vertex where the source knows the order.
+
+    image        [D,H,W], int16 Hounsfield units (unit="HU") or uint8 grey levels (unit="grey")
+    labels       [D,H,W] uint8, indices into CLASSES
+    slice_ids    D names, unique in the dataset
+    spacing_mm   (row, column) pixel spacing; NaN where the source does not say
+    thickness_mm slice thickness; NaN where the source does not say
+    sources      the files it was read from; empty for a generated scan
+    """
+
+    patient_id: str
+    image: np.ndarray
+    labels: np.ndarray
+    slice_ids: tuple[str, ...]
+    unit: str
+    spacing_mm: tuple[float, float] = (float("nan"), float("nan"))
+    thickness_mm: float = float("nan")
+    sources: tuple[Path, ...] = ()
+
+    def __post_init__(self):
+        if self.unit not in ("HU", "grey"):
+            raise ValueError(f"{self.patient_id}: unit must be 'HU' or 'grey', not {self.unit!r}")
+        if self.image.ndim != 3 or self.image.shape != self.labels.shape:
+            raise ValueError(
+                f"{self.patient_id}: image {self.image.shape} and labels {self.labels.shape} must be the same [D,H,W]"
+            )
+        if len(self.slice_ids) != len(self.image):
+            raise ValueError(f"{self.patient_id}: {len(self.slice_ids)} slice ids for {len(self.image)} slices")

@@ -1,0 +1,73 @@
+"""A network's name -> a torch module. All are MONAI's; nothing here invents a layer.
+
+Every network takes images [B,1,H,W] in [0,1], H and W multiples of 16, and returns logits [B,out_channels,H,W].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from .study import MODELS, StudyError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+LABELS = {"unet": "U-Net", "unet_resnet34": "U-Net (ResNet34)", "attention_unet": "Attention U-Net"}
+
+# Encoder strides between the levels: each halves the image.
+STRIDES = (2, 2, 2, 2)
+
+
+def build(name: str, channels: tuple[int, ...], out_channels: int = 1, prior: float | None = None) -> nn.Module:
+    """The network called `name`, randomly initialised from torch's global generator.
+
+    name          one of study.MODELS
+    channels      five widths, top level first. `unet_resnet34` has ResNet34's own encoder widths (64 to 512),
+                  and takes `channels` for its decoder, bottom level first.
+    prior         share of lesion pixels in the training set; the output bias then starts at its log-odds, so that
+                  the untrained network predicts that share everywhere (Lin et al. 2017, focal loss, section 4.1).
+                  None keeps MONAI's initialisation.
+    """
+    # MONAI takes seconds to import; a notebook that only looks at results should not wait for it.
+    from monai.networks.nets.attentionunet import AttentionUnet
+    from monai.networks.nets.flexible_unet import FlexibleUNet
+    from monai.networks.nets.unet import UNet
+
+    if name == "unet":
+        network = UNet(2, 1, out_channels, channels, STRIDES, num_res_units=2)
+    elif name == "attention_unet":
+        network = AttentionUnet(2, 1, out_channels, channels, STRIDES)
+    elif name == "unet_resnet34":
+        network = FlexibleUNet(
+            in_channels=1,
+            out_channels=out_channels,
+            backbone="resnet34",
+            pretrained=False,
+            spatial_dims=2,
+            decoder_channels=tuple(reversed(channels)),
+        )
+    else:
+        raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
+    if prior is not None:
+        set_prior_bias(network, prior)
+    return network
+
+
+def output_layer(network: nn.Module) -> nn.Module:
+    """The last convolution, whose bias is the logit of an image without features."""
+    from torch import nn
+
+    return [m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)][-1]
+
+
+def set_prior_bias(network: nn.Module, prior: float) -> None:
+    """Starts the output bias at the log-odds of `prior`, a share strictly between 0 and 1."""
+    import torch
+
+    if not 0 < prior < 1:
+        raise StudyError(
+            f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {prior}."
+        )
+    with torch.no_grad():
+        output_layer(network).bias.fill_(math.log(prior / (1 - prior)))

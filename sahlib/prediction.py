@@ -1,0 +1,77 @@
+"""Run -> probabilities -> masks -> counts on the test side of the split."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from . import metrics, models
+from .paths import writing
+from .provenance import cores
+from .runs import Run
+from .slices import SliceStore
+from .splits import Split
+from .study import Study, StudyError
+from .training import forward
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Section 2.2 binarizes at 0.5 and section 2.5 names no other threshold for predictions.
+THRESHOLD = 0.5
+
+
+def test(run: Run, store: SliceStore, split: Split, study: Study) -> pd.DataFrame:
+    """The run's counts on the test side, predicted and saved in the run when they are not there yet."""
+    if not (run.path / "counts.csv").exists():
+        rows = split.rows(store, "test")
+        probabilities = predict(load_network(run), store.images[rows], study)
+        with writing(run.path / "probabilities.npy") as path, open(path, "wb") as file:
+            np.save(file, probabilities)
+        counts = metrics.pixel_counts(probabilities > THRESHOLD, store.masks(rows))
+        identity = store.slices.iloc[rows][["slice_id", "patient_id"]].reset_index(drop=True)
+        counts = pd.concat([identity, counts, (counts["tp"] + counts["fn"]).rename("lesion_pixels")], axis=1)
+        with writing(run.path / "counts.csv") as path:
+            counts.to_csv(path, index=False)
+    return run.counts
+
+
+def masks(run: Run, positions: np.ndarray) -> np.ndarray:
+    """Predicted masks of test slices, bool [k,H,W]; `positions` count within the test side."""
+    return run.probabilities[positions] > THRESHOLD
+
+
+def load_network(run: Run) -> nn.Module:
+    """The run's network with its weights, on the GPU where there is one, in evaluation mode."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    network = models.build(run.model, run.record["recipe"]["channels"])
+    try:
+        network.load_state_dict(load_file(run.weights))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise StudyError(
+            f"{run.weights} does not hold the weights of this run ({error}); delete {run.path} and run again."
+        ) from error
+    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+
+
+def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
+    """Lesion probabilities float16 [k,H,W] of uint8 images [k,H,W]."""
+    import torch
+
+    torch.set_num_threads(cores())
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        batches = [
+            forward(network, torch.from_numpy(batch[:, None]).to(device).float() / 255, study.precision)
+            .sigmoid()[:, 0]
+            .half()
+            .cpu()
+            .numpy()
+            for batch in np.split(images, range(study.batch_size, len(images), study.batch_size))
+        ]
+    return np.concatenate(batches)

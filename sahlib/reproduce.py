@@ -1,0 +1,145 @@
+"""The study without a person: papermill runs the notebooks in order, and leaves executed copies and HTML."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+
+from .datasets import open_source
+from .paths import NOTEBOOKS, Workspace, disk_errors_named
+from .study import Study, StudyError
+
+TRACEBACK_LINES = 12
+
+
+def study_changes(chosen: argparse.Namespace) -> dict:
+    """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
+    changes = {"dataset": chosen.dataset, "patient_pattern": chosen.patient_pattern}
+    if chosen.data_dir:
+        changes["data_dir"] = str(Path(chosen.data_dir).expanduser().resolve())
+    if chosen.slices_are_patients:
+        changes["slices_are_patients"] = True
+    changes |= {name: getattr(chosen, name) for name in ("models", "seeds") if getattr(chosen, name)}
+    for assignment in chosen.set:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise StudyError(f"--set {assignment!r} must have the form NAME=VALUE.")
+        changes[name] = _typed(name, text)
+    return changes
+
+
+def run(profile: str, output: str, changes: dict) -> int:
+    """Runs every notebook; 0 when all went through, 1 when one failed.
+
+    The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
+    """
+    study = Study.of_profile(profile, **changes)
+    workspace = Workspace(output)
+    source = open_source(study)
+    parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
+    print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {workspace.figures(study)}")
+    with disk_errors_named(workspace.executed_notebooks):
+        workspace.executed_notebooks.mkdir(parents=True, exist_ok=True)
+
+    notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
+    begun = time.perf_counter()
+    for number, notebook in enumerate(notebooks, 1):
+        print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
+        started = time.perf_counter()
+        executed = workspace.executed_notebooks / notebook.name
+        if not _execute(notebook, executed, parameters):
+            return 1
+        with disk_errors_named(executed):
+            _write_html(executed)
+        print(f"      done in {_minutes(time.perf_counter() - started)}", flush=True)
+    print(f"All figures and tables are in {workspace.figures(study)} ({_minutes(time.perf_counter() - begun)}).")
+    return 0
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
+    """Runs one notebook into an executed copy; on failure prints the cell and the end of its traceback."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    _print_cell_output()
+    try:
+        with disk_errors_named(executed):
+            papermill.execute_notebook(
+                notebook,
+                executed,
+                parameters,
+                kernel_name="python3",
+                cwd=notebook.parent,
+                progress_bar=False,
+                log_output=True,
+            )
+    except PapermillExecutionError as error:
+        lines = [line for line in _plain("\n".join(error.traceback)).splitlines() if line.strip()]
+        if error.ename == "StudyError":
+            lines = [error.evalue]
+        print(f"\n{notebook.name} failed in cell {error.exec_count}:", file=sys.stderr)
+        print("\n".join(f"    {line}" for line in lines[-TRACEBACK_LINES:]), file=sys.stderr)
+        print(f"The notebook as far as it came: {executed}", file=sys.stderr)
+        return False
+    except DeadKernelError:
+        print(
+            f"\n{notebook.name} failed: its kernel died, most often for lack of memory; "
+            "set a smaller batch_size or size, then run again.",
+            file=sys.stderr,
+        )
+        return False
+    return True
+
+
+class _CellOutput(logging.Handler):
+    """What cells print, indented under the notebook's name; progress bars and warnings stay in the executed copy."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage().strip()
+        # papermill logs its own steps to the same logger as the cells' output.
+        if record.levelno == logging.INFO and record.funcName != "execute_notebook" and text.count("epoch"):
+            print("\n".join(f"      {line}" for line in text.splitlines()), flush=True)
+
+
+def _print_cell_output() -> None:
+    logger = logging.getLogger("papermill")
+    if not any(isinstance(handler, _CellOutput) for handler in logger.handlers):
+        logger.addHandler(_CellOutput())
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _write_html(executed: Path) -> None:
+    from nbconvert import HTMLExporter
+
+    html, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
+    executed.with_suffix(".html").write_text(html)
+
+
+def _typed(name: str, text: str) -> object:
+    """`text` as the type of the Study's field `name`; lists are comma-separated."""
+    defaults = {field.name: field.default for field in dataclasses.fields(Study)}
+    default = defaults.get(name)  # an unknown name is named by Study.of_profile
+    if not isinstance(default, (tuple, bool, int, float)):
+        return text
+    try:
+        value = ast.literal_eval(f"[{text}]" if isinstance(default, tuple) else text)
+    except (ValueError, SyntaxError) as error:
+        raise StudyError(f"--set {name}={text} cannot be read; the default is {default!r}.") from error
+    return value
+
+
+def _plain(text: str) -> str:
+    """Without terminal colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds // 60)} min {seconds % 60:.0f} s" if seconds >= 60 else f"{seconds:.0f} s"

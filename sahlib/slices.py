@@ -1,0 +1,170 @@
+"""SliceStore: the preprocessed slices on disk, memory-mapped (section 2.2 of the paper).
+
+A store is a folder `<dataset>-<digest>/` with images.npy and labels.npy (uint8 [N,H,W]), slices.csv (one row per
+slice) and meta.json. It is written under a temporary name and renamed when whole, so half a store is never taken
+for a store; the digest covers the source's pixels and all that was done to them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .datasets.scan import CLASSES, SAH, Scan
+from .paths import disk_errors_named
+from .provenance import provenance
+from .study import Study, StudyError, digest
+
+# Raise when the same Study would give other pixels, so that old stores are not mistaken for new ones.
+STORE_VERSION = 1
+NPY_HEADER_BYTES = 128
+
+
+@dataclass(frozen=True)
+class SliceStore:
+    """The slices of one dataset; row i of `slices`, `images` and `labels` is the same slice, patients in one piece.
+
+    images  uint8 [N,H,W], window or grey levels scaled to 0..255
+    labels  uint8 [N,H,W], indices into CLASSES
+    slices  slice_id, patient_id, z, row_mm, column_mm, thickness_mm (after resizing; NaN where unknown),
+            pixels_<class> for each lesion class, source
+    """
+
+    path: Path
+    images: np.ndarray
+    labels: np.ndarray
+    slices: pd.DataFrame
+    meta: dict
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    @property
+    def digest(self) -> str:
+        return self.meta["digest"]
+
+    def rows(self, slice_ids: Iterable[str]) -> np.ndarray:
+        """Positions of `slice_ids` in the store, int [k], in the order given."""
+        positions = pd.Series(np.arange(len(self)), index=self.slices["slice_id"])
+        return positions.loc[list(slice_ids)].to_numpy()
+
+    def masks(self, rows: np.ndarray) -> np.ndarray:
+        """Where the slices show SAH, bool [k,H,W]."""
+        return self.labels[rows] == SAH
+
+
+def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterable] = iter) -> SliceStore:
+    """The store of a Study under the folder `processed`: found when it is there, built from the scans when not.
+
+    `progress` wraps the iteration over scans, for example tqdm.
+    """
+    from .datasets import open_source
+
+    source = open_source(study)
+    recipe = {
+        "version": STORE_VERSION,
+        "source": source.fingerprint(),
+        "size": study.size,
+        "window": [study.window_level, study.window_width],
+    }
+    path = processed / f"{study.dataset}-{digest(recipe)}"
+    if not path.exists():
+        _build(path, progress(source), recipe)
+    return open_store(path)
+
+
+def open_store(path: Path) -> SliceStore:
+    """Maps a finished store; StudyError where a file of it is missing, truncated or does not fit the others."""
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        slices = pd.read_csv(path / "slices.csv", dtype={"slice_id": str, "patient_id": str, "source": str})
+        images, labels = (np.load(path / f"{name}.npy", mmap_mode="r") for name in ("images", "labels"))
+        whole = images.shape == labels.shape == (len(slices), meta["size"], meta["size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(f"The slice store {path} is damaged ({error}); delete it and run again.") from error
+    if not whole:
+        raise StudyError(f"The slice store {path} is damaged (its files differ in length); delete it and run again.")
+    return SliceStore(path, images, labels, slices, meta)
+
+
+def preprocess(scan: Scan, size: int, window_level: float, window_width: float) -> tuple[np.ndarray, np.ndarray]:
+    """(images uint8 [D,size,size], labels uint8 [D,size,size]) of one scan.
+
+    Hounsfield units are windowed to 8 bits, grey levels taken as they are; then images are resized bilinearly and
+    labels by nearest neighbour (section 2.2).
+    """
+    import cv2
+
+    grey = scan.image if scan.unit == "grey" else window_to_grey(scan.image, window_level, window_width)
+    # INTER_NEAREST would sample half a pixel beside where INTER_LINEAR does; the EXACT variant is centred like it.
+    images = [cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in grey]
+    labels = [cv2.resize(label, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) for label in scan.labels]
+    return np.stack(images), np.stack(labels)
+
+
+def window_to_grey(hounsfield: np.ndarray, level: float, width: float) -> np.ndarray:
+    """Grey levels uint8 of a window: level - width/2 HU and below are 0, level + width/2 HU and above 255."""
+    share = (hounsfield.astype(np.float32) - (level - width / 2)) / width
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
+    """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset."""
+    size, (level, width) = recipe["size"], recipe["window"]
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    with disk_errors_named(path):
+        try:
+            partial.mkdir(parents=True)
+            rows: list[dict] = []
+            with open(partial / "images.npy", "wb") as image_file, open(partial / "labels.npy", "wb") as label_file:
+                for file in (image_file, label_file):
+                    file.write(bytes(NPY_HEADER_BYTES))
+                for scan in scans:
+                    images, labels = preprocess(scan, size, level, width)
+                    image_file.write(images)
+                    label_file.write(labels)
+                    rows += _slice_rows(scan, labels, size)
+                for file in (image_file, label_file):
+                    _write_npy_header(file, (len(rows), size, size))
+            slices = pd.DataFrame(rows)
+            # A patient may come in several scans; z counts through all slices of the patient.
+            slices.insert(2, "z", slices.groupby("patient_id").cumcount())
+            slices.to_csv(partial / "slices.csv", index=False)
+            meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
+            meta |= {"recipe": recipe, "provenance": provenance()}
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+            os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
+    _, height, width = scan.image.shape
+    pixels = np.stack([np.bincount(label.ravel(), minlength=len(CLASSES)) for label in labels])
+    return [
+        {
+            "slice_id": slice_id,
+            "patient_id": scan.patient_id,
+            "row_mm": scan.spacing_mm[0] * height / size,
+            "column_mm": scan.spacing_mm[1] * width / size,
+            "thickness_mm": scan.thickness_mm,
+            **{f"pixels_{name}": int(count) for name, count in zip(CLASSES[1:], counts[1:], strict=True)},
+            "source": " ".join(str(source) for source in scan.sources),
+        }
+        for slice_id, counts in zip(scan.slice_ids, pixels, strict=True)
+    ]
+
+
+def _write_npy_header(file, shape: tuple[int, ...]) -> None:
+    """Fills the room left at the start of a file whose length was not known when it was begun."""
+    file.seek(0)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    assert file.tell() == NPY_HEADER_BYTES

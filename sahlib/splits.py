@@ -1,0 +1,94 @@
+"""Train, validation and test, by patient and stratified (section 2.1: stratified sampling), saved as a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from .paths import writing
+from .slices import SliceStore
+from .study import Study, StudyError, digest
+
+SIDES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which side each patient is on; `sides` maps patient_id to one of SIDES."""
+
+    sides: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        return digest(self.sides)
+
+    def rows(self, store: SliceStore, side: str) -> np.ndarray:
+        """Positions in the store of the slices on `side`, int [k], in store order."""
+        return np.flatnonzero((store.slices["patient_id"].map(self.sides) == side).to_numpy())
+
+    def summary(self, store: SliceStore) -> pd.DataFrame:
+        """One row per side: patients, patients with SAH, slices, slices with SAH, share of positive slices."""
+        slices = store.slices.assign(side=store.slices["patient_id"].map(self.sides), sah=store.slices.pixels_SAH > 0)
+        by_side = slices.groupby("side")
+        table = pd.DataFrame(
+            {
+                "patients": by_side["patient_id"].nunique(),
+                "patients with SAH": slices[slices.sah].groupby("side")["patient_id"].nunique(),
+                "slices": by_side.size(),
+                "slices with SAH": by_side["sah"].sum(),
+            }
+        ).reindex(SIDES)
+        return table.assign(**{"share positive": table["slices with SAH"] / table["slices"]})
+
+
+def prepare(store: SliceStore, study: Study) -> Split:
+    """The split of a Study, read from the store's `splits/` when it is there, made and saved when not."""
+    shares = (study.train_share, study.validation_share, study.split_seed)
+    path = store.path / "splits" / f"{digest(shares)}.csv"
+    if not path.exists():
+        lesion_pixels = store.slices.groupby("patient_id")["pixels_SAH"].sum()
+        split = by_patient(lesion_pixels, *shares)
+        with writing(path) as file:
+            pd.Series(split.sides, name="side").rename_axis("patient_id").to_csv(file)
+    return Split(pd.read_csv(path, dtype=str, index_col="patient_id")["side"].to_dict())
+
+
+def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: float, seed: int) -> Split:
+    """Splits patients, stratified by whether they bleed and, among those who do, by more or less than the median.
+
+    lesion_pixels  SAH pixels of each patient, indexed by patient_id
+    Raises StudyError where a side would be left without a patient who bleeds: no score could be computed there.
+    """
+    from sklearn.model_selection import train_test_split
+
+    lesion_pixels = lesion_pixels.sort_index()
+    strata = _strata(lesion_pixels)
+    patients = len(lesion_pixels)
+    bleeding = int((lesion_pixels > 0).sum())
+    n_validation = max(1, round(patients * validation_share))
+    n_test = max(1, round(patients * (1 - train_share - validation_share)))
+    too_few = StudyError(
+        f"{patients} patients, {bleeding} of them with SAH, are too few for training, validation and test: "
+        "each needs patients with and without SAH; add patients."
+    )
+    try:
+        rest, test = train_test_split(lesion_pixels.index, test_size=n_test, stratify=strata, random_state=seed)
+        train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
+    except ValueError as error:
+        raise too_few from error
+    sides = {side: sorted(ids) for side, ids in zip(SIDES, (train, validation, test), strict=True)}
+    if any((lesion_pixels[ids] > 0).sum() == 0 for ids in sides.values()):
+        raise too_few
+    return Split({patient: side for side, ids in sides.items() for patient in ids})
+
+
+def _strata(lesion_pixels: pd.Series) -> pd.Series:
+    """0 no SAH, 1 less than the median of those who bleed, 2 more; 1 and 2 are one where either has too few."""
+    bleeds = lesion_pixels > 0
+    more = lesion_pixels > lesion_pixels[bleeds].median()
+    strata = bleeds.astype(int) + (bleeds & more).astype(int)
+    if strata.value_counts().reindex([1, 2], fill_value=0).min() < len(SIDES):
+        return bleeds.astype(int)
+    return strata

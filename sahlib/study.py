@@ -1,0 +1,153 @@
+"""Study: every knob of a run, frozen and validated, and the three profiles that set them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+
+MODELS = ("unet", "unet_resnet34", "attention_unet")
+DATASETS = ("phantom", "paired_folder")
+
+
+class StudyError(ValueError):
+    """A mistake in what the user asked for or handed in; the message names the thing and the way out."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that decides the outcome. Defaults are the paper's (sections 2.1 to 2.4) wherever it gives a value."""
+
+    profile: str = "paper"
+
+    # data
+    dataset: str = "phantom"
+    data_dir: str = ""  # folder of a dataset read from disk; what counts is its content, not its place
+    patient_pattern: str = ""  # regular expression whose first group is the patient, applied to a file's stem
+    slices_are_patients: bool = False  # accept slices without a patient, and say so in every table
+    phantom_patients: int = 120
+    phantom_seed: int = 0
+    size: int = 256  # height and width after resizing, section 2.2
+    window_level: float = 40.0  # brain window in HU; used only where the source has Hounsfield units
+    window_width: float = 80.0
+
+    # split, by patient: the paper gives no shares
+    train_share: float = 0.70
+    validation_share: float = 0.15
+    split_seed: int = 0
+
+    # networks: the paper gives no widths
+    models: tuple[str, ...] = MODELS
+    channels: tuple[int, ...] = (32, 64, 128, 256, 512)
+    prior_bias: bool = False  # start the output bias at the log-odds of a lesion pixel (Lin et al. 2017, section 4.1)
+
+    # training, section 2.4
+    epochs: int = 50
+    batch_size: int = 16
+    learning_rate: float = 1e-4
+    flip_probability: float = 0.5
+    rotation_degrees: float = 15.0  # "random rotation" without an angle in the paper
+    seeds: tuple[int, ...] = (0,)
+    precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
+
+    def __post_init__(self):
+        for name in ("models", "channels", "seeds"):  # lists from JSON or a notebook's parameters cell
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.dataset not in DATASETS:
+            raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
+        if self.dataset == "paired_folder" and not self.data_dir:
+            raise StudyError("dataset 'paired_folder' needs data_dir, the folder that holds images/ and masks/.")
+        if unknown := [m for m in self.models if m not in MODELS]:
+            raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
+        for name in ("models", "seeds"):
+            value = getattr(self, name)
+            if not value or len(set(value)) != len(value):
+                raise StudyError(f"{name} must be a list of different values, at least one; it is {list(value)}.")
+        if self.size < 32 or self.size % 16:
+            raise StudyError(
+                f"size {self.size} must be a multiple of 16 and at least 32, because the networks halve an image "
+                f"four times; the nearest is {max(32, round(self.size / 16) * 16)}."
+            )
+        if len(self.channels) != 5 or min(self.channels) < 1:
+            raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")
+        for name in ("phantom_patients", "epochs", "batch_size", "window_width", "learning_rate"):
+            if not getattr(self, name) > 0:
+                raise StudyError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if not (self.train_share > 0 and self.validation_share > 0 and self.train_share + self.validation_share < 1):
+            raise StudyError(
+                f"train_share {self.train_share} and validation_share {self.validation_share} must be above 0 "
+                "and leave something for the test set."
+            )
+        if not 0 <= self.flip_probability <= 1:
+            raise StudyError(f"flip_probability must lie between 0 and 1; it is {self.flip_probability}.")
+        if self.precision not in ("fp32", "bf16"):
+            raise StudyError(f"precision must be 'fp32' or 'bf16'; it is {self.precision!r}.")
+
+    @classmethod
+    def of_profile(cls, profile: str = "auto", **changes) -> Study:
+        """A profile's Study with `changes`.
+
+        "auto" is `paper` where a GPU is there and `quick` elsewhere. Unless `changes` names a precision, it is bf16
+        where the processor computes in it, since that halves the time, and fp32 elsewhere.
+        """
+        if profile == "auto":
+            import torch
+
+            profile = "paper" if torch.cuda.is_available() else "quick"
+        if profile not in PROFILES:
+            raise StudyError(f"profile {profile!r} is not known; choose one of auto, {', '.join(PROFILES)}.")
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := sorted(set(changes) - known):
+            raise StudyError(f"no parameter is called {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
+        return cls(**{"profile": profile, "precision": _fast_precision(), **PROFILES[profile], **changes})
+
+    def as_dict(self) -> dict:
+        """Plain values, ready for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def _fast_precision() -> str:
+    """bf16 where the hardware multiplies in it; emulated bf16 would be slower than fp32."""
+    import torch
+
+    if torch.cuda.is_available():
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # Older releases of torch cannot say; they then compute in fp32.
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+        native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
+    return "bf16" if native else "fp32"
+
+
+PROFILES = {
+    # The paper's recipe to the letter, for a GPU.
+    "paper": {},
+    # A laptop without a GPU: the same code on fewer patients, smaller images, narrower networks. The rate and the
+    # bias start are what let a plain U-Net leave "background everywhere" within a few epochs.
+    "quick": {
+        "phantom_patients": 40,
+        "size": 128,
+        "models": ("unet", "attention_unet"),
+        "channels": (16, 32, 64, 128, 256),
+        "epochs": 10,
+        "learning_rate": 1e-3,
+        "prior_bias": True,
+    },
+    # Seconds; for the tests alone. Its numbers mean nothing.
+    "smoke": {
+        "phantom_patients": 20,
+        "size": 32,
+        "models": MODELS,
+        "channels": (4, 8, 8, 8, 8),
+        "epochs": 2,
+        "learning_rate": 1e-3,
+        "prior_bias": True,
+    },
+}
+
+
+def digest(*parts) -> str:
+    """12 hex digits that name JSON-able `parts`; equal parts, equal name, on every machine."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
