@@ -64,11 +64,11 @@ def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: f
     from sklearn.model_selection import train_test_split
 
     lesion_pixels = lesion_pixels.sort_index()
-    strata = _strata(lesion_pixels)
     patients = len(lesion_pixels)
     bleeding = int((lesion_pixels > 0).sum())
     n_validation = max(1, round(patients * validation_share))
     n_test = max(1, round(patients * (1 - train_share - validation_share)))
+    strata = _strata(lesion_pixels, min(n_validation, n_test))
     too_few = StudyError(
         f"{patients} patients, {bleeding} of them with SAH, are too few for training, validation and test: "
         "each needs patients with and without SAH; add patients."
@@ -84,11 +84,11 @@ def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: f
     return Split({patient: side for side, ids in sides.items() for patient in ids})
 
 
-def _strata(lesion_pixels: pd.Series) -> pd.Series:
-    """0 no SAH, 1 less than the median of those who bleed, 2 more; 1 and 2 are one where either has too few."""
+def _strata(lesion_pixels: pd.Series, smallest_side: int) -> pd.Series:
+    """0 no SAH, 1 up to the median of those who bleed, 2 more; 1 and 2 are one where three do not fit every side."""
     bleeds = lesion_pixels > 0
-    more = lesion_pixels > lesion_pixels[bleeds].median()
-    strata = bleeds.astype(int) + (bleeds & more).astype(int)
-    if strata.value_counts().reindex([1, 2], fill_value=0).min() < len(SIDES):
+    more = bleeds & (lesion_pixels > lesion_pixels[bleeds].median())
+    strata = bleeds.astype(int) + more.astype(int)
+    if smallest_side < strata.nunique() or (strata.value_counts() < len(SIDES)).any():
         return bleeds.astype(int)
     return strata

@@ -52,14 +52,20 @@ class Study:
     precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
 
     def __post_init__(self):
-        for name in ("models", "channels", "seeds"):  # lists from JSON or a notebook's parameters cell
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for field in dataclasses.fields(self):
+            if isinstance(field.default, tuple):  # lists come from JSON and from a notebook's parameters cell
+                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
+            value, kind = getattr(self, field.name), type(field.default)
+            if not isinstance(value, (kind, int) if kind is float else kind):
+                raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
         if self.dataset == "paired_folder" and not self.data_dir:
             raise StudyError("dataset 'paired_folder' needs data_dir, the folder that holds images/ and masks/.")
         if unknown := [m for m in self.models if m not in MODELS]:
             raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
+        if missing := {"unet", "attention_unet"} - set(self.models):
+            raise StudyError(f"models must hold {' and '.join(sorted(missing))}: the paper compares these two.")
         for name in ("models", "seeds"):
             value = getattr(self, name)
             if not value or len(set(value)) != len(value):

@@ -1,0 +1,75 @@
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sahlib import splits
+from sahlib.splits import SIDES, by_patient
+from sahlib.study import StudyError
+
+
+def lesions(bleeding, others, seed=0):
+    rng = np.random.default_rng(seed)
+    pixels = [*rng.integers(1, 5000, bleeding), *([0] * others)]
+    return pd.Series(pixels, index=[f"p{i:04d}" for i in rng.permutation(len(pixels))])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(0, 1000))
+def test_no_patient_is_on_two_sides_and_each_side_bleeds_like_the_whole(bleeding, others, seed):
+    pixels = lesions(bleeding, others, seed)
+    split = by_patient(pixels, 0.70, 0.15, seed)
+    assert set(split.sides) == set(pixels.index)  # a dict holds each patient once, on one side
+    sides = pd.Series(split.sides)
+    assert set(sides) == set(SIDES)
+    share = bleeding / len(pixels)
+    for side in SIDES:
+        patients = sides.index[sides == side]
+        assert abs((pixels[patients] > 0).sum() - share * len(patients)) <= 2
+
+
+def test_no_slice_of_a_patient_is_on_two_sides(small):
+    _, store, split = small
+    owners = [set(store.slices.patient_id.iloc[split.rows(store, side)]) for side in SIDES]
+    assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+    assert sorted(np.concatenate([split.rows(store, side) for side in SIDES])) == list(range(len(store)))
+
+
+def test_sizes_of_the_sides():
+    sides = pd.Series(by_patient(lesions(60, 40), 0.70, 0.15, 0).sides).value_counts()
+    assert sides.to_dict() == {"train": 70, "validation": 15, "test": 15}
+
+
+def test_large_and_small_lesions_are_on_every_side():
+    pixels = lesions(60, 40)
+    split = by_patient(pixels, 0.70, 0.15, 3)
+    median = pixels[pixels > 0].median()
+    for side in SIDES:
+        own = pixels[[patient for patient, where in split.sides.items() if where == side]]
+        assert (own > median).any() and ((own > 0) & (own <= median)).any() and (own == 0).any()
+
+
+def test_the_seed_decides_and_the_order_of_patients_does_not():
+    pixels = lesions(20, 20)
+    assert by_patient(pixels, 0.7, 0.15, 1) == by_patient(pixels[::-1], 0.7, 0.15, 1)
+    assert by_patient(pixels, 0.7, 0.15, 1) != by_patient(pixels, 0.7, 0.15, 2)
+
+
+@pytest.mark.parametrize(("bleeding", "others"), [(0, 30), (1, 30), (2, 30), (1, 1), (2, 1)])
+def test_too_few_patients_are_counted_out_loud(bleeding, others):
+    with pytest.raises(StudyError, match=f"{bleeding + others} patients, {bleeding} of them with SAH, are too few"):
+        by_patient(lesions(bleeding, others), 0.70, 0.15, 0)
+
+
+def test_the_saved_split_is_read_and_not_drawn_again(small, monkeypatch):
+    study, store, split = small
+    monkeypatch.setattr(splits, "by_patient", None)
+    assert splits.prepare(store, study) == split
+
+
+def test_the_summary_counts_patients_and_slices(small):
+    _, store, split = small
+    table = split.summary(store)
+    assert table["patients"].sum() == 12 and table["slices"].sum() == 36
+    assert table["patients with SAH"].sum() == 6 and table["slices with SAH"].sum() == 12

@@ -1,0 +1,71 @@
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sahlib.study import PROFILES, Study, StudyError, digest
+
+
+def test_the_paper_profile_is_the_paper_s_recipe():
+    study = Study.of_profile("paper")
+    assert (study.size, study.epochs, study.batch_size, study.learning_rate) == (256, 50, 16, 1e-4)
+    assert study.prior_bias is False
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_is_valid_and_survives_json(profile):
+    study = Study.of_profile(profile)
+    assert Study(**json.loads(json.dumps(study.as_dict()))) == study
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"size": 250}, ["250", "16", "256"]),
+        ({"size": 16}, ["16", "32"]),
+        ({"learning_rat": 1e-3}, ["learning_rat", "learning_rate"]),
+        ({"dataset": "kaggle"}, ["kaggle", "phantom", "paired_folder"]),
+        ({"dataset": "paired_folder"}, ["data_dir", "images/"]),
+        ({"models": ["unet", "transformer"]}, ["transformer", "attention_unet"]),
+        ({"models": ["unet"]}, ["attention_unet"]),
+        ({"seeds": []}, ["seeds"]),
+        ({"seeds": [1, 1]}, ["seeds"]),
+        ({"channels": [8, 16]}, ["channels", "five"]),
+        ({"epochs": 0}, ["epochs", "0"]),
+        ({"batch_size": "16"}, ["batch_size", "int"]),
+        ({"train_share": 0.9, "validation_share": 0.2}, ["train_share", "test"]),
+        ({"flip_probability": 1.5}, ["flip_probability"]),
+        ({"precision": "fp8"}, ["fp8", "bf16"]),
+    ],
+)
+def test_a_mistake_is_named_with_the_way_out(changes, words):
+    with pytest.raises(StudyError) as error:
+        Study.of_profile("quick", **changes)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_an_unknown_profile_names_the_known_ones():
+    with pytest.raises(StudyError, match="fast.*auto, paper, quick, smoke"):
+        Study.of_profile("fast")
+
+
+@given(st.integers(-50, 2000))
+def test_only_multiples_of_16_are_sizes(size):
+    if size >= 32 and size % 16 == 0:
+        assert Study(size=size).size == size
+    else:
+        with pytest.raises(StudyError):
+            Study(size=size)
+
+
+def test_a_study_cannot_be_changed_by_accident():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Study().epochs = 3
+
+
+def test_digest_depends_on_values_and_not_on_their_order():
+    assert digest({"a": 1, "b": [2, 3]}) == digest({"b": [2, 3], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+    assert len(digest("x")) == 12
