@@ -1,0 +1,274 @@
+"""Pixel counts per slice; every score is a function of those counts and of a named convention.
+
+A score of one slice is a ratio of counts, and the ratio is 0/0 when there is nothing to count. How many slices that
+hits, and what stands in for 0/0, moves the mean over a test set more than most architectures do: where one slice in
+ten bleeds, "background everywhere" gets a mean Dice of 0.9 if empty-against-empty counts as 1, and 0 if it counts as
+0. So a score here never goes without the `Convention` it was taken under.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+COUNTS = ("tp", "fp", "fn", "tn")
+METRICS = ("dice", "iou", "precision", "recall", "f1")
+LABELS = {"dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1"}
+
+
+def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Count agreeing and disagreeing pixels, slice by slice.
+
+    prediction, truth: [N,H,W] bool, True where a pixel is (said to be) lesion
+    returns: one row per slice, columns tp, fp, fn, tn (int64, pixels); they add up to H*W
+    raises: ValueError naming the argument where it is not bool, not [N,H,W], or the two differ in shape
+    """
+    prediction, truth = _mask("prediction", prediction), _mask("truth", truth)
+    if prediction.shape != truth.shape:
+        raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} must have the same [N,H,W]")
+    pixels = prediction.shape[1] * prediction.shape[2]
+    predicted = np.count_nonzero(prediction, axis=(1, 2))
+    lesion = np.count_nonzero(truth, axis=(1, 2))
+    tp = np.count_nonzero(prediction & truth, axis=(1, 2))
+    columns = {"tp": tp, "fp": predicted - tp, "fn": lesion - tp, "tn": pixels - predicted - lesion + tp}
+    return pd.DataFrame(columns, dtype=np.int64)
+
+
+def background_everywhere(counts: pd.DataFrame) -> pd.DataFrame:
+    """The counts on the same slices of the trivial predictor that calls every pixel background."""
+    counts = _checked(counts)
+    lesion, pixels = counts.tp + counts.fn, counts[list(COUNTS)].sum(axis=1)
+    return counts.assign(tp=0, fp=0, fn=lesion, tn=pixels - lesion)
+
+
+def is_collapsed(counts: pd.DataFrame) -> bool:
+    """True if not one pixel of any slice was called lesion although some are: no scores should go out unlabelled."""
+    counts = _checked(counts)
+    return bool((counts.tp + counts.fp).sum() == 0 and (counts.tp + counts.fn).sum() > 0)
+
+
+# Scores row by row. 0/0 is NaN: a row cannot know what its 0/0 should count as, a convention does.
+
+
+def dice(counts: pd.DataFrame) -> np.ndarray:
+    """2 |P and G| / (|P| + |G|) of each row (formula 1 of the paper); NaN where neither mask has a pixel."""
+    tp, predicted, lesion = _sizes(counts)
+    return _ratio(2 * tp, predicted + lesion)
+
+
+def iou(counts: pd.DataFrame) -> np.ndarray:
+    """|P and G| / |P or G| of each row (formula 2 of the paper); NaN where neither mask has a pixel."""
+    tp, predicted, lesion = _sizes(counts)
+    return _ratio(tp, predicted + lesion - tp)
+
+
+def precision(counts: pd.DataFrame) -> np.ndarray:
+    """Share of predicted pixels that are lesion, tp / (tp + fp), of each row; NaN where nothing was predicted."""
+    tp, predicted, _ = _sizes(counts)
+    return _ratio(tp, predicted)
+
+
+def recall(counts: pd.DataFrame) -> np.ndarray:
+    """Share of lesion pixels that were found, tp / (tp + fn), of each row; NaN where there is no lesion."""
+    tp, _, lesion = _sizes(counts)
+    return _ratio(tp, lesion)
+
+
+def f1(counts: pd.DataFrame) -> np.ndarray:
+    """Harmonic mean of precision and recall of each row, written 2 tp / (2 tp + fp + fn); NaN where all three are 0.
+
+    Written out in counts it is Dice. The form matters in one case: a lesion missed altogether without any prediction
+    has no precision, so the harmonic mean would be NaN, while 2 tp / (2 tp + fp + fn) says 0, as scikit-learn does.
+    """
+    counts = _checked(counts)
+    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+_SCORES = {"dice": dice, "iou": iou, "precision": precision, "recall": recall, "f1": f1}
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How scores of slices become one number.
+
+    unit       what a score is taken of before the mean: "slice", "batch", "patient" or "all" (one unit: no mean)
+    lesions    True: slices without a lesion in the truth are left out
+    undefined  what a unit's 0/0 counts as; NaN: the unit is left out of the mean, and if none is left the score is NaN
+    same_as    settings of libraries that give this number, for the metrics named there
+
+    "0/0" is each metric's own. For Dice, IoU and F1 it means that neither mask has a pixel. For precision it means
+    that nothing was predicted, be there a lesion or not; for recall that there is no lesion, be there a false positive
+    or not. So under mean_empty_1 a false positive on a slice without lesion has Dice, IoU, F1 and precision 0 but
+    recall 1, and a lesion missed without any prediction has Dice, IoU, F1 and recall 0 but precision 1.
+    """
+
+    name: str
+    label: str
+    description: str
+    unit: str
+    lesions: bool
+    undefined: float
+    same_as: tuple[str, ...]
+
+
+# What the libraries do was read in their sources: MONAI 1.6.1 (metrics/meandice.py, meaniou.py), scikit-learn 1.9.1
+# (metrics/_classification.py), torchmetrics 1.9.0 (segmentation/dice.py, mean_iou.py, functional/classification),
+# segmentation_models.pytorch 5006616 (metrics/functional.py), nnU-Net 0e49508 (evaluation/evaluate_predictions.py),
+# MetricsReloaded ca3d352 (metrics/pairwise_measures.py). The first three are held to it in tests/test_metrics.py.
+_ALL = (
+    Convention(
+        "mean_empty_1", "mean over slices, 0/0 = 1",
+        "Mean over all slices; a slice's 0/0 counts as 1, and a false positive on a slice without lesion as Dice 0.",
+        "slice", False, 1.0,
+        ("segmentation_models.pytorch, reduction='micro-imagewise' (zero_division=1.0 is its default): all metrics",
+         "MONAI DiceMetric(ignore_empty=False), MeanIoU(ignore_empty=False): Dice, IoU",
+         "MetricsReloaded dsc() of each slice, then the mean: Dice alone"),
+    ),
+    Convention(
+        "mean_empty_0", "mean over slices, 0/0 = 0",
+        "Mean over all slices; a slice's 0/0 counts as 0, so a rightly empty prediction is punished like a miss.",
+        "slice", False, 0.0,
+        ("scikit-learn f1_score, jaccard_score, precision_score, recall_score of each slice, then the mean "
+         "(zero_division='warn', the default, gives 0): all metrics",
+         "torchmetrics binary_f1_score, binary_precision, binary_recall with multidim_average='samplewise' "
+         "(zero_division=0 is the default), then the mean: precision, recall, F1"),
+    ),
+    Convention(
+        "mean_empty_excluded", "mean over slices, 0/0 left out",
+        "Mean over the slices whose score is defined; a false positive on a slice without lesion stays in as Dice 0.",
+        "slice", False, float("nan"),
+        ("nnU-Net, its nanmean over cases, with a slice as a case: Dice, IoU",
+         "torchmetrics DiceScore(num_classes=1), MeanIoU(num_classes=1) on the lesion channel alone: Dice, IoU",
+         "MetricsReloaded intersection_over_union() and recall() of each slice, then a nanmean: IoU, recall"),
+    ),
+    Convention(
+        "sah_slices", "mean over SAH slices only, 0/0 = 0",
+        "Mean over the slices with lesion pixels; false positives elsewhere are not seen, and a lesion missed without "
+        "any prediction has precision 0.",
+        "slice", True, 0.0,
+        ("MONAI DiceMetric(ignore_empty=True), MeanIoU(ignore_empty=True), both the default: Dice, IoU "
+         "(except that MONAI gives 0 and this NaN if no slice has a lesion)",),
+    ),
+    Convention(
+        "pooled", "all pixels pooled",
+        "Pixels of all slices counted together, then one score, 0 if that is 0/0; large lesions weigh most.",
+        "all", False, 0.0,
+        ("scikit-learn f1_score, jaccard_score, precision_score, recall_score on the flattened masks: all metrics",
+         "torchmetrics BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall: all metrics",
+         "segmentation_models.pytorch, reduction='micro' (except 0/0, which that leaves NaN): all metrics",
+         "torchmetrics DiceScore(aggregation_level='global'), lesion channel alone (except 0/0, NaN there): Dice"),
+    ),
+    Convention(
+        "batches", "pooled per batch, 0/0 = 0, mean over batches",
+        "Pixels of each batch, in store order and the last one perhaps short, counted together; a batch's 0/0 counts "
+        "as 0; then the mean over batches.",
+        "batch", False, 0.0,
+        ("an evaluation loop that averages scikit-learn's or torchmetrics' binary scores of each batch: all metrics",),
+    ),
+    Convention(
+        "per_patient", "pooled per patient, mean over patients",
+        "Pixels of each patient's slices counted together; mean over the patients whose score is defined.",
+        "patient", False, float("nan"),
+        ("nnU-Net, its nanmean over cases, with a patient's scan as a case: Dice, IoU",),
+    ),
+)
+CONVENTIONS = {c.name: c for c in _ALL}
+
+
+def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: int = 16) -> pd.DataFrame:
+    """The counts of the units (slices, batches, patients, or all in one row) that a convention scores.
+
+    returns: columns tp, fp, fn, tn; the index is the slice's row, the batch's number, the patient_id or "all"
+    """
+    convention = _convention(convention)
+    counts = _checked(counts, ("patient_id",) if convention.unit == "patient" else ())
+    if len(counts) == 0:
+        raise ValueError("counts has no rows, so there is nothing to score")
+    if convention.lesions:
+        counts = counts[(counts.tp + counts.fn) > 0]
+    numbers = counts[list(COUNTS)]
+    if convention.unit == "slice":
+        return numbers
+    if convention.unit == "patient":
+        if counts["patient_id"].isna().any():  # groupby would drop them without a word
+            raise ValueError(f"counts has {counts['patient_id'].isna().sum()} rows without a patient_id")
+        return numbers.groupby(counts["patient_id"], sort=False).sum()
+    if convention.unit == "all":
+        return numbers.sum().to_frame("all").T
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1; it is {batch_size}")
+    return numbers.groupby(np.arange(len(numbers)) // batch_size).sum()
+
+
+def unit_scores(
+    counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16
+) -> pd.Series:
+    """The score of each unit, 0/0 already replaced as the convention says; their mean without NaN is `score`."""
+    convention = _convention(convention)
+    if metric not in _SCORES:
+        raise ValueError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
+    units = unit_counts(counts, convention, batch_size)
+    return pd.Series(_SCORES[metric](units), index=units.index, name=metric).fillna(convention.undefined)
+
+
+def score(counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16) -> float:
+    """One number for a test set.
+
+    counts: one row per slice in store order, columns tp, fp, fn, tn, and patient_id for per_patient
+    metric: one of METRICS; convention: one of CONVENTIONS or its name; batch_size: slices, for "batches" alone
+    returns: a float in [0, 1], or NaN if no unit has a defined score
+    raises: ValueError for an unknown name, a missing column, or no rows
+    """
+    return float(unit_scores(counts, metric, convention, batch_size).mean())  # pandas leaves NaN out
+
+
+def all_scores(counts: pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
+    """Every metric under every convention.
+
+    returns: columns convention, metric, value, units (how many scores the mean is of) and undefined (units that were
+    0/0, whatever the convention made of them), one row per pair
+    """
+    rows = []
+    for name, convention in CONVENTIONS.items():
+        units = unit_counts(counts, convention, batch_size)
+        for metric in METRICS:
+            undefined = int(np.isnan(_SCORES[metric](units)).sum()) if len(units) else 0
+            left_out = undefined if np.isnan(convention.undefined) else 0
+            value = score(counts, metric, convention, batch_size)
+            rows.append((name, metric, value, len(units) - left_out, undefined))
+    return pd.DataFrame(rows, columns=["convention", "metric", "value", "units", "undefined"])
+
+
+def _mask(name: str, mask: np.ndarray) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.ndim != 3:
+        raise ValueError(f"{name} must be [N,H,W]; its shape is {mask.shape}")
+    if mask.dtype != bool:  # class indices above 1 would be counted as lesion without a word
+        raise ValueError(f"{name} must be bool, for instance labels == SAH; it is {mask.dtype} of shape {mask.shape}")
+    return mask
+
+
+def _checked(counts: pd.DataFrame, also: tuple[str, ...] = ()) -> pd.DataFrame:
+    if missing := [c for c in (*COUNTS, *also) if c not in counts]:
+        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
+    return counts
+
+
+def _convention(convention: str | Convention) -> Convention:
+    if isinstance(convention, Convention):
+        return convention
+    if convention not in CONVENTIONS:
+        raise ValueError(f"convention {convention!r} is not known; choose one of {', '.join(CONVENTIONS)}")
+    return CONVENTIONS[convention]
+
+
+def _sizes(counts: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
+    counts = _checked(counts)
+    return counts.tp, counts.tp + counts.fp, counts.tp + counts.fn
+
+
+def _ratio(numerator: pd.Series, denominator: pd.Series) -> np.ndarray:
+    numerator, denominator = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
+    return np.divide(numerator, denominator, out=np.full(len(numerator), np.nan), where=denominator != 0)
