@@ -1,6 +1,7 @@
 """A network's name -> a torch module. All are MONAI's; nothing here invents a layer.
 
-Every network takes images [B,1,H,W] in [0,1], H and W multiples of 16, and returns logits [B,out_channels,H,W].
+Every network takes images [B,1,H,W] in [0,1] and returns logits [B,out_channels,H,W]; H and W are multiples of 16, of
+32 for ResNet34.
 """
 
 from __future__ import annotations

@@ -70,10 +70,12 @@ class Study:
             value = getattr(self, name)
             if not value or len(set(value)) != len(value):
                 raise StudyError(f"{name} must be a list of different values, at least one; it is {list(value)}.")
-        if self.size < 32 or self.size % 16:
+        # ResNet34 halves an image five times, the other networks four.
+        step = 32 if "unet_resnet34" in self.models else 16
+        if self.size < 32 or self.size % step:
             raise StudyError(
-                f"size {self.size} must be a multiple of 16 and at least 32, because the networks halve an image "
-                f"four times; the nearest is {max(32, round(self.size / 16) * 16)}."
+                f"size {self.size} must be a multiple of {step} and at least 32, because {', '.join(self.models)} halve "
+                f"an image again and again; the nearest is {max(32, round(self.size / step) * step)}."
             )
         if len(self.channels) != 5 or min(self.channels) < 1:
             raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")

@@ -209,6 +209,7 @@ def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
     """(history, best weights) of an interrupted training, whose network and optimizer are put back; else ([], None)."""
     if not path.exists():
         return [], None
+    import torch
     from safetensors import SafetensorError, safe_open
 
     groups: dict[str, dict] = {"network": {}, "best": {}, "adam": {}}
@@ -222,9 +223,13 @@ def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) ->
         raise StudyError(f"The saved state {path} is damaged ({error}); delete it to train from the start.") from error
     device = next(network.parameters()).device
     network.load_state_dict(groups["network"])
+    weights = optimizer.param_groups[0]["params"]
     adam: dict[int, dict] = {}
     for key, tensor in groups["adam"].items():
         index, name = key.split(".")
+        if tensor.ndim:
+            # Fused Adam walks weight and moments in memory order, so both must lie alike (channels_last).
+            tensor = torch.empty_like(weights[int(index)]).copy_(tensor)
         adam.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": adam, "param_groups": optimizer.state_dict()["param_groups"]})
     return history, {name: tensor.to(device) for name, tensor in groups["best"].items()}

@@ -25,6 +25,7 @@ def test_every_profile_is_valid_and_survives_json(profile):
     [
         ({"size": 250}, ["250", "16", "256"]),
         ({"size": 16}, ["16", "32"]),
+        ({"size": 240, "models": ["unet", "unet_resnet34", "attention_unet"]}, ["240", "unet_resnet34", "32"]),
         ({"learning_rat": 1e-3}, ["learning_rat", "learning_rate"]),
         ({"dataset": "kaggle"}, ["kaggle", "phantom", "paired_folder"]),
         ({"dataset": "paired_folder"}, ["data_dir", "images/"]),
@@ -53,11 +54,12 @@ def test_an_unknown_profile_names_the_known_ones():
 
 @given(st.integers(-50, 2000))
 def test_only_multiples_of_16_are_sizes(size):
+    models = ("unet", "attention_unet")
     if size >= 32 and size % 16 == 0:
-        assert Study(size=size).size == size
+        assert Study(size=size, models=models).size == size
     else:
         with pytest.raises(StudyError):
-            Study(size=size)
+            Study(size=size, models=models)
 
 
 def test_a_study_cannot_be_changed_by_accident():
