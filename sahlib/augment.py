@@ -25,9 +25,7 @@ def draw_transforms(
     return torch.stack([torch.stack([flip * cos, -flip * sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
 
 
-def transform(
-    images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def transform(images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels, both float [B,1,H,W], resampled by `matrices` [B,2,3]: bilinear and nearest, 0 outside."""
     from torch.nn.functional import affine_grid, grid_sample
 

@@ -119,58 +119,89 @@ class Convention:
 # MetricsReloaded ca3d352 (metrics/pairwise_measures.py). The first three are held to it in tests/test_metrics.py.
 _ALL = (
     Convention(
-        "mean_empty_1", "mean over slices, 0/0 = 1",
+        "mean_empty_1",
+        "mean over slices, 0/0 = 1",
         "Mean over all slices; a slice's 0/0 counts as 1, and a false positive on a slice without lesion as Dice 0.",
-        "slice", False, 1.0,
-        ("segmentation_models.pytorch, reduction='micro-imagewise' (zero_division=1.0 is its default): all metrics",
-         "MONAI DiceMetric(ignore_empty=False), MeanIoU(ignore_empty=False): Dice, IoU",
-         "MetricsReloaded dsc() of each slice, then the mean: Dice alone"),
+        "slice",
+        False,
+        1.0,
+        (
+            "segmentation_models.pytorch, reduction='micro-imagewise' (zero_division=1.0 is its default): all metrics",
+            "MONAI DiceMetric(ignore_empty=False), MeanIoU(ignore_empty=False): Dice, IoU",
+            "MetricsReloaded dsc() of each slice, then the mean: Dice alone",
+        ),
     ),
     Convention(
-        "mean_empty_0", "mean over slices, 0/0 = 0",
+        "mean_empty_0",
+        "mean over slices, 0/0 = 0",
         "Mean over all slices; a slice's 0/0 counts as 0, so a rightly empty prediction is punished like a miss.",
-        "slice", False, 0.0,
-        ("scikit-learn f1_score, jaccard_score, precision_score, recall_score of each slice, then the mean "
-         "(zero_division='warn', the default, gives 0): all metrics",
-         "torchmetrics binary_f1_score, binary_precision, binary_recall with multidim_average='samplewise' "
-         "(zero_division=0 is the default), then the mean: precision, recall, F1"),
+        "slice",
+        False,
+        0.0,
+        (
+            "scikit-learn f1_score, jaccard_score, precision_score, recall_score of each slice, then the mean "
+            "(zero_division='warn', the default, gives 0): all metrics",
+            "torchmetrics binary_f1_score, binary_precision, binary_recall with multidim_average='samplewise' "
+            "(zero_division=0 is the default), then the mean: precision, recall, F1",
+        ),
     ),
     Convention(
-        "mean_empty_excluded", "mean over slices, 0/0 left out",
+        "mean_empty_excluded",
+        "mean over slices, 0/0 left out",
         "Mean over the slices whose score is defined; a false positive on a slice without lesion stays in as Dice 0.",
-        "slice", False, float("nan"),
-        ("nnU-Net, its nanmean over cases, with a slice as a case: Dice, IoU",
-         "torchmetrics DiceScore(num_classes=1), MeanIoU(num_classes=1) on the lesion channel alone: Dice, IoU",
-         "MetricsReloaded intersection_over_union() and recall() of each slice, then a nanmean: IoU, recall"),
+        "slice",
+        False,
+        float("nan"),
+        (
+            "nnU-Net, its nanmean over cases, with a slice as a case: Dice, IoU",
+            "torchmetrics DiceScore(num_classes=1), MeanIoU(num_classes=1) on the lesion channel alone: Dice, IoU",
+            "MetricsReloaded intersection_over_union() and recall() of each slice, then a nanmean: IoU, recall",
+        ),
     ),
     Convention(
-        "sah_slices", "mean over SAH slices only, 0/0 = 0",
+        "sah_slices",
+        "mean over SAH slices only, 0/0 = 0",
         "Mean over the slices with lesion pixels; false positives elsewhere are not seen, and a lesion missed without "
         "any prediction has precision 0.",
-        "slice", True, 0.0,
-        ("MONAI DiceMetric(ignore_empty=True), MeanIoU(ignore_empty=True), both the default: Dice, IoU "
-         "(except that MONAI gives 0 and this NaN if no slice has a lesion)",),
+        "slice",
+        True,
+        0.0,
+        (
+            "MONAI DiceMetric(ignore_empty=True), MeanIoU(ignore_empty=True), both the default: Dice, IoU "
+            "(except that MONAI gives 0 and this NaN if no slice has a lesion)",
+        ),
     ),
     Convention(
-        "pooled", "all pixels pooled",
+        "pooled",
+        "all pixels pooled",
         "Pixels of all slices counted together, then one score, 0 if that is 0/0; large lesions weigh most.",
-        "all", False, 0.0,
-        ("scikit-learn f1_score, jaccard_score, precision_score, recall_score on the flattened masks: all metrics",
-         "torchmetrics BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall: all metrics",
-         "segmentation_models.pytorch, reduction='micro' (except 0/0, which that leaves NaN): all metrics",
-         "torchmetrics DiceScore(aggregation_level='global'), lesion channel alone (except 0/0, NaN there): Dice"),
+        "all",
+        False,
+        0.0,
+        (
+            "scikit-learn f1_score, jaccard_score, precision_score, recall_score on the flattened masks: all metrics",
+            "torchmetrics BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall: all metrics",
+            "segmentation_models.pytorch, reduction='micro' (except 0/0, which that leaves NaN): all metrics",
+            "torchmetrics DiceScore(aggregation_level='global'), lesion channel alone (except 0/0, NaN there): Dice",
+        ),
     ),
     Convention(
-        "batches", "pooled per batch, 0/0 = 0, mean over batches",
+        "batches",
+        "pooled per batch, 0/0 = 0, mean over batches",
         "Pixels of each batch, in store order and the last one perhaps short, counted together; a batch's 0/0 counts "
         "as 0; then the mean over batches.",
-        "batch", False, 0.0,
+        "batch",
+        False,
+        0.0,
         ("an evaluation loop that averages scikit-learn's or torchmetrics' binary scores of each batch: all metrics",),
     ),
     Convention(
-        "per_patient", "pooled per patient, mean over patients",
+        "per_patient",
+        "pooled per patient, mean over patients",
         "Pixels of each patient's slices counted together; mean over the patients whose score is defined.",
-        "patient", False, float("nan"),
+        "patient",
+        False,
+        float("nan"),
         ("nnU-Net, its nanmean over cases, with a patient's scan as a case: Dice, IoU",),
     ),
 )
@@ -202,9 +233,7 @@ def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: 
     return numbers.groupby(np.arange(len(numbers)) // batch_size).sum()
 
 
-def unit_scores(
-    counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16
-) -> pd.Series:
+def unit_scores(counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16) -> pd.Series:
     """The score of each unit, 0/0 already replaced as the convention says; their mean without NaN is `score`."""
     convention = _convention(convention)
     if metric not in _SCORES:

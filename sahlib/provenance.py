@@ -23,6 +23,13 @@ def provenance() -> dict:
     }
 
 
+def in_words() -> str:
+    """One line for a notebook's first output."""
+    facts = provenance()
+    libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    return f"Commit {facts['commit'][:10]}, Python {facts['python']}, {libraries}; {facts['device']}"
+
+
 def git_commit() -> str:
     """The commit of this checkout, "+changes" where files differ from it; "unknown" outside a checkout."""
     folder = os.path.dirname(os.path.abspath(__file__))

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pandas as pd
 
 from . import metrics, paper
 from .models import LABELS
+from .paths import writing
 from .study import MODELS, Study
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
@@ -104,12 +104,15 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.Da
 def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """The bars of Figure 9: the whole-test-set rows of `aggregate_table`, one number a row.
 
-    returns: columns metric (as printed, "Dice"), series (a heading of the table), value, printed (True: the paper's)
+    returns: columns metric (as printed, "Dice"), model (its name, or the heading of what is no network), series (a
+    heading of the table), value, printed (True: the paper's)
     """
     whole = table3[table3["Slices"] == WHOLE]
     series = [c for c in _numeric(whole) if not _is_spread(c, whole)]
-    rows = [(m, s, v, _is_printed(s)) for s in series for m, v in zip(whole["Metric"], whole[s], strict=True)]
-    return pd.DataFrame(rows, columns=["metric", "series", "value", "printed"])
+    rows = [
+        (m, _model_of(s), s, v, _is_printed(s)) for s in series for m, v in zip(whole["Metric"], whole[s], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["metric", "model", "series", "value", "printed"])
 
 
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
@@ -171,7 +174,6 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
     An en dash or a blank cell gets its explanation as a further note. Each file appears whole or not at all.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     cells = displayed(table)
     notes = list(notes)
     for sign, note in (("–", UNDEFINED_NOTE), ("", BLANK_NOTE)):
@@ -185,12 +187,8 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
     paths = []
     for suffix, text in texts.items():
         path = folder / f"{stem}.{suffix}"
-        unfinished = folder / f".{stem}.{suffix}.{os.getpid()}"
-        try:
-            unfinished.write_text(text, encoding="utf-8", newline="\n")
-            os.replace(unfinished, path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with writing(path) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
         paths.append(path)
     return paths
 
@@ -297,6 +295,12 @@ def _numeric(table: pd.DataFrame) -> list[str]:
 
 def _numeric_shown(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     return [c for c in _numeric(table) if c in cells]
+
+
+def _model_of(heading: str) -> str:
+    """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
+    matches = [model for model, name in LABELS.items() if heading.startswith(name)]
+    return max(matches, key=lambda model: len(LABELS[model]), default=heading)
 
 
 def _is_printed(column: str) -> bool:

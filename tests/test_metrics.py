@@ -29,19 +29,19 @@ COUNTS = metrics.pixel_counts(PREDICTION, TRUTH).assign(patient_id=["ann", "ann"
 
 BY_HAND = {
     # (0.4 + 0 + [0/0] + 0) / 4 and so on, with [0/0] = 1
-    "mean_empty_1": dict(dice=1.4 / 4, iou=1.25 / 4, precision=2.5 / 4, recall=(1 / 3 + 0 + 1 + 1) / 4, f1=1.4 / 4),
-    "mean_empty_0": dict(dice=0.4 / 4, iou=0.25 / 4, precision=0.5 / 4, recall=(1 / 3) / 4, f1=0.4 / 4),
+    "mean_empty_1": {"dice": 1.4 / 4, "iou": 1.25 / 4, "precision": 2.5 / 4, "recall": (1 / 3 + 0 + 1 + 1) / 4, "f1": 1.4 / 4},
+    "mean_empty_0": {"dice": 0.4 / 4, "iou": 0.25 / 4, "precision": 0.5 / 4, "recall": (1 / 3) / 4, "f1": 0.4 / 4},
     # three slices have a Dice, two a precision (0 and 3), two a recall (0 and 1)
-    "mean_empty_excluded": dict(dice=0.4 / 3, iou=0.25 / 3, precision=0.5 / 2, recall=(1 / 3) / 2, f1=0.4 / 3),
+    "mean_empty_excluded": {"dice": 0.4 / 3, "iou": 0.25 / 3, "precision": 0.5 / 2, "recall": (1 / 3) / 2, "f1": 0.4 / 3},
     # slices 0 and 1; the missed lesion has precision 0
-    "sah_slices": dict(dice=0.4 / 2, iou=0.25 / 2, precision=0.5 / 2, recall=(1 / 3) / 2, f1=0.4 / 2),
+    "sah_slices": {"dice": 0.4 / 2, "iou": 0.25 / 2, "precision": 0.5 / 2, "recall": (1 / 3) / 2, "f1": 0.4 / 2},
     # tp 2, fp 4, fn 6
-    "pooled": dict(dice=4 / 14, iou=2 / 12, precision=2 / 6, recall=2 / 8, f1=4 / 14),
+    "pooled": {"dice": 4 / 14, "iou": 2 / 12, "precision": 2 / 6, "recall": 2 / 8, "f1": 4 / 14},
     # all four in one batch of 16
-    "batches": dict(dice=4 / 14, iou=2 / 12, precision=2 / 6, recall=2 / 8, f1=4 / 14),
+    "batches": {"dice": 4 / 14, "iou": 2 / 12, "precision": 2 / 6, "recall": 2 / 8, "f1": 4 / 14},
     # ann: tp 2, fp 2, fn 6; bob: tp 0, fp 2, fn 0, so his recall is 0/0 and is left out
-    "per_patient": dict(dice=(4 / 12 + 0) / 2, iou=(2 / 10 + 0) / 2, precision=(2 / 4 + 0) / 2, recall=2 / 8,
-                        f1=(4 / 12 + 0) / 2),
+    "per_patient": {"dice": (4 / 12 + 0) / 2, "iou": (2 / 10 + 0) / 2, "precision": (2 / 4 + 0) / 2, "recall": 2 / 8,
+                        "f1": (4 / 12 + 0) / 2},
 }  # fmt: skip
 
 
@@ -86,9 +86,9 @@ def test_unit_counts_by_hand():
 def test_f1_mean_is_not_the_harmonic_mean_of_the_means():
     # One slice with precision 1 and recall 1/2, one the other way round: F1 is 2/3 in both and so in the mean, while
     # the harmonic mean of the means 3/4 and 3/4 is 3/4. A printed F1 below that of the printed P and R was averaged.
-    counts = pd.DataFrame(dict(tp=[1, 1], fp=[0, 1], fn=[1, 0], tn=[2, 2]))
+    counts = pd.DataFrame({"tp": [1, 1], "fp": [0, 1], "fn": [1, 0], "tn": [2, 2]})
     found = {m: score(counts, m, "mean_empty_0") for m in ("precision", "recall", "f1")}
-    assert found == pytest.approx(dict(precision=3 / 4, recall=3 / 4, f1=2 / 3))
+    assert found == pytest.approx({"precision": 3 / 4, "recall": 3 / 4, "f1": 2 / 3})
 
 
 # Nothing to find, or nothing found.
@@ -126,7 +126,7 @@ NAN = float("nan")
     ],
 )
 def test_empty_cases(counts, convention, dice, precision, recall):
-    expected = dict(dice=dice, iou=dice, precision=precision, recall=recall, f1=dice)
+    expected = {"dice": dice, "iou": dice, "precision": precision, "recall": recall, "f1": dice}
     for metric, value in expected.items():
         assert score(counts, metric, convention) == pytest.approx(value, nan_ok=True), metric
 
@@ -306,10 +306,10 @@ def pair(request):
 
 def test_scikit_learn(pair):
     sklearn = pytest.importorskip("sklearn.metrics")
-    functions = dict(
-        dice=sklearn.f1_score, iou=sklearn.jaccard_score, precision=sklearn.precision_score,
-        recall=sklearn.recall_score, f1=sklearn.f1_score,
-    )  # fmt: skip
+    functions = {
+        "dice": sklearn.f1_score, "iou": sklearn.jaccard_score, "precision": sklearn.precision_score,
+        "recall": sklearn.recall_score, "f1": sklearn.f1_score,
+    }  # fmt: skip
     prediction, truth, counts = pair
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # zero_division="warn", the default, warns
@@ -359,10 +359,10 @@ def test_torchmetrics(pair):
 
     prediction, truth, counts = pair
     preds, target = torch.from_numpy(prediction.astype(int)), torch.from_numpy(truth.astype(int))
-    pooled = dict(
-        f1=classification.BinaryF1Score, dice=classification.BinaryF1Score, iou=classification.BinaryJaccardIndex,
-        precision=classification.BinaryPrecision, recall=classification.BinaryRecall,
-    )  # fmt: skip
+    pooled = {
+        "f1": classification.BinaryF1Score, "dice": classification.BinaryF1Score, "iou": classification.BinaryJaccardIndex,
+        "precision": classification.BinaryPrecision, "recall": classification.BinaryRecall,
+    }  # fmt: skip
     for metric, cls in pooled.items():
         whole = cls()
         for start in (0, 16):  # a metric object pools what it is shown
@@ -371,8 +371,8 @@ def test_torchmetrics(pair):
         # ... while the mean of what it returns per batch is another number
         forward = [cls()(preds[s : s + 16], target[s : s + 16]).item() for s in (0, 16)]
         assert score(counts, metric, "batches") == pytest.approx(np.mean(forward), rel=1e-6)
-    samplewise = dict(f1=functional.binary_f1_score, precision=functional.binary_precision,
-                      recall=functional.binary_recall)  # fmt: skip
+    samplewise = {"f1": functional.binary_f1_score, "precision": functional.binary_precision,
+                      "recall": functional.binary_recall}  # fmt: skip
     for metric, function in samplewise.items():
         each = function(preds, target, multidim_average="samplewise")
         assert score(counts, metric, "mean_empty_0") == pytest.approx(each.mean().item(), rel=1e-6)

@@ -112,7 +112,9 @@ def test_resizing_keeps_image_and_label_on_each_other():
 
 
 def test_spacing_grows_as_the_image_shrinks(tmp_path):
-    scan = Scan("p", np.zeros((3, 100, 200), np.int16), np.zeros((3, 100, 200), np.uint8), tuple("abc"), "HU", (0.4, 0.5), 5)
+    scan = Scan(
+        "p", np.zeros((3, 100, 200), np.int16), np.zeros((3, 100, 200), np.uint8), tuple("abc"), "HU", (0.4, 0.5), 5
+    )
     rows = slices._slice_rows(scan, np.zeros((3, 50, 50), np.uint8), 50)
     assert (rows[0]["row_mm"], rows[0]["column_mm"], rows[0]["thickness_mm"]) == (0.8, 2.0, 5)
 

@@ -1,5 +1,6 @@
 """The paper's tables from counts worked out by hand, and what is written of them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -142,11 +143,18 @@ def test_counts_must_be_of_the_same_slices():
 def test_bars_are_the_whole_test_set_rows():
     table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION})
     bars = tables.bars_data(table)
-    assert bars.columns.tolist() == ["metric", "series", "value", "printed"]
+    assert bars.columns.tolist() == ["metric", "model", "series", "value", "printed"]
     assert len(bars) == 5 * 5 and not bars.isna().any().any()
     assert set(bars[bars["printed"]]["series"]) == {"U-Net, paper", "Attention U-Net, paper"}
     dice = bars[bars["metric"] == "Dice"].set_index("series")["value"]
     assert dice["U-Net, paper"] == 0.867
+    assert bars.groupby("series")["model"].first().to_dict() == {
+        "U-Net, paper": "unet",
+        "U-Net": "unet",
+        "Attention U-Net, paper": "attention_unet",
+        "Attention U-Net": "attention_unet",
+        tables.BACKGROUND: tables.BACKGROUND,
+    }
     assert dice["U-Net"] == column(table, "U-Net", "Dice")
 
 
@@ -261,7 +269,7 @@ def test_0_over_0_is_an_en_dash_and_not_printed_is_blank(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(table, tmp_path, monkeypatch):
     tables.write(table, tmp_path, "t", "old")
-    monkeypatch.setattr(tables.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError, match="disk full"):
         tables.write(table, tmp_path, "t", "new")
     assert "old" in (tmp_path / "t.md").read_text(encoding="utf-8")

@@ -124,8 +124,7 @@ def binary_mask(path: Path) -> np.ndarray:
     elif len(values) == 1 and values[0] in (0, 1, 255) or len(values) == 2 and values[0] == 0:
         return grey > 0
     raise StudyError(
-        f"{path} is not a two-valued mask: it holds {len(values)} grey levels; "
-        "export it as black (0) and white (255)."
+        f"{path} is not a two-valued mask: it holds {len(values)} grey levels; export it as black (0) and white (255)."
     )
 
 

@@ -1,0 +1,252 @@
+"""The paper's figures and tables from Results, one function each: choose, draw, save with caption and data.
+
+Everything goes to `results.folder`; every function returns what it saved, so that a notebook can show it.
+"""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import diagrams, figures, metrics, paper, samples, tables, training
+from .models import LABELS
+from .paths import writing
+from .prediction import THRESHOLD
+from .provenance import provenance
+from .results import Results
+from .runs import Run
+from .splits import SIDES
+
+UNETS = ("unet", "unet_resnet34")
+
+
+def figure_1(results: Results) -> Figure:
+    """The workflow, with the numbers of this study."""
+    study, store = results.study, results.store
+    steps = diagrams.workflow_steps(
+        study,
+        slices=len(store),
+        patients=store.slices["patient_id"].nunique(),
+        labels=LABELS,
+        split={side: len(results.split.rows(store, side)) for side in SIDES},
+        unit="HU" if study.dataset == "phantom" else "grey",
+        threshold=THRESHOLD,
+    )
+    caption = f"Figure 1. Workflow of the study. {_run_in_words(results)}"
+    return _save(results, diagrams.workflow(steps), "figure_1_workflow", diagrams.workflow_data(steps), caption)
+
+
+def figure_2(results: Results) -> Figure:
+    """A slice and its mask."""
+    row = samples.typical_training_slice(results.store, results.split)
+    image, mask = results.store.images[row], results.store.masks([row])[0]
+    slice_id = results.store.slices["slice_id"].iloc[row]
+    caption = (
+        f"Figure 2. CT slice {slice_id} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}. "
+        f"{_run_in_words(results)}"
+    )
+    figure = figures.slice_and_mask(image, mask)
+    return _save(
+        results, figure, "figure_2_slice_and_mask", figures.slice_and_mask_data(image, mask, slice_id), caption
+    )
+
+
+def figure_3(results: Results) -> Figure:
+    """The U-Net of this study, drawn from the module."""
+    return _architecture(results, "unet", 3)
+
+
+def figure_4(results: Results) -> Figure:
+    """The Attention U-Net of this study, drawn from the module."""
+    return _architecture(results, "attention_unet", 4)
+
+
+def figure_5(results: Results) -> Figure:
+    """Training of the U-Net."""
+    return _training_curves(results, "unet", 5)
+
+
+def figure_6(results: Results) -> Figure:
+    """Training of the Attention U-Net."""
+    return _training_curves(results, "attention_unet", 6)
+
+
+def figure_7(results: Results) -> Figure:
+    """Three samples: CT with the true contour, each network's mask, the true mask."""
+    rows = samples.three_test_slices(results.store, results.split)
+    ids = results.store.slices["slice_id"].iloc[rows].tolist()
+    images, truth = results.store.images[rows], results.store.masks(rows)
+    predictions, dice, iou = {}, {}, {}
+    for model in results.runs:
+        series = tables.label(model, results.counts[model][:1])
+        predictions[series] = results.predicted(model, rows)
+        counts = results.counts[model][0].set_index("slice_id").loc[ids]
+        dice[series], iou[series] = metrics.dice(counts), metrics.iou(counts)
+    names = [f"Sample {number}: {slice_id}" for number, slice_id in enumerate(ids, 1)]
+    caption = (
+        "Figure 7. Segmentation of "
+        f"{len(ids)} test slices, Dice and IoU under each prediction; the true contour is red. The samples follow a "
+        f"rule and no result: {samples.THREE_RULE}. Runs of seed {results.study.seeds[0]}. {_run_in_words(results)}"
+    )
+    figure = figures.comparison(images, truth, predictions, dice, iou, names)
+    data = figures.comparison_data(truth, predictions, dice, iou, ids)
+    return _save(results, figure, "figure_7_comparison", data, caption)
+
+
+def figure_8(results: Results) -> Figure:
+    """Representative test slices."""
+    rows = samples.spread_of_test_slices(results.store, results.split)
+    ids = results.store.slices["slice_id"].iloc[rows].tolist()
+    images, truth = results.store.images[rows], results.store.masks(rows)
+    caption = f"Figure 8. The test set: {samples.SPREAD_RULE}; the true contour is red. {_run_in_words(results)}"
+    figure = figures.representative_slices(images, truth, ids)
+    data = figures.representative_slices_data(images, truth, ids)
+    return _save(results, figure, "figure_8_test_slices", data, caption)
+
+
+def figure_9(results: Results) -> Figure:
+    """Bars of Table 3."""
+    bars = tables.bars_data(tables.aggregate_table(results.counts, results.study.batch_size))
+    caption = (
+        "Figure 9. Scores on the whole test set as in Table 3: Dice and IoU are means over slices in which empty "
+        "against empty counts as 1; precision, recall and F1 are means over batches. Calling every pixel background "
+        f"earns the grey bars. {_run_in_words(results)}"
+    )
+    return _save(results, figures.metric_bars(bars), "figure_9_scores", figures.metric_bars_data(bars), caption)
+
+
+def table_1(results: Results) -> pd.DataFrame:
+    """The U-Net on the three samples."""
+    return _sample_table(results, [model for model in UNETS if model in results.counts], paper.TABLE_1)
+
+
+def table_2(results: Results) -> pd.DataFrame:
+    """The Attention U-Net on the three samples."""
+    return _sample_table(results, ["attention_unet"], paper.TABLE_2)
+
+
+def table_3(results: Results) -> pd.DataFrame:
+    """Every network on the test set."""
+    table = tables.aggregate_table(results.counts, results.study.batch_size)
+    caption = "Table 3. Scores on the test set, the paper's printed value beside each of ours."
+    tables.write(table, results.folder, "table_3", caption, [*_notes(results), *tables.AGGREGATE_NOTES])
+    return tables.displayed(table)
+
+
+def training_curves(runs: dict[str, list[Run]]) -> list[Figure]:
+    """For a notebook: one figure of curves per network of `runs`; Figures 5 and 6 are saved by their own functions."""
+    return [figures.training_curves({run.seed: run.history for run in own}, LABELS[m], m) for m, own in runs.items()]
+
+
+def training_in_words(runs: dict[str, list[Run]]) -> str:
+    """What the curves show, one sentence per run."""
+    return "\n".join(_run_summary(run) for own in runs.values() for run in own)
+
+
+def scores_in_words(results: Results) -> str:
+    """What Table 3 shows, as Markdown; every number is taken from the counts."""
+    lines = []
+    for model, own in results.counts.items():
+        flattering, sah = (
+            np.mean([metrics.score(counts, "dice", convention) for counts in own])
+            for convention in ("mean_empty_1", "sah_slices")
+        )
+        lines.append(
+            f"- **{tables.label(model, own)}**: Dice {flattering:.3f} with empty-against-empty counted as 1, "
+            f"{sah:.3f} over SAH slices only."
+        )
+    trivial = metrics.background_everywhere(next(iter(results.counts.values()))[0])
+    lines.append(f"- Background everywhere: {metrics.score(trivial, 'dice', 'mean_empty_1'):.3f} and 0.")
+    return "\n".join([*lines, "", *(f"*{note}*  " for note in _notes(results))])
+
+
+def record(results: Results) -> dict:
+    """run.json of the folder: the Study, the data and every run behind the figures and tables."""
+    content = {
+        "study": {name: value for name, value in results.study.as_dict().items() if name != "data_dir"},
+        "store": {"digest": results.store.digest, "recipe": results.store.meta["recipe"]},
+        "split": {
+            "digest": results.split.digest,
+            **results.split.summary(results.store).to_dict(orient="index"),
+        },
+        "runs": {model: [run.record for run in own] for model, own in results.runs.items()},
+        "collapsed": {
+            model: [bool(metrics.is_collapsed(counts)) for counts in own] for model, own in results.counts.items()
+        },
+        "provenance": provenance(),
+    }
+    with writing(results.folder / "run.json") as path:
+        path.write_text(json.dumps(content, indent=1) + "\n")
+    return content
+
+
+def record_in_words(record: dict) -> str:
+    """The summary of notebook 06."""
+    runs = [run for own in record["runs"].values() for run in own]
+    return (
+        f"Profile {record['study']['profile']} on {record['study']['dataset']}: {len(runs)} runs, trained in "
+        f"{sum(run['seconds'] for run in runs) / 60:.1f} minutes on {', '.join({r['provenance']['device'] for r in runs})}; "
+        f"slices {record['store']['digest']}, split {record['split']['digest']}."
+    )
+
+
+def _run_summary(run: Run) -> str:
+    history = run.history
+    best = history[history["best"]].iloc[0]
+    text = (
+        f"{LABELS[run.model]}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs in "
+        f"{history['seconds'].sum():.0f} s; best validation Dice {best['validation_dice']:.3f} in epoch {best['epoch']:.0f}, "
+        f"loss there {best['train_loss']:.3f} in training and {best['validation_loss']:.3f} in validation."
+    )
+    if history["validation_dice"].max() == 0:
+        text += " COLLAPSED: it never found a lesion pixel on the validation side."
+    return text
+
+
+def _architecture(results: Results, model: str, number: int) -> Figure:
+    network = training.initial_network(results.study, model, seed=0, prior=0.5)
+    data = diagrams.architecture_data(network, results.study.size)
+    caption = (
+        f"Figure {number}. {LABELS[model]} as it was trained, read off the module: channels and resolution of every "
+        f"block for an image of {results.study.size}x{results.study.size}. {_run_in_words(results)}"
+    )
+    figure = diagrams.architecture(network, results.study.size, LABELS[model])
+    return _save(results, figure, f"figure_{number}_{model}", data, caption)
+
+
+def _training_curves(results: Results, model: str, number: int) -> Figure:
+    histories = {run.seed: run.history for run in results.runs[model]}
+    name = tables.label(model, results.counts[model])
+    caption = (
+        f"Figure {number}. Training of the {name}: loss on the training and validation side (left) and Dice over all "
+        f"validation pixels (right); the ring marks the epoch whose weights were kept. {_run_in_words(results)}"
+    )
+    figure = figures.training_curves(histories, name, model)
+    return _save(results, figure, f"figure_{number}_training_{model}", figures.training_curves_data(histories), caption)
+
+
+def _sample_table(results: Results, models: list[str], printed: paper.PrintedTable) -> pd.DataFrame:
+    rows = samples.three_test_slices(results.store, results.split)
+    ids = results.store.slices["slice_id"].iloc[rows].tolist()
+    table = tables.sample_table({model: results.counts[model] for model in models}, ids, printed)
+    named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
+    caption = f"Table {printed.number}. {LABELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."
+    notes = [*_notes(results), f"Samples by rule, not by result: {samples.THREE_RULE}; {named}.", *tables.SAMPLE_NOTES]
+    tables.write(table, results.folder, f"table_{printed.number}", caption, notes)
+    return tables.displayed(table)
+
+
+def _notes(results: Results) -> list[str]:
+    return tables.study_notes(results.study, next(iter(results.counts.values()))[0])
+
+
+def _run_in_words(results: Results) -> str:
+    return " ".join(_notes(results)[:2])
+
+
+def _save(results: Results, figure: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:
+    figures.save(figure, results.folder, stem, data, caption)
+    return figure
