@@ -148,7 +148,9 @@ def scans_in_words(source: Iterable[Scan], scans: Sequence[Scan]) -> str:
     text = f"The source {source.name} has {len(source)} scans; {bleeding} of the {len(scans)} shown contain SAH."
     if len(sah):
         low, middle, high = np.percentile(sah, [5, 50, 95])
-        text += f" Their SAH voxels have a median of {middle:.0f} {scans[0].unit} (5th to 95th percentile {low:.0f} to {high:.0f})."
+        text += (
+            f" Their SAH voxels have a median of {middle:.0f} {scans[0].unit}, 90 % lie from {low:.0f} to {high:.0f}."
+        )
     return text
 
 

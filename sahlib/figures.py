@@ -316,7 +316,7 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     for b, (model, series, printed) in enumerate(bars):
         colour = COLOURS.get(model, OTHER)
         look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
-        legend = f"{series} (printed)" if printed else series
+        legend = series
         for m, metric in enumerate(metrics):
             value = values.get((metric, model, series, printed))
             if value is None:

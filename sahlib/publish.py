@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import diagrams, figures, metrics, paper, samples, tables, training
+from . import architecture, diagrams, figures, metrics, paper, samples, tables, training
 from .models import LABELS
 from .paths import writing
 from .prediction import THRESHOLD
@@ -186,9 +186,10 @@ def record(results: Results) -> dict:
 def record_in_words(record: dict) -> str:
     """The summary of notebook 06."""
     runs = [run for own in record["runs"].values() for run in own]
+    devices = ", ".join(sorted({run["provenance"]["device"] for run in runs}))
     return (
         f"Profile {record['study']['profile']} on {record['study']['dataset']}: {len(runs)} runs, trained in "
-        f"{sum(run['seconds'] for run in runs) / 60:.1f} minutes on {', '.join({r['provenance']['device'] for r in runs})}; "
+        f"{sum(run['seconds'] for run in runs) / 60:.1f} minutes on {devices}; "
         f"slices {record['store']['digest']}, split {record['split']['digest']}."
     )
 
@@ -198,8 +199,9 @@ def _run_summary(run: Run) -> str:
     best = history[history["best"]].iloc[0]
     text = (
         f"{LABELS[run.model]}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs in "
-        f"{history['seconds'].sum():.0f} s; best validation Dice {best['validation_dice']:.3f} in epoch {best['epoch']:.0f}, "
-        f"loss there {best['train_loss']:.3f} in training and {best['validation_loss']:.3f} in validation."
+        f"{history['seconds'].sum():.0f} s; best validation Dice {best['validation_dice']:.3f} "
+        f"in epoch {best['epoch']:.0f}, loss there {best['train_loss']:.3f} in training and "
+        f"{best['validation_loss']:.3f} in validation."
     )
     if history["validation_dice"].max() == 0:
         text += " COLLAPSED: it never found a lesion pixel on the validation side."
@@ -208,12 +210,12 @@ def _run_summary(run: Run) -> str:
 
 def _architecture(results: Results, model: str, number: int) -> Figure:
     network = training.initial_network(results.study, model, seed=0, prior=0.5)
-    data = diagrams.architecture_data(network, results.study.size)
+    data = architecture.blocks(network, results.study.size)
     caption = (
         f"Figure {number}. {LABELS[model]} as it was trained, read off the module: channels and resolution of every "
         f"block for an image of {results.study.size}x{results.study.size}. {_run_in_words(results)}"
     )
-    figure = diagrams.architecture(network, results.study.size, LABELS[model])
+    figure = diagrams.architecture(data, LABELS[model])
     return _save(results, figure, f"figure_{number}_{model}", data, caption)
 
 

@@ -67,6 +67,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     _print_cell_output()
     try:
@@ -79,6 +80,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 cwd=notebook.parent,
                 progress_bar=False,
                 log_output=True,
+                # A socket file instead of an open port.
+                config=Config({"KernelManager": {"transport": "ipc"}}),
             )
     except PapermillExecutionError as error:
         lines = [line for line in _plain("\n".join(error.traceback)).splitlines() if line.strip()]

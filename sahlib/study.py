@@ -74,8 +74,8 @@ class Study:
         step = 32 if "unet_resnet34" in self.models else 16
         if self.size < 32 or self.size % step:
             raise StudyError(
-                f"size {self.size} must be a multiple of {step} and at least 32, because {', '.join(self.models)} halve "
-                f"an image again and again; the nearest is {max(32, round(self.size / step) * step)}."
+                f"size {self.size} must be a multiple of {step} and at least 32, because {', '.join(self.models)} "
+                f"halve an image again and again; the nearest is {max(32, round(self.size / step) * step)}."
             )
         if len(self.channels) != 5 or min(self.channels) < 1:
             raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")
@@ -144,7 +144,7 @@ PROFILES = {
     },
     # Seconds; for the tests alone. Its numbers mean nothing.
     "smoke": {
-        "phantom_patients": 20,
+        "phantom_patients": 12,
         "size": 32,
         "models": MODELS,
         "channels": (4, 8, 8, 8, 8),

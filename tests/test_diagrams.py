@@ -4,7 +4,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from sahlib import diagrams, figures
+from sahlib import architecture, diagrams, figures
 from sahlib.models import LABELS, build
 from sahlib.study import MODELS, Study
 
@@ -19,7 +19,7 @@ def tables():
     for channels, size in ((PAPER, 256), (QUICK, 128)):
         for name in MODELS:
             network = build(name, channels)
-            made[name, size] = diagrams.architecture_data(network, size), network
+            made[name, size] = architecture.blocks(network, size), network
     return made
 
 
@@ -120,7 +120,7 @@ def test_reading_leaves_the_network_as_it_was():
 
     network = build("attention_unet", (4, 8, 8, 8, 8)).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    diagrams.architecture_data(network, 32)
+    architecture.blocks(network, 32)
     assert network.training
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
     assert not any(module._forward_hooks for module in network.modules())
@@ -130,7 +130,7 @@ def test_a_network_of_another_kind_is_refused():
     from torch import nn
 
     with pytest.raises(ValueError, match="Conv2d"):
-        diagrams.architecture_data(nn.Conv2d(1, 1, 3), 32)
+        architecture.blocks(nn.Conv2d(1, 1, 3), 32)
 
 
 # Drawing it
@@ -140,7 +140,7 @@ def test_a_network_of_another_kind_is_refused():
 @pytest.mark.parametrize("name", MODELS)
 def test_no_text_of_an_architecture_lies_on_another(tables, name, size):
     table, _ = tables[name, size]
-    figure = diagrams.draw_architecture(table, LABELS[name])
+    figure = diagrams.architecture(table, LABELS[name])
     assert overlaps(figure) == []
     assert f"{table['parameters'].sum():,} parameters" in figure.get_suptitle()
     circles = [c for c in figure.findobj(matplotlib.patches.Circle) if c.get_visible()]
@@ -150,8 +150,8 @@ def test_no_text_of_an_architecture_lies_on_another(tables, name, size):
 def test_an_architecture_is_saved_with_equal_bytes(tmp_path):
     for folder in ("one", "two"):
         network = build("attention_unet", (4, 8, 8, 8, 8))
-        data = diagrams.architecture_data(network, 32)
-        figure = diagrams.architecture(network, 32, "A")
+        data = architecture.blocks(network, 32)
+        figure = diagrams.architecture(data, "A")
         figures.save(figure, tmp_path / folder, "figure_4", data, "Network.")
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes(), path.name

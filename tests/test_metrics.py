@@ -29,10 +29,10 @@ COUNTS = metrics.pixel_counts(PREDICTION, TRUTH).assign(patient_id=["ann", "ann"
 
 BY_HAND = {
     # (0.4 + 0 + [0/0] + 0) / 4 and so on, with [0/0] = 1
-    "mean_empty_1": {"dice": 1.4 / 4, "iou": 1.25 / 4, "precision": 2.5 / 4, "recall": (1 / 3 + 0 + 1 + 1) / 4, "f1": 1.4 / 4},
+    "mean_empty_1": {"dice": 1.4 / 4, "iou": 1.25 / 4, "precision": 2.5 / 4, "recall": (1 / 3 + 0 + 1 + 1) / 4, "f1": 1.4 / 4},  # noqa: E501
     "mean_empty_0": {"dice": 0.4 / 4, "iou": 0.25 / 4, "precision": 0.5 / 4, "recall": (1 / 3) / 4, "f1": 0.4 / 4},
     # three slices have a Dice, two a precision (0 and 3), two a recall (0 and 1)
-    "mean_empty_excluded": {"dice": 0.4 / 3, "iou": 0.25 / 3, "precision": 0.5 / 2, "recall": (1 / 3) / 2, "f1": 0.4 / 3},
+    "mean_empty_excluded": {"dice": 0.4 / 3, "iou": 0.25 / 3, "precision": 0.5 / 2, "recall": (1 / 3) / 2, "f1": 0.4 / 3},  # noqa: E501
     # slices 0 and 1; the missed lesion has precision 0
     "sah_slices": {"dice": 0.4 / 2, "iou": 0.25 / 2, "precision": 0.5 / 2, "recall": (1 / 3) / 2, "f1": 0.4 / 2},
     # tp 2, fp 4, fn 6
@@ -360,7 +360,8 @@ def test_torchmetrics(pair):
     prediction, truth, counts = pair
     preds, target = torch.from_numpy(prediction.astype(int)), torch.from_numpy(truth.astype(int))
     pooled = {
-        "f1": classification.BinaryF1Score, "dice": classification.BinaryF1Score, "iou": classification.BinaryJaccardIndex,
+        "f1": classification.BinaryF1Score, "dice": classification.BinaryF1Score,
+        "iou": classification.BinaryJaccardIndex,
         "precision": classification.BinaryPrecision, "recall": classification.BinaryRecall,
     }  # fmt: skip
     for metric, cls in pooled.items():
