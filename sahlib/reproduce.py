@@ -105,10 +105,10 @@ class _CellOutput(logging.Handler):
     """What cells print, indented under the notebook's name; progress bars and warnings stay in the executed copy."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage().strip()
-        # papermill logs its own steps to the same logger as the cells' output.
-        if record.levelno == logging.INFO and record.funcName != "execute_notebook" and text.count("epoch"):
-            print("\n".join(f"      {line}" for line in text.splitlines()), flush=True)
+        # papermill logs its own steps to the same logger, and a cell's standard error as warnings.
+        if record.levelno == logging.INFO and record.funcName == "log_output_message":
+            for line in record.getMessage().strip().splitlines():
+                print(f"      {line}", flush=True)
 
 
 def _print_cell_output() -> None:

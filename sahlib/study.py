@@ -138,8 +138,8 @@ PROFILES = {
         "size": 128,
         "models": ("unet", "attention_unet"),
         "channels": (16, 32, 64, 128, 256),
-        "epochs": 10,
-        "learning_rate": 1e-3,
+        "epochs": 15,
+        "learning_rate": 5e-3,
         "prior_bias": True,
     },
     # Seconds; for the tests alone. Its numbers mean nothing.

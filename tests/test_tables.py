@@ -167,7 +167,7 @@ def test_notes_of_the_quick_phantom():
     text = " ".join(notes)
     assert "Profile quick, phantom: no clinical evidence" in text
     assert "Prior bias initialisation on" in text
-    assert "learning rate 0.001 (the paper's is 0.0001)" in text and "epochs 10 (the paper's is 50)" in text
+    assert "learning rate 0.005 (the paper's is 0.0001)" in text and "epochs 15 (the paper's is 50)" in text
     assert "Left out in this run: U-Net (ResNet34)." in notes
     assert "Test set: 4 slices, 2 with SAH, of 2 patients." in notes
     assert "Fewer than 10 test patients (2): the numbers mean little." in notes

@@ -44,7 +44,7 @@ def plan(seed: int, index: int) -> PatientPlan:
     block = np.random.default_rng([seed, index // len(PATTERNS), 7]).permutation(len(PATTERNS))
     pattern = PATTERNS[block[index % len(PATTERNS)]]
     rng = np.random.default_rng([seed, index, 0])
-    amount = "" if pattern == "none" else str(rng.choice(["thick", "thin"], p=[0.55, 0.45]))
+    amount = "" if pattern == "none" else str(rng.choice(["thick", "thin"], p=[0.75, 0.25]))
     chance = {  # of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both
         "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
         "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
@@ -65,7 +65,7 @@ def plan(seed: int, index: int) -> PatientPlan:
         dense_tentorium=bool(rng.random() < 0.4),
         thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
         spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),
-        sah_hu=float(rng.uniform(60, 78) if amount == "thick" else rng.uniform(53, 68)),
+        sah_hu=float(rng.uniform(62, 80) if amount == "thick" else rng.uniform(55, 70)),
         noise_hu=float(rng.uniform(3.0, 6.0)),
     )
 
@@ -117,7 +117,7 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
     else:
         direction = np.array([side * rng.uniform(0.35, 1.0), rng.uniform(-0.8, 0.8), rng.uniform(0.1, 0.75)])
         source = np.array([0, -14, 8]) + direction / np.linalg.norm(direction) * (62, 80, 62)
-        reach = rng.uniform(32, 48) if thick else rng.uniform(22, 34)
+        reach = rng.uniform(40, 60) if thick else rng.uniform(28, 42)
         uphill = np.float32(0)
     space = head.cisterns > 0
     near = (x - source[0]) ** 2 + (y - source[1]) ** 2 + (z - source[2]) ** 2
@@ -125,7 +125,7 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
     worth = np.where(space & ((p.pattern == "aneurysmal") | (head.shell[..., 0] < -6)), head.cisterns, -9)
     nearest = np.unravel_index(np.argmax(worth - np.sqrt(near) / 50), space.shape)
     distance = _run_along_cisterns(nearest, space, reach)
-    patchy = smooth_noise(rng, distance.shape, 7) * np.float32(0.16 * reach)
+    patchy = smooth_noise(rng, distance.shape, 7) * np.float32(0.12 * reach)
     # Blood collects in cisterns and sulci; it does not coat the brain where it lies against the skull.
     coated = 0.3 if p.pattern == "convexity" else 1.0
     against_skull = coated * np.clip((head.shell[..., 0] + 5) / 2, 0, 1) * (np.abs(x) > 18)

@@ -33,7 +33,7 @@ HU = {"air": -1000.0, "csf": 8.0, "white": 29.0, "grey": 37.0, "table": 1050.0} 
 DIPLOE_DROP = 450.0  # HU by which the diploe is less dense than the tables of the skull
 LABEL_FRACTION = 0.4  # a pixel is labelled where blood fills this much of it, over the slice and a blur of 0.7 pixels
 BRIGHTEST_BLOOD = 120.0  # HU; more is bone in the pixel, and white in any brain window
-SMALLEST_MM2 = 20.0  # experts do not outline smaller specks
+SMALLEST_MM2 = 60.0  # experts do not outline smaller specks
 
 
 def volume_ml(scan: Scan, label: int = SAH) -> float:
@@ -154,7 +154,7 @@ def render(p: PatientPlan, seed: int) -> Scan:
         "threshold": 0.48 - 0.3 * aged + rng.normal(0, 0.04),  # of atlas CSF fraction: lower is wider
         "ventricle": -0.5 + 2.2 * aged + rng.normal(0, 0.6),  # mm the ventricles are wider than in the atlas
         # how far blood widens the clefts it fills; sulci are narrow in the atlas, an average of many people
-        "swelling": (0.5 if p.amount == "thick" else 0.32) + 0.25 * (p.pattern == "convexity"),
+        "swelling": (0.9 if p.amount == "thick" else 0.6) + 0.25 * (p.pattern == "convexity"),
         "fade": rng.uniform(8, 16),  # mm over which SAH thins out at its front
         "brain_hu": rng.normal(0, 1.2),
         "ivh_hu": rng.uniform(50, 70),
