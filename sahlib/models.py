@@ -14,7 +14,12 @@ from .study import MODELS, StudyError
 if TYPE_CHECKING:
     from torch import nn
 
-LABELS = {"unet": "U-Net", "unet_resnet34": "U-Net (ResNet34)", "attention_unet": "Attention U-Net"}
+LABELS = {
+    "unet": "U-Net",
+    "unet_resnet34": "U-Net (ResNet34)",
+    "attention_unet": "Attention U-Net",
+    "attention_unet_open_gates": "Attention U-Net, gates open",
+}
 
 # Encoder strides between the levels: each halves the image.
 STRIDES = (2, 2, 2, 2)
@@ -35,10 +40,15 @@ def build(name: str, channels: tuple[int, ...], out_channels: int = 1, prior: fl
     from monai.networks.nets.flexible_unet import FlexibleUNet
     from monai.networks.nets.unet import UNet
 
+    from .gates import open_gates
+
     if name == "unet":
         network = UNet(2, 1, out_channels, channels, STRIDES, num_res_units=2)
     elif name == "attention_unet":
         network = AttentionUnet(2, 1, out_channels, channels, STRIDES)
+    elif name == "attention_unet_open_gates":
+        # Drawn with its gates first, so that with the same seed all other weights start as those of attention_unet.
+        network = open_gates(AttentionUnet(2, 1, out_channels, channels, STRIDES))
     elif name == "unet_resnet34":
         network = FlexibleUNet(
             in_channels=1,
@@ -72,3 +82,14 @@ def set_prior_bias(network: nn.Module, prior: float) -> None:
         )
     with torch.no_grad():
         output_layer(network).bias.fill_(math.log(prior / (1 - prior)))
+
+
+def gflop(network: nn.Module, size: int) -> float:
+    """Billions of floating-point operations of one image [1,1,size,size] forward, a multiply-add counted as two."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, size, size))
+    return counter.get_total_flops() / 1e9

@@ -30,12 +30,17 @@ def test(run: Run, store: SliceStore, split: Split, study: Study) -> pd.DataFram
         probabilities = predict(load_network(run), store.images[rows], study)
         with writing(run.path / "probabilities.npy") as path, open(path, "wb") as file:
             np.save(file, probabilities)
-        counts = metrics.pixel_counts(probabilities > THRESHOLD, store.masks(rows))
-        identity = store.slices.iloc[rows][["slice_id", "patient_id"]].reset_index(drop=True)
-        counts = pd.concat([identity, counts, (counts["tp"] + counts["fn"]).rename("lesion_pixels")], axis=1)
+        counts = counts_of(probabilities > THRESHOLD, store, rows)
         with writing(run.path / "counts.csv") as path:
             counts.to_csv(path, index=False)
     return run.counts
+
+
+def counts_of(predicted: np.ndarray, store: SliceStore, rows: np.ndarray) -> pd.DataFrame:
+    """The columns of counts.csv for masks bool [k,H,W] of the slices at `rows` of the store."""
+    counts = metrics.pixel_counts(predicted, store.masks(rows))
+    identity = store.slices.iloc[rows][["slice_id", "patient_id"]].reset_index(drop=True)
+    return pd.concat([identity, counts, (counts["tp"] + counts["fn"]).rename("lesion_pixels")], axis=1)
 
 
 def masks(run: Run, positions: np.ndarray) -> np.ndarray:

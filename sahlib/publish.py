@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from . import architecture, diagrams, figures, metrics, paper, samples, tables, training
+from . import architecture, baselines, diagrams, figures, metrics, paper, samples, tables, training
 from .models import LABELS
 from .paths import writing
 from .prediction import THRESHOLD
@@ -35,7 +35,7 @@ def figure_1(results: Results) -> Figure:
         unit="HU" if study.dataset == "phantom" else "grey",
         threshold=THRESHOLD,
     )
-    caption = f"Figure 1. Workflow of the study. {_run_in_words(results)}"
+    caption = f"Figure 1. Workflow of the study. {run_in_words(results)}"
     return _save(results, diagrams.workflow(steps), "figure_1_workflow", diagrams.workflow_data(steps), caption)
 
 
@@ -46,7 +46,7 @@ def figure_2(results: Results) -> Figure:
     slice_id = results.store.slices["slice_id"].iloc[row]
     caption = (
         f"Figure 2. CT slice {slice_id} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}. "
-        f"{_run_in_words(results)}"
+        f"{run_in_words(results)}"
     )
     figure = figures.slice_and_mask(image, mask)
     return _save(
@@ -89,7 +89,7 @@ def figure_7(results: Results) -> Figure:
     caption = (
         "Figure 7. Segmentation of "
         f"{len(ids)} test slices, Dice and IoU under each prediction; the true contour is red. The samples follow a "
-        f"rule and no result: {samples.THREE_RULE}. Runs of seed {results.study.seeds[0]}. {_run_in_words(results)}"
+        f"rule and no result: {samples.THREE_RULE}. Runs of seed {results.study.seeds[0]}. {run_in_words(results)}"
     )
     figure = figures.comparison(images, truth, predictions, dice, iou, names)
     data = figures.comparison_data(truth, predictions, dice, iou, ids)
@@ -101,7 +101,7 @@ def figure_8(results: Results) -> Figure:
     rows = samples.spread_of_test_slices(results.store, results.split)
     ids = results.store.slices["slice_id"].iloc[rows].tolist()
     images, truth = results.store.images[rows], results.store.masks(rows)
-    caption = f"Figure 8. The test set: {samples.SPREAD_RULE}; the true contour is red. {_run_in_words(results)}"
+    caption = f"Figure 8. The test set: {samples.SPREAD_RULE}; the true contour is red. {run_in_words(results)}"
     figure = figures.representative_slices(images, truth, ids)
     data = figures.representative_slices_data(images, truth, ids)
     return _save(results, figure, "figure_8_test_slices", data, caption)
@@ -109,11 +109,11 @@ def figure_8(results: Results) -> Figure:
 
 def figure_9(results: Results) -> Figure:
     """Bars of Table 3."""
-    bars = tables.bars_data(tables.aggregate_table(results.counts, results.study.batch_size))
+    bars = tables.bars_data(tables.aggregate_table(_with_threshold(results), results.study.batch_size))
     caption = (
         "Figure 9. Scores on the whole test set as in Table 3: Dice and IoU are means over slices in which empty "
         "against empty counts as 1; precision, recall and F1 are means over batches. Calling every pixel background "
-        f"earns the grey bars. {_run_in_words(results)}"
+        f"earns the grey bars. {run_in_words(results)}"
     )
     return _save(results, figures.metric_bars(bars), "figure_9_scores", figures.metric_bars_data(bars), caption)
 
@@ -130,9 +130,9 @@ def table_2(results: Results) -> pd.DataFrame:
 
 def table_3(results: Results) -> pd.DataFrame:
     """Every network on the test set."""
-    table = tables.aggregate_table(results.counts, results.study.batch_size)
+    table = tables.aggregate_table(_with_threshold(results), results.study.batch_size)
     caption = "Table 3. Scores on the test set, the paper's printed value beside each of ours."
-    tables.write(table, results.folder, "table_3", caption, [*_notes(results), *tables.AGGREGATE_NOTES])
+    tables.write(table, results.folder, "table_3", caption, [*notes(results), *tables.AGGREGATE_NOTES])
     return tables.displayed(table)
 
 
@@ -160,7 +160,7 @@ def scores_in_words(results: Results) -> str:
         )
     trivial = metrics.background_everywhere(next(iter(results.counts.values()))[0])
     lines.append(f"- Background everywhere: {metrics.score(trivial, 'dice', 'mean_empty_1'):.3f} and 0.")
-    return "\n".join([*lines, "", *(f"*{note}*  " for note in _notes(results))])
+    return "\n".join([*lines, "", *(f"*{note}*  " for note in notes(results))])
 
 
 def record(results: Results) -> dict:
@@ -213,7 +213,7 @@ def _architecture(results: Results, model: str, number: int) -> Figure:
     data = architecture.blocks(network, results.study.size)
     caption = (
         f"Figure {number}. {LABELS[model]} as it was trained, read off the module: channels and resolution of every "
-        f"block for an image of {results.study.size}x{results.study.size}. {_run_in_words(results)}"
+        f"block for an image of {results.study.size}x{results.study.size}. {run_in_words(results)}"
     )
     figure = diagrams.architecture(data, LABELS[model])
     return _save(results, figure, f"figure_{number}_{model}", data, caption)
@@ -224,7 +224,7 @@ def _training_curves(results: Results, model: str, number: int) -> Figure:
     name = tables.label(model, results.counts[model])
     caption = (
         f"Figure {number}. Training of the {name}: loss on the training and validation side (left) and Dice over all "
-        f"validation pixels (right); the ring marks the epoch whose weights were kept. {_run_in_words(results)}"
+        f"validation pixels (right); the ring marks the epoch whose weights were kept. {run_in_words(results)}"
     )
     figure = figures.training_curves(histories, name, model)
     return _save(results, figure, f"figure_{number}_training_{model}", figures.training_curves_data(histories), caption)
@@ -233,20 +233,28 @@ def _training_curves(results: Results, model: str, number: int) -> Figure:
 def _sample_table(results: Results, models: list[str], printed: paper.PrintedTable) -> pd.DataFrame:
     rows = samples.three_test_slices(results.store, results.split)
     ids = results.store.slices["slice_id"].iloc[rows].tolist()
-    table = tables.sample_table({model: results.counts[model] for model in models}, ids, printed)
+    series = {model: results.counts[model] for model in models} | results.trivial
+    table = tables.sample_table(series, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
     caption = f"Table {printed.number}. {LABELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."
-    notes = [*_notes(results), f"Samples by rule, not by result: {samples.THREE_RULE}; {named}.", *tables.SAMPLE_NOTES]
-    tables.write(table, results.folder, f"table_{printed.number}", caption, notes)
+    rule = f"Samples by rule, not by result: {samples.THREE_RULE}; {named}."
+    stem = f"table_{printed.number}"
+    tables.write(table, results.folder, stem, caption, [*notes(results), rule, *tables.SAMPLE_NOTES])
     return tables.displayed(table)
 
 
-def _notes(results: Results) -> list[str]:
+def _with_threshold(results: Results) -> dict[str, list[pd.DataFrame]]:
+    """The networks' counts and the threshold predictor's; Table 3 adds "background everywhere" by itself."""
+    return {**results.counts, baselines.THRESHOLD: [results.trivial[baselines.THRESHOLD]]}
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader of any figure or table of these results must know."""
     return tables.study_notes(results.study, next(iter(results.counts.values()))[0])
 
 
-def _run_in_words(results: Results) -> str:
-    return " ".join(_notes(results)[:2])
+def run_in_words(results: Results) -> str:
+    return " ".join(notes(results)[:2])
 
 
 def _save(results: Results, figure: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import logging
 import re
 import sys
 import time
@@ -69,7 +68,6 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
-    _print_cell_output()
     try:
         with disk_errors_named(executed):
             papermill.execute_notebook(
@@ -79,7 +77,9 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 kernel_name="python3",
                 cwd=notebook.parent,
                 progress_bar=False,
-                log_output=True,
+                stdout_file=_Indented(),
+                # Kernels log their shutdown to the terminal; what matters comes as an exception.
+                extra_arguments=["--log-level=50"],
                 # A socket file instead of an open port.
                 config=Config({"KernelManager": {"transport": "ipc"}}),
             )
@@ -101,22 +101,14 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     return True
 
 
-class _CellOutput(logging.Handler):
-    """What cells print, indented under the notebook's name; progress bars and warnings stay in the executed copy."""
+class _Indented:
+    """A text stream that prints what cells print, indented under the notebook's name."""
 
-    def emit(self, record: logging.LogRecord) -> None:
-        # papermill logs its own steps to the same logger, and a cell's standard error as warnings.
-        if record.levelno == logging.INFO and record.funcName == "log_output_message":
-            for line in record.getMessage().strip().splitlines():
-                print(f"      {line}", flush=True)
+    def write(self, text: str) -> None:
+        print("".join(f"      {line}\n" for line in text.strip().splitlines()), end="", flush=True)
 
-
-def _print_cell_output() -> None:
-    logger = logging.getLogger("papermill")
-    if not any(isinstance(handler, _CellOutput) for handler in logger.handlers):
-        logger.addHandler(_CellOutput())
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    def flush(self) -> None:
+        sys.stdout.flush()
 
 
 def _write_html(executed: Path) -> None:

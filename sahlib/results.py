@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from . import prediction, slices, splits, training
+from . import baselines, metrics, prediction, recipes, slices, splits, training
 from .paths import Workspace
 from .runs import Run
 from .slices import SliceStore
@@ -19,19 +19,43 @@ from .study import Study
 
 @dataclass(frozen=True)
 class Results:
-    """Runs and counts of every network of a Study, one of each per seed, and the data they come from."""
+    """Runs and counts of every network of a Study under one recipe, one of each per seed, and the data they come from.
+
+    trivial   the counts of the two predictors that know nothing, by name
+    band      the grey levels that the threshold predictor takes for blood, fitted on the training side
+    searches  per network, the learning rates tried; empty for a recipe that does not choose one
+    """
 
     study: Study
+    recipe: str
     store: SliceStore
     split: Split
     runs: dict[str, list[Run]]
     counts: dict[str, list[pd.DataFrame]]
+    trivial: dict[str, pd.DataFrame]
+    band: baselines.Band
+    searches: dict[str, pd.DataFrame]
     folder: Path
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """Positions in the store of the test slices, in the order of counts and probabilities, int [k]."""
+        return self.split.rows(self.store, "test")
+
+    @property
+    def every_series(self) -> dict[str, list[pd.DataFrame]]:
+        """The counts of the networks and of the trivial predictors."""
+        return {**self.counts, **{name: [counts] for name, counts in self.trivial.items()}}
 
     def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
         """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
-        positions = np.searchsorted(self.split.rows(self.store, "test"), rows)
-        return prediction.masks(self.runs[model][0], positions)
+        return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
+
+
+def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
+    """The slices of a Study and their split; built where they are not on disk yet."""
+    store = slices.prepare(study, workspace.processed)
+    return store, splits.prepare(store, study)
 
 
 def train_models(
@@ -45,15 +69,53 @@ def train_models(
     }
 
 
-def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
-    """The slices of a Study and their split; built where they are not on disk yet."""
-    store = slices.prepare(study, workspace.processed)
-    return store, splits.prepare(store, study)
-
-
 def load(study: Study, workspace: Workspace) -> Results:
-    """The Results of a Study; whatever is missing on disk is made, whatever is there is taken."""
+    """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
-    runs = train_models(study, store, split, study.models, workspace)
+    return _results(study, recipes.name_of(study), store, split, workspace, lambda model: study, {})
+
+
+def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
+    """The Results under the Study's own recipe, first, and under each of its further recipes."""
+    own = load(study, workspace)
+    found = {own.recipe: own}
+    for recipe in study.further_recipes:
+        searches, rates = {}, dict.fromkeys(study.models)
+        if recipe == "fair":
+            searches = {
+                model: recipes.search_learning_rate(own.store, own.split, study, model, workspace.runs)
+                for model in study.models
+            }
+            rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
+        found[recipe] = _results(
+            recipes.under(study, recipe, study.learning_rates[0] if recipe == "fair" else None),
+            recipe,
+            own.store,
+            own.split,
+            workspace,
+            lambda model, recipe=recipe, rates=rates: recipes.under(study, recipe, rates[model]),
+            searches,
+        )
+    return found
+
+
+def _results(
+    study: Study,
+    recipe: str,
+    store: SliceStore,
+    split: Split,
+    workspace: Workspace,
+    study_of: Callable[[str], Study],
+    searches: dict[str, pd.DataFrame],
+) -> Results:
+    runs = {}
+    for model in study.models:
+        runs |= train_models(study_of(model), store, split, [model], workspace)
     counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
-    return Results(study, store, split, runs, counts, workspace.figures(study))
+    train, test = split.rows(store, "train"), split.rows(store, "test")
+    band = baselines.fit_band(store.images[train], store.masks(train))
+    first = next(iter(counts.values()))[0]
+    threshold = prediction.counts_of(baselines.band_masks(store.images[test], band), store, test)
+    trivial = {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}
+    folder = workspace.figures(study)
+    return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)

@@ -7,7 +7,9 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-MODELS = ("unet", "unet_resnet34", "attention_unet")
+# The last is the control: the same network as the one before it, with its gates held open.
+MODELS = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
+RECIPES = ("paper", "prior", "fair")  # what each adds to the one before it is told in recipes.py
 DATASETS = ("phantom", "paired_folder")
 
 
@@ -48,8 +50,13 @@ class Study:
     learning_rate: float = 1e-4
     flip_probability: float = 0.5
     rotation_degrees: float = 15.0  # "random rotation" without an angle in the paper
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[int, ...] = (0, 1, 2)
     precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
+
+    # comparison, beyond the paper: the recipes every network is trained under besides that of the fields above, and
+    # the learning rates among which "fair" chooses on validation data
+    further_recipes: tuple[str, ...] = ("prior", "fair")
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -64,6 +71,10 @@ class Study:
             raise StudyError("dataset 'paired_folder' needs data_dir, the folder that holds images/ and masks/.")
         if unknown := [m for m in self.models if m not in MODELS]:
             raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
+        if unknown := [r for r in self.further_recipes if r not in RECIPES]:
+            raise StudyError(f"recipes {', '.join(unknown)} are not known; choose from {', '.join(RECIPES)}.")
+        if "fair" in self.further_recipes and not self.learning_rates:
+            raise StudyError("the recipe 'fair' needs at least one value in learning_rates.")
         if missing := {"unet", "attention_unet"} - set(self.models):
             raise StudyError(f"models must hold {' and '.join(sorted(missing))}: the paper compares these two.")
         for name in ("models", "seeds"):
@@ -136,21 +147,23 @@ PROFILES = {
     "quick": {
         "phantom_patients": 40,
         "size": 128,
-        "models": ("unet", "attention_unet"),
+        "models": ("unet", "attention_unet", "attention_unet_open_gates"),
         "channels": (16, 32, 64, 128, 256),
         "epochs": 15,
         "learning_rate": 5e-3,
         "prior_bias": True,
+        "seeds": (0,),
+        "further_recipes": (),
     },
     # Seconds; for the tests alone. Its numbers mean nothing.
     "smoke": {
         "phantom_patients": 12,
         "size": 32,
-        "models": MODELS,
+        "models": ("unet", "attention_unet", "attention_unet_open_gates"),
         "channels": (4, 8, 8, 8, 8),
         "epochs": 2,
-        "learning_rate": 1e-3,
-        "prior_bias": True,
+        "seeds": (0,),
+        "learning_rates": (1e-3, 1e-2),
     },
 }
 

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, paper
+from .baselines import BACKGROUND
 from .models import LABELS
 from .paths import writing
 from .study import MODELS, Study
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
-BACKGROUND = "Background everywhere"
 WHOLE, SAH_ONLY = "whole test set", "SAH slices only"
 ROW_LABELS = {**metrics.LABELS, "area_percent": "Area %"}
 
@@ -116,9 +116,12 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
-    """A model's name for people, with its collapse, if any, said in it; frames: its counts, one per seed."""
+    """A model's name for people, with its collapse, if any, said in it; frames: its counts, one per seed.
+
+    A predictor that is no network bears its name already, and cannot collapse.
+    """
     name, collapsed = LABELS.get(model, model), sum(map(metrics.is_collapsed, frames))
-    if not collapsed:
+    if not collapsed or model not in LABELS:
         return name
     where = "" if collapsed == len(frames) else f" in {collapsed} of {len(frames)} seeds"
     return f"{name} (collapsed{where}: every pixel background)"

@@ -44,7 +44,7 @@ def test_tables_hold_the_scores_of_the_saved_counts(loaded):
     for number, table in ((1, publish.table_1(loaded)), (2, publish.table_2(loaded))):
         assert len(table) == 6
         text = (loaded.folder / f"table_{number}.md").read_text()
-        assert "Prior bias initialisation on" in text and "by rule, not by result" in text
+        assert "Prior bias initialisation off" in text and "by rule, not by result" in text
 
 
 def test_the_record_leads_back_to_runs_and_slices(loaded):

@@ -1,0 +1,78 @@
+"""The predictors that know nothing: what a score is worth is what it adds to theirs.
+
+"Background everywhere" is `metrics.background_everywhere`; it needs no images. Here is the second: fresh blood is
+brighter than brain and darker than bone, so call every pixel a lesion whose grey level lies in a band. The band is the
+one with the best pooled Dice on training slices. Edges of the skull pass through it and are kept: it stays trivial.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+BACKGROUND = "Background everywhere"
+THRESHOLD = "Brain-window threshold"
+
+
+@dataclass(frozen=True)
+class Band:
+    """Grey levels low..high, both included, of the stored 8-bit slices; dice: pooled, on the slices it was fitted to.
+
+    Neither 0 nor 255 is ever in it: 0 is air around the head, 255 is all that is at or above the window (bone).
+    """
+
+    low: int
+    high: int
+    dice: float
+
+
+def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Band:
+    """The band of grey levels with the highest pooled Dice, of all bands there are.
+
+    images: [n,H,W] uint8, TRAINING slices only, never test; truth: [n,H,W] bool. Both are read slice by slice, so they
+    may be memory-mapped or iterables of [H,W]
+    returns: of bands with equal Dice the narrowest, of these the darkest
+    raises: ValueError where the two do not fit, or no training slice shows a lesion between grey levels 1 and 254
+
+    Every Dice is exact: with the histograms of all pixels and of lesion pixels, a band's counts are differences of
+    cumulative sums.
+    """
+    everywhere, lesion = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    for image, mask in zip(images, truth, strict=True):
+        image, mask = np.asarray(image), np.asarray(mask)
+        if image.dtype != np.uint8 or mask.dtype != bool or image.shape != mask.shape:
+            raise ValueError(
+                f"images must be uint8 and truth bool of the same [H,W]; they are {image.dtype} {image.shape} and "
+                f"{mask.dtype} {mask.shape}"
+            )
+        everywhere += np.bincount(image.ravel(), minlength=256)
+        lesion += np.bincount(image[mask], minlength=256)
+    if not lesion[1:255].any():
+        raise ValueError("no training slice shows a lesion between grey levels 1 and 254, so no band can be fitted")
+    below_all, below_lesion = (np.concatenate([[0], np.cumsum(h)]) for h in (everywhere, lesion))
+    low, high = (side.ravel() for side in np.meshgrid(np.arange(1, 255), np.arange(1, 255), indexing="ij"))
+    low, high = low[high >= low], high[high >= low]
+    tp = below_lesion[high + 1] - below_lesion[low]
+    predicted = below_all[high + 1] - below_all[low]
+    dice = 2 * tp / (predicted + lesion.sum())
+    best = np.lexsort((low, high - low, -dice))[0]
+    return Band(int(low[best]), int(high[best]), float(dice[best]))
+
+
+def band_masks(images: np.ndarray, band: Band) -> np.ndarray:
+    """Where the grey level lies in the band, bool [k,H,W] of images [k,H,W] uint8."""
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8 grey levels, as stored; they are {images.dtype}")
+    return (images >= band.low) & (images <= band.high)
+
+
+def head(images: np.ndarray) -> np.ndarray:
+    """Where there is not air, bool of the shape of images uint8: grey level above 0.
+
+    Air around the head is black in a brain window; so are fluid and fat at or below the window's lower end, which this
+    rough mask leaves out as well.
+    """
+    return np.asarray(images) > 0

@@ -1,0 +1,68 @@
+"""Attention gates: held open for the control arm, and read out to see what they look at.
+
+MONAI's AttentionUnet multiplies each skip connection by one coefficient in [0,1] per pixel (Oktay et al. 2018). The
+control is the same network with every coefficient 1, so that what differs between the two is the gates alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class OpenGate(nn.Module):
+    """Stands where an attention block was, and lets the skip connection pass unchanged."""
+
+    def forward(self, g: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def open_gates(network: nn.Module) -> nn.Module:
+    """Replaces every attention block of an AttentionUnet by an OpenGate; all other weights stay as they are."""
+    from monai.networks.nets.attentionunet import AttentionLayer
+
+    for module in network.modules():
+        if isinstance(module, AttentionLayer):
+            module.attention = OpenGate()
+    return network
+
+
+def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> list[np.ndarray]:
+    """Gate coefficients of uint8 images [k,H,W], one float32 array [k,h,w] per level, full resolution first.
+
+    Raises ValueError for a network without attention gates.
+    """
+    from monai.networks.nets.attentionunet import AttentionBlock
+
+    blocks = [module for module in network.modules() if isinstance(module, AttentionBlock)]
+    if not blocks:
+        raise ValueError("the network has no attention gates")
+    device = next(network.parameters()).device
+    read: dict[nn.Module, list[np.ndarray]] = {block: [] for block in blocks}
+
+    def keep(block: nn.Module):
+        return lambda _, __, psi: read[block].append(psi[:, 0].float().cpu().numpy())
+
+    hooks = [block.psi.register_forward_hook(keep(block)) for block in blocks]
+    try:
+        with torch.inference_mode():
+            for batch in np.split(images, range(batch_size, len(images), batch_size)):
+                network(torch.from_numpy(batch[:, None]).to(device).float() / 255)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return sorted((np.concatenate(read[block]) for block in blocks), key=lambda level: -level.shape[1])
+
+
+def inside_and_outside(maps: np.ndarray, truth: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Mean gate coefficient inside the lesion and in the rest of the head, float64 [k,2]; NaN where there is none.
+
+    maps [k,h,w]; truth and head bool [k,H,W]. A coefficient counts for all pixels of the block that it gates.
+    """
+    factor = truth.shape[1] // maps.shape[1]
+    full = maps.repeat(factor, 1).repeat(factor, 2).astype(np.float64)
+    rest = head & ~truth
+    sums = np.stack([(full * region).sum((1, 2)) for region in (truth, rest)], 1)
+    areas = np.stack([region.sum((1, 2)) for region in (truth, rest)], 1)
+    return np.divide(sums, areas, out=np.full(sums.shape, np.nan), where=areas > 0)

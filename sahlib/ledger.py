@@ -1,0 +1,404 @@
+"""The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
+
+`RULE` and `MEASURES` were written before any result was seen; they are the whole of what decides a verdict. A ledger
+belongs to one recipe, profile and data set; `ledger_page` shows it:
+
+    >>> table = ledger(Evidence(counts, histories, recipe="fair", profile="quick", dataset="phantom"))
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from . import curves, metrics, paper, statistics, tables
+from .models import LABELS
+
+HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
+VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
+UNET, ATTENTION, OPEN = paper.UNET, paper.ATTENTION, "attention_unet_open_gates"
+
+LEVEL = 0.05
+MARGIN = 0.01  # a third of the smallest difference in Dice that the paper calls an advantage (0.029)
+GOOD_DICE = 0.7  # "good overlap", Zijdenbos et al. 1994, IEEE TMI 13:716
+MIN_SEEDS = 3  # 3 runs against 3 are wholly apart by chance in 1 of 20 cases in a given order
+MIN_EPOCHS = 10
+
+RULE = f"""\
+**How a verdict is reached.** Written down before the results.
+
+1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
+2. *Cannot be told*: an arm was not trained here; an arm collapsed (every pixel background) in any seed, which is a
+   failure of optimisation and says nothing of the architecture; or the claim is about slices or a need that nobody
+   but the authors knows.
+3. *A is higher than B in a score* (a difference, paired by slice, patients resampled): **holds** if its 95 % interval
+   and its permutation test (at most {LEVEL} after Holm over all differences of this ledger) exclude 0 in the claimed
+   direction and every seed of A against every seed of B has the same sign; **does not hold** if all that is so in the
+   other direction, or if the interval lies within ±{MARGIN}; else *cannot be told*. With one seed the verdict is on
+   these trained networks, not on the architectures, and the row says so.
+4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
+   **does not hold** if one of them is below it; else *cannot be told*.
+5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
+   recall at least; **does not hold** if one has all four; else *cannot be told*.
+6. *Training* (from the curves; at least {MIN_SEEDS} seeds and {MIN_EPOCHS} epochs, else *cannot be told*): a
+   statement on a network **holds** if every seed shows it, **does not hold** if no seed of one network does, else
+   *cannot be told*. A comparison **holds** if every seed of one network is on its side of every seed of the other,
+   **does not hold** if that is so the other way round, or if all are equal.
+
+The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else the plain
+one. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
+are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
+"""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one recipe left behind: counts and histories, arm -> one table per seed, and which study they are of."""
+
+    counts: dict[str, list[pd.DataFrame]]
+    histories: dict[str, list[pd.DataFrame]]
+    recipe: str
+    profile: str
+    dataset: str
+    batch_size: int = 16
+    draws: int = 2000
+    counterpart: str = ""  # the arm that stands for the paper's U-Net; "": as in RULE
+
+    @property
+    def unet(self) -> str:
+        """The arm that stands for the paper's U-Net."""
+        if self.counterpart:
+            return self.counterpart
+        return "unet_resnet34" if "unet_resnet34" in self.counts else UNET
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a claim is decided. kind: "difference" (higher minus lower, > 0 if the claim is right), "accuracy",
+    "complementary", "each run", "runs compared", "contradiction" or "unknowable".
+
+    words      what is measured, or why nothing can be
+    metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or the function of a history
+    higher, lower   arms; UNET stands for Evidence.unet. "each run" looks at all in `higher`
+    """
+
+    kind: str
+    words: str
+    metric: str = ""
+    convention: str = ""
+    higher: tuple[str, ...] = ()
+    lower: str = ""
+    tercile: str = ""
+    where: str = ""
+
+
+def _higher(metric: str, higher: str, lower: str, convention: str = "", tercile: str = "") -> Measure:
+    convention = convention or tables.TABLE_3_CONVENTIONS[metric]
+    label = metrics.CONVENTIONS[convention].label
+    on = f" with a lesion of the {tercile} third" if tercile else ""
+    words = f"{metrics.LABELS[metric]} ({label}){on}, {LABELS[higher]} minus {LABELS[lower]}"
+    return Measure("difference", words, metric, convention, (higher,), lower, tercile, "size" if tercile else "scores")
+
+
+_SAMPLE = "nobody else has the paper's samples, and its numbers for them disagree"
+BOTH = (UNET, ATTENTION)
+MEASURES = {
+    "resnet34_helps": Measure(
+        "runs compared", "upward steps of the validation loss over its whole drop, U-Net without minus with ResNet34",
+        "roughness", higher=("unet",), lower="unet_resnet34", where="training",
+    ),
+    "both_converge": Measure(
+        "each run", "the lowest validation loss falls by at most 5 % of its whole drop in the last fifth of epochs",
+        "converged", higher=BOTH, where="training",
+    ),
+    "no_overfitting": Measure(
+        "each run", "training loss falls, and validation loss in the last fifth of epochs is at most 10 % of its drop "
+        "above its lowest", "not_overfitted", higher=BOTH, where="training",
+    ),
+    "unet_converges_faster": Measure(
+        "runs compared", "first epoch with a validation loss within 5 % of its drop of the lowest, Attention U-Net "
+        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "unet_small_gap": Measure(
+        "each run", "validation minus training loss in the last fifth of epochs, at most 10 % of the first validation "
+        "loss either way", "small_gap", higher=(UNET,), where="training",
+    ),
+    "attention_fluctuates_early": Measure(
+        "runs compared", "upward steps of the validation loss in the first fifth of epochs over its whole drop, "
+        "Attention U-Net minus U-Net", "early_roughness", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "same_end_level": Measure(
+        "each run", "validation loss in the last fifth of epochs within 5 % of the mean of U-Net's seeds",
+        "same_level", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "unet_finds_most_of_sample_1": Measure("unknowable", _SAMPLE),
+    "attention_better_on_every_sample": Measure(
+        "contradiction", "higher in the text of 3.2, equal in Tables 1 and 2"),
+    "attention_better_on_small": _higher("dice", ATTENTION, UNET, "sah_slices", "small"),
+    "unet_covers_more": _higher("recall", UNET, ATTENTION, "sah_slices", "large"),
+    "unet_precise_not_sensitive_on_sample_2": Measure("unknowable", _SAMPLE),
+    "both_accurate": Measure(
+        "accuracy", "Dice (mean over SAH slices only, 0/0 = 0) of each", "dice", "sah_slices", BOTH, where="scores"),
+    "unet_even_across_samples": Measure(
+        "contradiction", "Dice is 0.57, 0.57, 0.73 in Table 1 and 0.59, 0.43, 0.67 in the text of 3.2"),
+    "unet_recall_strong": Measure(
+        "contradiction", "recall 0.31 on sample 2 is called low in 3.2; Table 3 has U-Net's recall the lower"),
+    "attention_varies_more": Measure(
+        "contradiction", "Tables 1 and 2 are the same, so one varies as the other"),
+    "attention_drops_on_sample_2": Measure(
+        "contradiction", "Dice on sample 2 is 0.38 in 3.3, 0.49 and praised in 3.2, and 0.57 in Table 2"),
+    "attention_higher_dice": _higher("dice", ATTENTION, UNET),
+    "attention_higher_iou": _higher("iou", ATTENTION, UNET),
+    "attention_higher_recall": _higher("recall", ATTENTION, UNET),
+    "unet_higher_precision": _higher("precision", UNET, ATTENTION),
+    "attention_for_broad_coverage": _higher("recall", ATTENTION, UNET, "pooled"),
+    "unet_less_noise": _higher("precision", UNET, ATTENTION, "pooled"),
+    "unet_better_on_large": _higher("dice", UNET, ATTENTION, "sah_slices", "large"),
+    "complementary": Measure("complementary", "who leads in Dice, IoU, precision and recall", where="scores"),
+}  # fmt: skip
+
+# No claims of the paper: what its claims on attention come to once the network is otherwise the same.
+CONTROLS = {
+    "gates_raise_dice": ("the gates alone raise Dice", _higher("dice", ATTENTION, OPEN)),
+    "gates_raise_dice_on_sah": (
+        "the gates alone raise Dice on SAH slices", _higher("dice", ATTENTION, OPEN, "sah_slices")),
+    "gates_raise_recall": ("the gates alone raise recall", _higher("recall", ATTENTION, OPEN)),
+    "gates_help_on_small": (
+        "the gates alone help on small SAH", _higher("dice", ATTENTION, OPEN, "sah_slices", "small")),
+}  # fmt: skip
+
+_LEADS = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
+
+WHERE = {
+    "scores": "07_verdict, Scores and differences with intervals",
+    "size": "07_verdict, Scores by lesion size",
+    "training": "03_train_unet and 04_train_attention_unet, the training curves",
+    "": "the paper itself",
+}
+
+COLUMNS = ["key", "kind", "claim", "sections", "printed", "measure", "estimate", "low", "high", "p_holm", "ours",
+           "verdict", "reason", "where"]  # fmt: skip
+
+
+def ledger(
+    evidence: Evidence,
+    difference: Callable = statistics.difference,
+    interval: Callable = statistics.interval,
+    where: dict[str, str] = WHERE,
+) -> pd.DataFrame:
+    """One row per claim, control and contradiction, in the paper's order.
+
+    difference, interval: as in sahlib.statistics; where: kind of place -> notebook and cell that shows it
+    returns: COLUMNS. kind is "training", "samples", "test set", "control" or "contradiction"; estimate, low, high and
+    p_holm are NaN where the measure has none; a difference is positive where the claim is right; ours is text
+    raises: KeyError where paper.CLAIMS has a claim without a Measure
+    """
+    claims = [(key, claim.words, ", ".join(claim.sections), MEASURES[key]) for key, claim in paper.CLAIMS.items()]
+    controls = [(key, words, "control", measure) for key, (words, measure) in CONTROLS.items()]
+    found = {key: _find(measure, evidence, difference, interval) for key, _, _, measure in (*claims, *controls)}
+    tested = [key for key, row in found.items() if "p" in row]
+    adjusted = statistics.holm([found[key]["p"] for key in tested]) if tested else []
+    for key, p in zip(tested, adjusted, strict=True):
+        found[key] |= _verdict_on_difference(found[key], float(p))
+    if "verdict" not in found["complementary"]:
+        found["complementary"] |= _complementary([found[key] for key in _LEADS])
+    rows = []
+    for key, words, sections, measure in (*claims, *controls):
+        kind = "control" if key in CONTROLS else _kind(key)
+        place = "" if measure.kind in ("contradiction", "unknowable") else where[measure.where]
+        row = {"key": key, "kind": kind, "claim": words, "sections": sections, "printed": _printed(key, measure),
+               "measure": measure.words, "where": place or where[""], **found[key]}  # fmt: skip
+        rows.append(row)
+    for one in paper.CONTRADICTIONS:
+        rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
+                     "printed": "", "measure": "the printed text and numbers alone", "ours": "", "where": where[""],
+                     "verdict": CONTRADICTS, "reason": "the paper's own numbers or sentences"})  # fmt: skip
+    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+    numbers = ["estimate", "low", "high", "p_holm"]
+    table[numbers] = table[numbers].astype(float)
+    return table
+
+
+# One claim
+
+
+def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: Callable) -> dict:
+    """estimate, low, high, ours, and either verdict and reason or the p of a difference still to be judged."""
+    if measure.kind == "contradiction":
+        return {"ours": "", "verdict": CONTRADICTS, "reason": measure.words}
+    if measure.kind == "unknowable":
+        return {"ours": "", "verdict": UNKNOWN, "reason": measure.words}
+    own = {UNET: UNET} if measure.metric == "roughness" else {UNET: evidence.unet}
+    asked = (*measure.higher, measure.lower) if measure.lower else measure.higher or BOTH
+    arms = [own.get(arm, arm) for arm in asked]
+    if reason := _unusable(arms, evidence):
+        return {"ours": "", "verdict": UNKNOWN, "reason": reason}
+    if measure.kind == "difference":
+        return _difference(measure, arms[0], arms[-1], evidence, difference)
+    if measure.kind == "accuracy":
+        return _accuracy(measure, arms, evidence, interval)
+    if measure.kind == "complementary":
+        return {"ours": ""}
+    return _training(measure, arms, evidence)
+
+
+COLLAPSED = "collapsed (every pixel background)"
+
+
+def _unusable(arms: list[str], evidence: Evidence) -> str:
+    for arm in arms:
+        if not evidence.counts.get(arm):
+            return f"{LABELS[arm]} was not trained in this run"
+        collapsed = sum(map(metrics.is_collapsed, evidence.counts[arm]))
+        if collapsed:
+            return f"{LABELS[arm]} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
+    return ""
+
+
+def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, difference: Callable) -> dict:
+    above, below = evidence.counts[higher], evidence.counts[lower]
+    if measure.tercile:
+        inside = (statistics.size_terciles(above[0]) == measure.tercile).to_numpy()
+        if not inside.any():
+            return {"ours": "", "verdict": UNKNOWN, "reason": "no test slice has a lesion of this size"}
+        above, below = [c[inside] for c in above], [c[inside] for c in below]
+    size = evidence.batch_size
+    got = difference(
+        below, above, measure.metric, measure.convention, draws=evidence.draws, level=1 - LEVEL, batch_size=size
+    )
+    scores = [[metrics.score(c, measure.metric, measure.convention, size) for c in seeds] for seeds in (above, below)]
+    signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
+    return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "signs": signs,
+            "seeds": min(len(above), len(below)), "few": getattr(got, "few_patients", False),
+            "ours": _interval_text(got, signed=True)}  # fmt: skip
+
+
+def _verdict_on_difference(row: dict, p: float) -> dict:
+    low, high = row["low"], row["high"]
+    notes = []
+    if row["seeds"] == 1:
+        notes.append("one seed")
+    if row["few"]:
+        notes.append(f"fewer than {statistics.FEW_PATIENTS} test patients")
+    agree = len(row["signs"]) == 1
+    if low > 0 and p <= LEVEL and agree:
+        verdict, why = HOLDS, "the interval excludes 0 as claimed"
+    elif high < 0 and p <= LEVEL and agree:
+        verdict, why = FAILS, "the interval excludes 0 the other way"
+    elif low > -MARGIN and high < MARGIN:
+        verdict, why = FAILS, f"no difference above {MARGIN}"
+    elif np.isnan(low) or np.isnan(high):
+        verdict, why = UNKNOWN, "too few patients for an interval"
+    elif low <= 0 <= high:
+        verdict, why = UNKNOWN, "the interval holds 0"
+    elif not agree:
+        verdict, why = UNKNOWN, "seeds disagree on the sign"
+    else:
+        verdict, why = UNKNOWN, f"p = {p:.3f} after Holm"
+    return {"p_holm": p, "verdict": verdict, "reason": "; ".join([why, *notes])}
+
+
+def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
+    got = {
+        arm: interval(
+            evidence.counts[arm], measure.metric, measure.convention, draws=evidence.draws, level=1 - LEVEL,
+            batch_size=evidence.batch_size,
+        )
+        for arm in arms
+    }  # fmt: skip
+    ours = "; ".join(f"{LABELS[arm]} {_interval_text(i)}" for arm, i in got.items())
+    if all(i.low > GOOD_DICE for i in got.values()):
+        return {"ours": ours, "verdict": HOLDS, "reason": f"both intervals are above {GOOD_DICE}"}
+    if any(i.high < GOOD_DICE for i in got.values()):
+        return {"ours": ours, "verdict": FAILS, "reason": f"an interval is below {GOOD_DICE}"}
+    return {"ours": ours, "verdict": UNKNOWN, "reason": f"an interval holds {GOOD_DICE}"}
+
+
+def _complementary(rows: list[dict]) -> dict:
+    """From the four rows of _LEADS; the last one claims a lead of U-Net, the others one of Attention U-Net."""
+    leads = []
+    for row, (claimed, other) in zip(rows, [("Attention U-Net", "U-Net")] * 3 + [("U-Net", "Attention U-Net")],
+                                     strict=True):  # fmt: skip
+        sure = "excludes 0" in row["reason"]
+        leads.append((claimed if row["verdict"] == HOLDS else other) if sure else "")
+    ours = ", ".join(f"{m}: {lead or 'open'}" for m, lead in zip(("Dice", "IoU", "recall", "precision"), leads,
+                                                               strict=True))  # fmt: skip
+    if len(set(leads) - {""}) == 2:
+        return {"ours": ours, "verdict": HOLDS, "reason": "each leads in one score at least"}
+    if len(set(leads)) == 1 and leads[0]:
+        return {"ours": ours, "verdict": FAILS, "reason": f"{leads[0]} leads in all four"}
+    return {"ours": ours, "verdict": UNKNOWN, "reason": "not every lead is sure"}
+
+
+def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
+    runs = {arm: evidence.histories.get(arm, []) for arm in arms}
+    if not all(runs.values()):
+        return {"ours": "", "verdict": UNKNOWN, "reason": "a history is missing"}
+    if not all(np.isfinite(h[["train_loss", "validation_loss"]].to_numpy(float)).all()
+               for own in runs.values() for h in own):  # fmt: skip
+        return {"ours": "", "verdict": UNKNOWN, "reason": "a loss is not finite: its training failed"}
+    values, passed = curves.measured(measure.metric, runs)
+    shown = _range_text if measure.metric == "settled_epoch" else _percent_text
+    ours = "; ".join(f"{LABELS[arm]} {shown(own)}" for arm, own in values.items())
+    return {"ours": f"{curves.WORDS[measure.metric]}: {ours}", **_training_verdict(values, passed, runs)}
+
+
+def _training_verdict(values: dict, passed: dict | None, runs: dict) -> dict:
+    seeds, epochs = min(map(len, runs.values())), min(len(h) for own in runs.values() for h in own)
+    if seeds < MIN_SEEDS:
+        return {"verdict": UNKNOWN, "reason": f"too few seeds ({seeds}): runs differ by chance"}
+    if epochs < MIN_EPOCHS:
+        return {"verdict": UNKNOWN, "reason": f"{epochs} epochs are too few to speak of"}
+    if passed is not None:
+        shown = f"{sum(map(sum, passed.values()))} of {sum(map(len, passed.values()))} runs show it"
+        if all(map(all, passed.values())):
+            return {"verdict": HOLDS, "reason": shown}
+        return {"verdict": UNKNOWN if all(map(any, passed.values())) else FAILS, "reason": shown}
+    high, low = values.values()
+    if min(high) > max(low):
+        return {"verdict": HOLDS, "reason": "all seeds apart, as claimed"}
+    if max(high) < min(low):
+        return {"verdict": FAILS, "reason": "all seeds apart, the other way"}
+    if len({*high, *low}) == 1:
+        return {"verdict": FAILS, "reason": "all are equal"}
+    return {"verdict": UNKNOWN, "reason": "the seeds of the two overlap"}
+
+
+# Words
+
+
+def _kind(key: str) -> str:
+    sections = paper.CLAIMS[key].sections
+    if MEASURES[key].where == "training":
+        return "training"
+    return "samples" if MEASURES[key].kind in ("contradiction", "unknowable") or sections == ("3.2",) else "test set"
+
+
+def _printed(key: str, measure: Measure) -> str:
+    if measure.kind == "complementary":
+        return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
+    if key in CONTROLS or key not in _LEADS:
+        return ""
+    a, b = (paper.TABLE_3.value(measure.metric, arm) for arm in (measure.higher[0], measure.lower))
+    return f"{a:.3f} over {b:.3f} ({a - b:+.3f})"
+
+
+def _number(value: float, signed: bool = False) -> str:
+    return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
+
+
+def _interval_text(i, signed: bool = False) -> str:
+    return f"{_number(i.estimate, signed)} ({_number(i.low, signed)} to {_number(i.high, signed)})"
+
+
+def _range_text(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return (low if low == high else f"{low} to {high}").replace("-", "−")
+
+
+def _percent_text(values: list[float]) -> str:
+    return f"{_range_text([100 * v for v in values])}\u00a0%"  # not to be broken before the sign

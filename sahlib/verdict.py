@@ -1,0 +1,398 @@
+"""Beyond the paper: the evidence on each of its claims, one function each; drawn or tabulated, saved, returned.
+
+`recipes` everywhere is what results.load_recipes returned: {recipe: Results}, the Study's own recipe first. Unless a
+function compares recipes, it shows that first one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from . import (
+    baselines,
+    calibration,
+    detection,
+    distances,
+    evidence_figures,
+    figures,
+    gates,
+    ledger,
+    ledger_page,
+    lesions,
+    metrics,
+    models,
+    prediction,
+    printed,
+    probability_figures,
+    samples,
+    statistics,
+    tables,
+    volumes,
+)
+from .publish import notes, run_in_words
+from .recipes import LABELS as RECIPE_LABELS
+from .results import Results
+
+# Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
+REPORTED = (
+    ("dice", "mean_empty_1"),
+    ("dice", "sah_slices"),
+    ("dice", "pooled"),
+    ("iou", "sah_slices"),
+    ("precision", "pooled"),
+    ("recall", "pooled"),
+)
+CONTROL = "attention_unet_open_gates"
+CONTRASTS = (("unet", "attention_unet"), (CONTROL, "attention_unet"), ("unet", CONTROL))
+SOFT = "soft Dice, pooled"
+
+
+def conventions(results: Results) -> Figure:
+    """Every series under every convention, with soft Dice; the figure and its table."""
+    frames = []
+    for series, own in results.every_series.items():
+        for counts in own:
+            scores = metrics.all_scores(counts, results.study.batch_size)
+            frames.append(scores.assign(series=series, label=tables.label(series, own)))
+    truth = results.store.masks(results.test_rows)
+    for model, own in results.runs.items():
+        for run in own:
+            soft = calibration.soft_counts(run.probabilities, truth)
+            row = {"convention": SOFT, "metric": "dice", "value": metrics.score(soft, "dice", "pooled")}
+            row |= {"series": model, "label": tables.label(model, results.counts[model])}
+            frames.append(pd.DataFrame([row]))
+    table = pd.concat(frames, ignore_index=True)
+    names = {key: convention.label for key, convention in metrics.CONVENTIONS.items()}
+    table["convention_label"] = table["convention"].map(names).fillna(SOFT)
+    data = evidence_figures.conventions_data(table)
+    caption = (
+        "The same predictions under every convention in use. A marker is one predictor's score, averaged over seeds; "
+        "the lines are what the paper printed. Where the grey cross of 'background everywhere' stands near them, the "
+        "convention alone explains most of the score. Recall and precision below use the same rows. "
+        f"{run_in_words(results)}"
+    )
+    figure = evidence_figures.conventions(table)
+    figures.save(figure, results.folder, "conventions", data, caption)
+    wide = data[~data["printed"]].pivot_table(
+        index=["metric", "convention_label"], columns="label", values="value", sort=False
+    )
+    tables.write(
+        wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"}),
+        results.folder,
+        "table_conventions",
+        "Every score under every convention, mean over seeds.",
+        [*notes(results), *_library_notes()],
+    )
+    return figure
+
+
+def printed_numbers(results: Results) -> Figure:
+    """What the paper's printed Dice and IoU already prove; needs no network."""
+    caption = (
+        "What the printed Dice and IoU imply if both are means over slices: how good the slices that are not perfect "
+        "can be, and how many slices at least must be near perfect. On slices that show hemorrhage no method is near "
+        "perfect, so these are slices without any."
+    )
+    figure = printed.perfect_slices_figure()
+    figures.save(figure, results.folder, "printed_numbers", printed.perfect_slices_figure_data(), caption)
+    return figure
+
+
+def arms(results: Results) -> pd.DataFrame:
+    """Parameters, GFLOP of one image forward, and training slices a second, validation included."""
+    slices = len(results.split.rows(results.store, "train"))
+    rows = []
+    for model, own in results.runs.items():
+        network = models.build(model, results.study.channels)
+        seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
+        rows.append(
+            {
+                "Network": models.LABELS[model],
+                "Parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
+                "GFLOP per image, forward": models.gflop(network, results.study.size),
+                "Training slices per second": f"{slices / seconds:.0f}",
+                "Device": own[0].record["provenance"]["device"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    caption = "The networks: size, arithmetic and speed."
+    tables.write(table, results.folder, "table_networks", caption, notes(results)[:1])
+    return tables.displayed(table)
+
+
+def scores(results: Results) -> pd.DataFrame:
+    """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
+    rows = []
+    for metric, convention in REPORTED:
+        row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
+        for series, own in results.every_series.items():
+            found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
+            row[tables.label(series, own)] = _with_interval(found)
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    caption = "Scores with 95 % intervals, resampling patients, not slices."
+    tables.write(table, results.folder, "table_intervals", caption, [*notes(results), *_seed_notes(results)])
+    return table
+
+
+def contrasts(results: Results) -> pd.DataFrame:
+    """Differences between networks, paired by slice and clustered by patient, with Holm's correction."""
+    rows, tests = [], []
+    for lower, higher in CONTRASTS:
+        if lower not in results.counts or higher not in results.counts:
+            continue
+        for metric, convention in REPORTED[:3]:
+            found = statistics.difference(
+                results.counts[lower], results.counts[higher], metric, convention, batch_size=results.study.batch_size
+            )
+            tests.append(found.p)
+            rows.append(
+                {
+                    "Difference": f"{models.LABELS[higher]} minus {models.LABELS[lower]}",
+                    "Score": metrics.LABELS[metric],
+                    "Convention": metrics.CONVENTIONS[convention].label,
+                    "Estimate (95 % interval)": _with_interval(found, signed=True),
+                    "p, permutation": f"{found.p:.3f}",
+                }
+            )
+    table = pd.DataFrame(rows)
+    table["p, Holm"] = [f"{p:.3f}" for p in statistics.holm(tests)]
+    caption = "Differences between networks: the second line of each score isolates the attention gates."
+    tables.write(table, results.folder, "table_differences", caption, [*notes(results), *_seed_notes(results)])
+    return table
+
+
+def decision(recipes: dict[str, Results]) -> pd.DataFrame:
+    """What decided it: networks by recipes, pooled Dice and Dice over SAH slices with intervals."""
+    first = next(iter(recipes.values()))
+    shown = [model for model in ("unet", CONTROL, "attention_unet", "unet_resnet34") if model in first.counts]
+    rows = []
+    for metric, convention in REPORTED[1:3]:
+        for recipe, results in recipes.items():
+            row = {
+                "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
+                "Recipe": RECIPE_LABELS[recipe] if len(recipes) > 1 else f"{recipe} (the only one of this profile)",
+            }
+            for series in shown:
+                own = results.counts[series]
+                collapsed = sum(map(metrics.is_collapsed, own))
+                text = _with_interval(statistics.interval(own, metric, convention))
+                row[models.LABELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
+            for name, counts in first.trivial.items():
+                row[name] = _with_interval(statistics.interval(counts, metric, convention))
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    chosen = [
+        f"Learning rate chosen on validation patients for {models.LABELS[model]}: {_rates(search)}."
+        for results in recipes.values()
+        for model, search in results.searches.items()
+    ]
+    left_out = [RECIPE_LABELS[recipe] for recipe in RECIPE_LABELS if recipe not in recipes]
+    if left_out:
+        chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
+    caption = "What decided it: how much belongs to the gates and how much to the optimisation."
+    tables.write(table, first.folder, "table_decision", caption, [*notes(first), *chosen, *_seed_notes(first)])
+    return table
+
+
+def lesion_size(results: Results) -> Figure:
+    """Dice by thirds of lesion area, with intervals; the paper claims an advantage on small SAH."""
+    table = statistics.by_size(results.every_series)
+    table["label"] = table["series"].map({s: tables.label(s, own) for s, own in results.every_series.items()})
+    caption = (
+        "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
+        f"helps on small lesions. {run_in_words(results)}"
+    )
+    figure = evidence_figures.size_strata(table)
+    figures.save(figure, results.folder, "lesion_size", evidence_figures.size_strata_data(table), caption)
+    return figure
+
+
+def gate_maps(results: Results) -> Figure:
+    """What the gates of the first seed let through on the three sample slices."""
+    rows = samples.three_test_slices(results.store, results.split)
+    images, truth = results.store.images[rows], results.store.masks(rows)
+    maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), images)
+    titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
+    names = results.store.slices["slice_id"].iloc[rows].tolist()
+    caption = (
+        "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
+        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. {run_in_words(results)}"
+    )
+    figure = probability_figures.gate_maps(images, truth, maps, titles, names)
+    data = probability_figures.gate_maps_data(images, truth, maps, titles, names)
+    figures.save(figure, results.folder, "gate_maps", data, caption)
+    return figure
+
+
+def gate_weights(results: Results) -> pd.DataFrame:
+    """Whether gates weigh lesions more than the rest of the head: mean coefficients, interval over patients."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    bleeding = truth.any((1, 2))
+    patients = results.store.slices["patient_id"].to_numpy()[rows][bleeding]
+    lines = []
+    for run in results.runs["attention_unet"]:
+        maps = gates.gate_maps(prediction.load_network(run), images[bleeding])
+        for level in maps:
+            both = gates.inside_and_outside(level, truth[bleeding], baselines.head(images[bleeding]))
+            found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
+            lines.append(
+                {
+                    "Seed": run.seed,
+                    "Level": f"{level.shape[1]}x{level.shape[2]}",
+                    "Inside the lesion": float(np.nanmean(both[:, 0])),
+                    "Rest of the head": float(np.nanmean(both[:, 1])),
+                    "Difference (95 % interval)": _with_interval(found, signed=True),
+                }
+            )
+    table = pd.DataFrame(lines).astype({"Seed": str})
+    caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."
+    tables.write(table, results.folder, "table_gates", caption, notes(results))
+    return tables.displayed(table)
+
+
+def clinical_scores(results: Results) -> pd.DataFrame:
+    """Distances in mm, lesions found, slices detected, calibration; of each network the first seed."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    sides = results.store.slices[["row_mm", "column_mm"]].to_numpy()[rows].T
+    predicted = {model: np.asarray(own[0].probabilities) for model, own in results.runs.items()}
+    predicted[baselines.BACKGROUND] = np.zeros(truth.shape, np.float16)
+    predicted[baselines.THRESHOLD] = baselines.band_masks(images, results.band).astype(np.float16)
+    columns: dict[str, dict] = {}
+    for series, probabilities in predicted.items():
+        masks = probabilities > prediction.THRESHOLD
+        surface = distances.summary(distances.surface_scores(masks, truth, *sides)).set_index("slices")
+        lesion = lesions.lesion_scores(lesions.lesion_counts(masks, truth))
+        slicewise = detection.detection(detection.slice_scores(probabilities), truth.any((1, 2)))
+        head = calibration.calibration_scores(calibration.reliability_bins(probabilities, truth, images)).iloc[1]
+        columns[tables.label(series, results.every_series[series][:1])] = {
+            "NSD at 1 mm, SAH slices": surface.loc["with lesion", "nsd_1mm"],
+            "NSD at 2 mm, SAH slices": surface.loc["with lesion", "nsd_2mm"],
+            "HD95 in mm, SAH slices": surface.loc["with lesion", "hd95_mm"],
+            "Lesions found": lesion["sensitivity"],
+            "Lesion-wise F1": lesion["f1"],
+            "False alarms per slice": lesion["false_positives_per_slice"],
+            "Slice AUROC": slicewise["auroc"],
+            "Slice sensitivity": slicewise["sensitivity"],
+            "Slice specificity": slicewise["specificity"],
+            "Brier skill, head": head["brier_skill"],
+        }
+    table = pd.DataFrame(columns).rename_axis("Score").reset_index()
+    rules = [
+        "A missed lesion counts: NSD 0, and HD95 the diagonal of the slice. Both are NaN where the pixel spacing is "
+        "not known.",
+        "A lesion is an 8-connected component; any overlap finds it. A slice is called positive if one pixel is.",
+        "Brier skill is measured against saying the head's lesion share everywhere; 0 is no better than that.",
+    ]
+    caption = "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed."
+    tables.write(table, results.folder, "table_clinical", caption, [*notes(results), *rules])
+    return tables.displayed(table)
+
+
+def bland_altman(results: Results) -> Figure:
+    """Predicted against true volume per patient."""
+    sides = results.store.slices[["row_mm", "column_mm", "thickness_mm"]].to_numpy()[results.test_rows].T
+    frames = []
+    for model, own in results.counts.items():
+        table = volumes.patient_volumes(own[0], *sides)
+        frames.append(table.assign(series=model, label=tables.label(model, own[:1])))
+    data = pd.concat(frames, ignore_index=True)
+    caption = (
+        "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
+        f"limits of agreement (Bland and Altman 1986). {run_in_words(results)}"
+    )
+    figure = evidence_figures.bland_altman(data)
+    figures.save(figure, results.folder, "bland_altman", evidence_figures.bland_altman_data(data), caption)
+    return figure
+
+
+def reliability(results: Results) -> Figure:
+    """Whether a predicted probability means what it says."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    curves = {
+        model: calibration.reliability_bins(own[0].probabilities, truth, images) for model, own in results.runs.items()
+    }
+    labels = {model: tables.label(model, results.counts[model][:1]) for model in curves}
+    caption = (
+        "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
+        f"Below, how many pixels each bin holds. First seed. {run_in_words(results)}"
+    )
+    figure = probability_figures.reliability(curves, labels)
+    data = probability_figures.reliability_data(curves, labels)
+    figures.save(figure, results.folder, "reliability", data, caption)
+    return figure
+
+
+def claims(results: Results, where: dict[str, str] = ledger.WHERE) -> pd.DataFrame:
+    """The ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule."""
+    evidence = _evidence(results)
+    table = ledger.ledger(evidence, where=where)
+    ledger_page.write(table, results.folder, evidence)
+    return ledger_page.published(table)
+
+
+def claims_page(results: Results) -> Figure:
+    """The ledger on one page."""
+    evidence = _evidence(results)
+    table = ledger.ledger(evidence)
+    return ledger_page.ledger_figure(table, ledger_page.caption(table, evidence))
+
+
+def in_words(recipes: dict[str, Results]) -> str:
+    """The verdict in a few lines of Markdown, every number from the counts."""
+    results = next(iter(recipes.values()))
+    trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
+    lines = [f"- Background everywhere scores Dice {trivial:.3f} when empty against empty counts as 1."]
+    for model, own in results.counts.items():
+        found = statistics.interval(own, "dice", "sah_slices")
+        lines.append(f"- {tables.label(model, own)}: Dice over SAH slices {_with_interval(found)}.")
+    for lower, higher in CONTRASTS[:2]:
+        if lower in results.counts and higher in results.counts:
+            found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
+            lines.append(
+                f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
+                f"{_with_interval(found, signed=True)}, p {found.p:.3f}."
+            )
+    verdicts = ledger.ledger(_evidence(results))["verdict"].value_counts()
+    lines.append(f"- Claims: {', '.join(f'{number} {verdict}' for verdict, number in verdicts.items())}.")
+    known = [f"*{note}*  " for note in [*notes(results), *_seed_notes(results)]]
+    return "\n".join([*lines, "", *known])
+
+
+def _evidence(results: Results) -> ledger.Evidence:
+    histories = {model: [run.history for run in own] for model, own in results.runs.items()}
+    study = results.study
+    return ledger.Evidence(
+        results.counts, histories, results.recipe, study.profile, study.dataset, batch_size=study.batch_size
+    )
+
+
+def _with_interval(found: statistics.Interval | statistics.Difference, signed: bool = False) -> str:
+    sign = "+" if signed else ""
+    if np.isnan(found.low):
+        return f"{found.estimate:{sign}.3f}"
+    return f"{found.estimate:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
+
+
+def _rates(search: pd.DataFrame) -> str:
+    chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
+    return f"{chosen:g} of {', '.join(f'{rate:g}' for rate in search['learning_rate'])}"
+
+
+def _seed_notes(results: Results) -> list[str]:
+    bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
+    found = []
+    if bleeding < statistics.FEW_PATIENTS:
+        found.append(f"Only {bleeding} test patients have SAH: these intervals cover less than they say.")
+    if len(results.study.seeds) == 1:
+        found.append("One seed: intervals hold the chance of other patients, not that of another training.")
+    return found
+
+
+def _library_notes() -> list[str]:
+    return [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]

@@ -1,0 +1,467 @@
+"""Intervals and tests against values worked out by hand, brute force, scipy, and simulated truth."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sahlib import metrics, statistics
+from sahlib.metrics import CONVENTIONS, METRICS, score
+from sahlib.statistics import by_size, difference, holm, interval, size_terciles
+
+NAN = float("nan")
+
+
+def table(patients, tp, fp, fn, pixels=10_000):
+    """Counts of slices, patients given one letter (or name) a slice."""
+    tp, fp, fn = (np.asarray(x, dtype=np.int64) for x in (tp, fp, fn))
+    slice_id = [f"slice{i}" for i in range(len(tp))]
+    frame = pd.DataFrame({"slice_id": slice_id, "patient_id": list(patients), "tp": tp, "fp": fp, "fn": fn})
+    return frame.assign(tn=pixels - tp - fp - fn, lesion_pixels=tp + fn)
+
+
+def predictions(truth, seed, quality=0.7, false_positives=0.3):
+    """Counts of an imagined model on the slices of `truth` (patient of each slice, lesion pixels of each slice)."""
+    patients, lesion = truth
+    rng = np.random.default_rng(seed)
+    tp = rng.binomial(lesion, quality)
+    fp = np.where(rng.random(len(lesion)) < false_positives, rng.integers(1, 60, len(lesion)), 0)
+    return table(patients, tp, fp, lesion - tp)
+
+
+def truth_of(patients, seed=0, slices=(2, 7)):
+    """Some slices for each patient; every patient has a lesion on the first, others come and go."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(*slices, patients)
+    first = np.append(0, np.cumsum(lengths)[:-1])
+    lesion = np.where(rng.random(lengths.sum()) < 0.4, rng.integers(1, 300, lengths.sum()), 0)
+    lesion[first] = rng.integers(20, 300, patients)
+    return np.repeat([f"p{i:03d}" for i in range(patients)], lengths), lesion
+
+
+def one_slice_each(scores):
+    """A table whose mean Dice over slices is the mean of `scores`: one slice per patient, 1/1000 steps."""
+    tp = np.rint(np.asarray(scores) * 1000).astype(int)
+    return table([f"p{i:04d}" for i in range(len(tp))], tp, 1000 - tp, 1000 - tp)
+
+
+# By hand.
+
+TWO = table("ab", [10, 0], [0, 5], [0, 5])  # patient a: Dice 1, patient b: Dice 0
+
+
+def test_two_patients_by_hand():
+    # Draws are aa, ab, ba, bb: Dice 1, 1/2, 1/2, 0, so the quantiles far enough out are 0 and 1.
+    found = interval(TWO, "dice", "mean_empty_1")
+    assert (found.estimate, found.low, found.high) == (0.5, 0, 1)
+    assert (found.patients, found.draws, found.dropped, found.seed_scores) == (2, 2000, 0, (0.5,))
+    # A quarter of the draws is 0, a quarter 1: at level 0.4 the 30 % and 70 % quantiles are both 1/2.
+    found = interval(TWO, "dice", "mean_empty_1", level=0.4, method="percentile")
+    assert (found.low, found.high) == (0.5, 0.5)
+
+
+def test_patients_are_drawn_whole():
+    # Two slices in each patient, one good and one bad: every draw has the same mean, however slices differ.
+    counts = table("aabbcc", [10, 0] * 3, [0, 5] * 3, [0, 5] * 3)
+    found = interval(counts, "dice", "mean_empty_1")
+    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+
+
+def test_seeds_are_averaged_within_a_draw_and_their_spread_stands_apart():
+    # Seed 1 is good on a, seed 2 on b; on any patients drawn their mean is 1/2, so there is no spread over patients.
+    other = table("ab", [0, 5], [10, 0], [10, 0])
+    found = interval([TWO, other], "dice", "mean_empty_1")
+    assert (found.estimate, found.low, found.high) == (0.5, 0.5, 0.5)
+    assert found.seed_spread == 0
+    better = interval([TWO, table("ab", [10, 5], [0, 0], [0, 0])], "dice", "mean_empty_1")
+    assert better.seed_scores == (0.5, 1.0)
+    assert better.seed_spread == 0.5
+    assert np.isnan(interval(TWO, "dice", "mean_empty_1").seed_spread)
+
+
+def test_difference_by_hand():
+    # b is better by 1/2 on each of three patients. Swaps give +-1/2 (all or none) and +-1/6: p = 2/8.
+    a, b = one_slice_each([0.25, 0.25, 0.25]), one_slice_each([0.75, 0.75, 0.75])
+    found = difference(a, b, "dice", "mean_empty_1")
+    assert (found.estimate, found.low, found.high, found.p) == (0.5, 0.5, 0.5, 0.25)
+    assert (found.exact, found.permutations, found.few_patients) == (True, 8, True)
+
+
+def test_holm_by_hand():
+    # Sorted 0.005, 0.01, 0.03, 0.04 times 4, 3, 2, 1: 0.02, 0.03, 0.06, 0.04, and the last may not fall below 0.06.
+    # statsmodels.stats.multitest.multipletests([0.01, 0.04, 0.03, 0.005], method="holm") gives the same.
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.6, 0.7]), [1, 1])
+    np.testing.assert_allclose(holm([0.02, NAN, 0.03]), [0.04, NAN, 0.04])  # two tests were made
+    assert holm([]).shape == (0,)
+    with pytest.raises(ValueError, match="p_values"):
+        holm([0.5, 1.5])
+
+
+def test_size_terciles_by_hand():
+    areas = {5: "small", 0: NAN, 1: "small", 60: "medium", 40: "medium", 900: "large", 70: "large"}
+    counts = table("abcdefg", [0] * 7, [3] * 7, list(areas))
+    labels = size_terciles(counts.set_index("slice_id"))
+    assert labels.index.tolist() == counts["slice_id"].tolist()
+    assert labels.fillna("none").tolist() == ["none" if v != v else v for v in areas.values()]
+    equal = size_terciles(table("abcd", [1] * 4, [0] * 4, [6] * 4))
+    assert equal.tolist() == ["small"] * 4  # equal areas stay together
+    assert size_terciles(table("ab", [0, 0], [1, 0], [0, 0])).isna().all()
+
+
+def test_by_size_by_hand():
+    # Lesions of 10, 100 and 1000 pixels, two slices each, Dice 0, 1/2, 1.
+    size, found = np.repeat([10, 100, 1000], 2), np.repeat([0, 50, 1000], 2)
+    counts = table("abcdef", found, size - found, size - found)
+    counts = pd.concat([counts, table("gh", [0, 0], [5, 0], [0, 0])], ignore_index=True)
+    frame = by_size({"one": [counts, counts], "two": counts})
+    names = ["series", "tercile", "slices", "patients", "lesion_min", "lesion_max", "estimate", "low", "high"]
+    assert frame.columns.tolist() == names
+    one = [("one", t, 2, 2, s, s, d, d, d) for t, s, d in (("small", 10, 0), ("medium", 100, 0.5), ("large", 1000, 1))]
+    assert list(frame[:3].itertuples(index=False, name=None)) == one
+    assert frame[3:]["series"].tolist() == ["two"] * 3
+    lone = by_size({"x": table("a", [5], [0], [5])})
+    assert lone["slices"].tolist() == [1, 0, 0]
+    assert lone["estimate"].round(3).fillna(-1).tolist() == [0.667, -1, -1]
+
+
+# Against brute force: every draw or swap written out as a table of counts and scored by metrics.score.
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+@pytest.mark.parametrize("metric", METRICS)
+def test_interval_is_the_quantiles_of_scores_of_drawn_tables(metric, convention):
+    truth = truth_of(5)
+    frames = [predictions(truth, seed) for seed in (1, 2)]
+    drawn = np.random.default_rng(7).integers(0, 5, (25, 5))
+    by_patient = [[g for _, g in frame.groupby("patient_id")] for frame in frames]
+    scores = []
+    for row in drawn:
+        # A patient drawn twice is two patients.
+        sets = [pd.concat([g[i].assign(patient_id=k) for k, i in enumerate(row)]) for g in by_patient]
+        scores.append(np.mean([score(s, metric, convention, 4) for s in sets]))
+    found = interval(frames, metric, convention, draws=25, seed=7, batch_size=4, method="percentile")
+    assert found.patients == 5
+    assert found.estimate == pytest.approx(np.mean([score(f, metric, convention, 4) for f in frames]), abs=1e-14)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["dice", "precision"])
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_p_is_the_share_of_all_swaps(metric, convention):
+    truth = truth_of(4)
+    a, b = [predictions(truth, 1, 0.55)], [predictions(truth, s, 0.75) for s in (3, 4)]
+    swapped = []
+    for swap in product([False, True], repeat=4):  # the first swaps nobody: what was observed
+        names = [f"p{i:03d}" for i in range(4) if swap[i]]
+        changed, pairs = a[0]["patient_id"].isin(names), []
+        for x, y in product(a, b):
+            new_x, new_y = x.mask(changed, y), y.mask(changed, x)
+            pairs.append(score(new_y, metric, convention, 4) - score(new_x, metric, convention, 4))
+        swapped.append(np.mean(pairs))
+    found = difference(a, b, metric, convention, batch_size=4)
+    assert (found.exact, found.permutations) == (True, 16)
+    assert found.estimate == pytest.approx(swapped[0], abs=1e-14)
+    assert found.p == pytest.approx(np.mean(np.abs(swapped) >= abs(swapped[0]) - 1e-12))
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_random_swaps_come_near_to_all_swaps(convention):
+    truth = truth_of(10)
+    a, b = predictions(truth, 1, 0.62), predictions(truth, 2, 0.66)
+    exact = difference(a, b, "dice", convention)
+    random = difference(a, b, "dice", convention, permutations=500)
+    assert (exact.exact, exact.permutations, random.exact, random.permutations) == (True, 1024, False, 500)
+    assert random.p == pytest.approx(exact.p, abs=4 * np.sqrt(exact.p * (1 - exact.p) / 500) + 0.01)
+    assert random.p * 501 == pytest.approx(round(random.p * 501))  # Phipson and Smyth's (1 + far) / (1 + made)
+    assert (random.low, random.high) == (exact.low, exact.high)
+
+
+# Against scipy, where a patient is a slice.
+
+SKEWED = np.random.default_rng(3).beta(4, 1.2, 25)
+
+
+def test_percentile_interval_is_scipys():
+    theirs = scipy.stats.bootstrap(
+        (np.rint(SKEWED * 1000) / 1000,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    ours = interval(one_slice_each(SKEWED), "dice", "mean_empty_1", draws=20_000, method="percentile")
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=0.03 * (theirs.high - theirs.low))
+
+
+def test_expanded_interval_is_near_scipys_bca_and_the_t_interval_for_many_patients():
+    scores = np.rint(np.random.default_rng(4).beta(4, 1.2, 400) * 1000) / 1000
+    ours = interval(one_slice_each(scores), "dice", "mean_empty_1", draws=20_000)
+    bca = scipy.stats.bootstrap((scores,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
+    t = scipy.stats.ttest_1samp(scores, 0).confidence_interval()
+    for theirs in (bca, t):
+        assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=0.05 * (theirs.high - theirs.low))
+
+
+def test_expanded_interval_is_as_wide_as_a_t_interval_for_few_patients():
+    scores = np.linspace(0.3, 0.9, 8)
+    ours = interval(one_slice_each(scores), "dice", "mean_empty_1", draws=20_000)
+    t = scipy.stats.ttest_1samp(scores, 0).confidence_interval()
+    narrow = interval(one_slice_each(scores), "dice", "mean_empty_1", draws=20_000, method="percentile")
+    assert ours.high - ours.low == pytest.approx(t.high - t.low, rel=0.07)
+    assert narrow.high - narrow.low < 0.85 * (t.high - t.low)
+
+
+def test_p_is_scipys():
+    rng = np.random.default_rng(5)
+    a, b = (np.rint(x * 1000) / 1000 for x in (rng.beta(4, 2, 10), rng.beta(5, 2, 10)))
+    theirs = scipy.stats.permutation_test(
+        (b, a), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", vectorized=True
+    )
+    ours = difference(one_slice_each(a), one_slice_each(b), "dice", "mean_empty_1")
+    assert ours.exact
+    assert ours.estimate == pytest.approx(theirs.statistic)
+    assert ours.p == pytest.approx(theirs.pvalue)
+
+
+# Against simulated truth.
+
+
+def clustered(rng, patients):
+    """A test set whose patients differ far more in Dice (0.7 on average) than the slices of one patient do.
+
+    How many slices a patient has, and how large the lesions are, has nothing to do with it: every convention's truth
+    is 0.7.
+    """
+    slices = rng.integers(6, 15, patients)
+    level = np.repeat(rng.beta(7, 3, patients), slices)
+    size = rng.integers(200, 2000, slices.sum())
+    tp = rng.binomial(size, level)
+    return table(np.repeat([f"p{i:03d}" for i in range(patients)], slices), tp, size - tp, size - tp)
+
+
+@pytest.mark.parametrize(("convention", "patients"), [("mean_empty_1", 10), ("pooled", 40)])
+def test_intervals_cover_as_often_as_they_say_and_those_over_slices_do_not(convention, patients):
+    rng = np.random.default_rng(patients)
+    ours = slices = 0
+    for k in range(250):
+        counts = clustered(rng, patients)
+        found = interval(counts, "dice", convention, draws=500, seed=k)
+        ours += found.low <= 0.7 <= found.high
+        if k < 50:
+            naive = interval(counts.assign(patient_id=counts["slice_id"]), "dice", convention, draws=500, seed=k)
+            slices += naive.low <= 0.7 <= naive.high
+            assert naive.high - naive.low < 0.7 * (found.high - found.low)
+    # 250 trials at 95 % have a standard error of 1.4 %.
+    assert 0.90 <= ours / 250 <= 0.98
+    assert slices / 50 < 0.65
+
+
+def test_paired_interval_and_p_hold_their_level_where_models_are_alike():
+    rng = np.random.default_rng(11)
+    covered = significant = 0
+    for k in range(250):
+        level = rng.beta(7, 3, 12)
+        pair = []
+        for _ in "ab":
+            # Patients are hard for both models alike; each model has its own luck with each patient.
+            tp = rng.binomial(1000, np.repeat(np.clip(level + rng.normal(0, 0.05, 12), 0, 1), 5))
+            pair.append(table(np.repeat(range(12), 5), tp, 1000 - tp, 1000 - tp))
+        found = difference(*pair, "dice", "mean_empty_1", draws=500, permutations=2048, seed=k)
+        covered += found.low <= 0 <= found.high
+        significant += found.p <= 0.05
+    assert 0.92 <= covered / 250 <= 0.98
+    assert 0.01 <= significant / 250 <= 0.09
+
+
+def test_pairing_sees_a_small_difference_between_patients_that_differ_much():
+    rng = np.random.default_rng(12)
+    level = rng.uniform(0.2, 0.9, 30)
+    a, b = one_slice_each(level), one_slice_each(level + rng.uniform(0, 0.04, 30))
+    alone = interval(a, "dice", "mean_empty_1")
+    found = difference(a, b, "dice", "mean_empty_1")
+    assert alone.high - alone.low > 10 * (found.high - found.low)
+    assert found.low > 0
+    assert found.p == 1 / 5000  # the smallest that 4999 random swaps can give
+
+
+# Properties.
+
+SMALL = settings(max_examples=15, deadline=None)
+
+
+@SMALL
+@given(st.integers(0, 10_000), st.sampled_from([c for c in CONVENTIONS if c != "batches"]), st.sampled_from(METRICS))
+def test_order_of_slices_does_not_matter(seed, convention, metric):
+    truth = truth_of(6, seed)
+    a, b = predictions(truth, seed + 1), predictions(truth, seed + 2)
+    order = np.random.default_rng(seed).permutation(len(a))
+    one = difference(a, b, metric, convention, draws=50, permutations=40)
+    other = difference(a.iloc[order], b.iloc[order], metric, convention, draws=50, permutations=40)
+    names = ("estimate", "low", "high", "p")
+    assert [getattr(one, n) for n in names] == pytest.approx([getattr(other, n) for n in names], abs=1e-12, nan_ok=True)
+
+
+def test_batches_depend_on_the_order_but_their_draws_do_not():
+    counts = predictions(truth_of(8), 1)
+    moved = pd.concat([counts[counts["patient_id"] >= "p004"], counts[counts["patient_id"] < "p004"]])
+    one, other = (interval(c, "dice", "batches", batch_size=4) for c in (counts, moved))
+    assert one.estimate != other.estimate
+    assert (one.low, one.high) == (other.low, other.high)
+
+
+@SMALL
+@given(st.integers(0, 10_000), st.sampled_from(list(CONVENTIONS)), st.sampled_from(METRICS))
+def test_swapping_the_models_negates(seed, convention, metric):
+    truth = truth_of(6, seed)
+    a, b = [predictions(truth, seed + k) for k in (1, 2)], [predictions(truth, seed + 3, 0.8)]
+    one = difference(a, b, metric, convention, draws=50, batch_size=4)
+    other = difference(b, a, metric, convention, draws=50, batch_size=4)
+    expected = (-other.estimate, -other.high, -other.low, other.p)
+    assert (one.estimate, one.low, one.high, one.p) == pytest.approx(expected, abs=1e-12)
+    assert 0 < one.p <= 1
+    same = difference(a, a, metric, convention, draws=50, batch_size=4)
+    assert (same.estimate, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+@SMALL
+@given(st.integers(0, 10_000), st.sampled_from([c for c in CONVENTIONS if c != "batches"]), st.sampled_from(METRICS))
+def test_estimate_is_the_score_and_lies_inside(seed, convention, metric):
+    counts = predictions(truth_of(6, seed), seed)
+    for method in ("percentile", "expanded"):
+        found = interval(counts, metric, convention, draws=400, method=method)
+        assert found.estimate == score(counts, metric, convention)
+        assert 0 <= found.low <= found.estimate + 1e-12
+        assert found.estimate - 1e-12 <= found.high <= 1 + 1e-12
+    wider = interval(counts, metric, convention, draws=400, level=0.99)
+    assert wider.low <= found.low <= found.high <= wider.high
+
+
+@SMALL
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p):
+    adjusted = holm(p)
+    assert (adjusted >= p).all()
+    assert (adjusted <= np.minimum(1, np.multiply(p, max(len(p), 1)))).all() or not len(p)
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= 0).all()
+
+
+@SMALL
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=30))
+def test_terciles_follow_the_area(areas):
+    labels = size_terciles(table(range(len(areas)), areas, [0] * len(areas), [0] * len(areas)))
+    number = labels.map({name: k for k, name in enumerate(statistics.TERCILES)}).to_numpy(float)
+    areas = np.array(areas)
+    assert (np.isnan(number) == (areas == 0)).all()
+    assert (np.diff(number[areas > 0][np.argsort(areas[areas > 0])]) >= 0).all()
+    lesions = (areas > 0).sum()
+    if len(set(areas[areas > 0])) == lesions and lesions % 3 == 0:
+        assert [(labels == t).sum() for t in statistics.TERCILES] == [lesions // 3] * 3
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    truth = truth_of(30)
+    a, b = predictions(truth, 1), predictions(truth, 2)
+    for convention in CONVENTIONS:
+        assert difference(a, b, "iou", convention) == difference(a, b, "iou", convention)
+        assert interval(a, "iou", convention) == interval(a, "iou", convention)
+    assert interval(a, "iou", "pooled", seed=1).low != interval(a, "iou", "pooled").low
+
+
+def test_working_in_blocks_changes_no_score(monkeypatch):
+    truth = truth_of(12, slices=(1, 4))
+    a, b = predictions(truth, 1), predictions(truth, 2)
+    whole = [difference(a, b, "dice", c, batch_size=4) for c in CONVENTIONS]
+    monkeypatch.setattr(statistics, "BLOCK", 500)
+    blocks = [difference(a, b, "dice", c, batch_size=4) for c in CONVENTIONS]
+    for one, other in zip(whole, blocks, strict=True):
+        expected = (other.estimate, other.low, other.high, other.p)
+        assert (one.estimate, one.low, one.high, one.p) == pytest.approx(expected, abs=1e-12)
+
+
+# Nothing to score, or too little.
+
+
+def test_one_patient_has_no_interval():
+    found = interval(table("aa", [5, 1], [0, 1], [1, 1]), "dice", "mean_empty_1")
+    assert np.isnan([found.low, found.high]).all()
+    assert found.estimate > 0
+    assert (found.patients, found.few_patients) == (1, True)
+    both = difference(table("a", [5], [0], [1]), table("a", [4], [0], [2]), "dice", "pooled")
+    assert np.isnan([both.low, both.high]).all()
+    assert (both.estimate < 0, both.p, both.exact) == (True, 1, True)
+
+
+def test_patients_without_anything_to_score_are_not_drawn():
+    # Of 22 patients two have a lesion; under sah_slices they are all there is.
+    counts = table([f"p{i}" for i in range(22)], [9, 3] + [0] * 20, [0] * 22, [1, 7] + [0] * 20)
+    assert [interval(counts, "dice", c).patients for c in ("mean_empty_1", "sah_slices", "pooled")] == [22, 2, 2]
+    assert interval(counts, "dice", "mean_empty_1").few_patients is False
+    assert interval(counts, "dice", "sah_slices").few_patients is True
+    assert interval(counts, "dice", "sah_slices").dropped == 0
+
+
+def test_a_draw_without_a_defined_score_is_dropped_and_counted():
+    # Seed 1 has a precision for a alone, seed 2 for b alone: a draw of aa, or of bb, leaves one seed without.
+    one, two = table("ab", [5, 0], [5, 0], [5, 10]), table("ab", [0, 8], [0, 2], [10, 2])
+    found = interval([one, two], "precision", "mean_empty_excluded", draws=4000)
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.65, 0.65, 0.65))
+    assert found.dropped == pytest.approx(2000, abs=150)
+
+
+def test_a_score_that_is_undefined_has_no_interval_and_no_p():
+    empty = table("abc", [0] * 3, [0] * 3, [0] * 3)
+    for convention in ("mean_empty_excluded", "sah_slices", "per_patient"):
+        found = interval(empty, "dice", convention)
+        assert np.isnan([found.estimate, found.low, found.high]).all()
+        assert (found.patients, found.dropped) == (0, 2000)
+        assert np.isnan(difference(empty, empty, "dice", convention).p)
+    flat = interval(empty, "dice", "mean_empty_1")
+    assert (flat.estimate, flat.low, flat.high) == (1, 1, 1)
+    assert difference(empty, empty, "dice", "pooled").p == 1
+
+
+def test_a_swap_that_leaves_a_score_undefined_is_left_out():
+    # a predicts on patient a only, b on patient b only: exchanging one patient leaves a model without any prediction.
+    a, b = table("ab", [5, 0], [5, 0], [5, 10]), table("ab", [0, 8], [0, 2], [10, 2])
+    found = difference(a, b, "precision", "mean_empty_excluded")
+    assert (found.estimate, found.p, found.permutations) == (pytest.approx(0.3), 1, 2)
+
+
+def test_mistakes_are_named():
+    a = table("aab", [1, 2, 3], [0, 0, 0], [1, 1, 1])
+    with pytest.raises(ValueError, match="at least one table"):
+        interval([], "dice", "pooled")
+    with pytest.raises(ValueError, match="same test slices"):
+        interval([a, a[::-1]], "dice", "pooled")
+    with pytest.raises(ValueError, match="same test slices"):
+        difference(a, a.assign(fn=2), "dice", "pooled")
+    with pytest.raises(ValueError, match="1 rows without a patient_id"):
+        interval(a.assign(patient_id=["a", None, "b"]), "dice", "pooled")
+    with pytest.raises(ValueError, match="no column patient_id"):
+        interval(a.drop(columns="patient_id"), "dice", "pooled")
+    with pytest.raises(ValueError, match="stand together"):
+        interval(a.assign(patient_id=["a", "b", "a"]), "dice", "batches")
+    with pytest.raises(ValueError, match="method"):
+        interval(a, "dice", "pooled", method="magic")
+    with pytest.raises(ValueError, match="level"):
+        interval(a, "dice", "pooled", level=95)
+    with pytest.raises(ValueError, match="draws"):
+        interval(a, "dice", "pooled", draws=0)
+    with pytest.raises(ValueError, match="permutations"):
+        difference(a, a, "dice", "pooled", permutations=0)
+    with pytest.raises(ValueError, match="convention"):
+        interval(a, "dice", "sideways")
+    assert metrics.score(a, "dice", "pooled") == interval(a, "dice", "pooled").estimate
+
+
+def test_ten_thousand_slices_take_less_than_two_seconds():
+    import time
+
+    truth = truth_of(300, slices=(30, 37))
+    counts = predictions(truth, 1)
+    assert len(counts) == pytest.approx(10_000, abs=300)
+    for convention in CONVENTIONS:
+        started = time.process_time()  # of this process alone: the machine may be shared
+        interval(counts, "dice", convention)
+        assert time.process_time() - started < 2, convention
