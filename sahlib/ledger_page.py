@@ -1,5 +1,7 @@
 """The page of the claims ledger: its figure, its text, and the files they are written to.
 
+`ledger` decides; nothing here changes a verdict:
+
     >>> table = ledger.ledger(evidence)
     >>> write(table, "paper_figures/phantom-quick", evidence)
 """

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
 
-from sahlib import baselines, calibration, evidence_figures, figures, metrics, paper, volumes
+from sahlib import baselines, calibration, evidence_figures, figures, metrics, paper, probability_figures, volumes
 from sahlib.evidence_figures import SERIES_COLOURS
 
 ARMS = ("unet", "attention_unet", "attention_unet_open_gates")
@@ -110,10 +110,10 @@ DRAWN = {
     "bland_altman of nothing": lambda: evidence_figures.bland_altman(
         some_volumes(series="unet", mean_ml=np.nan, difference_ml=np.nan)
     ),
-    "reliability": lambda: evidence_figures.reliability({s: some_bins(k) for k, s in enumerate(ARMS)}),
-    "reliability without head": lambda: evidence_figures.reliability({"unet": some_bins(head=False)}),
-    "gate_maps": lambda: evidence_figures.gate_maps(*some_gates(4), ["a long name of a slice", "b", "c", "d"]),
-    "gate_maps of one slice": lambda: evidence_figures.gate_maps(*some_gates(1)),
+    "reliability": lambda: probability_figures.reliability({s: some_bins(k) for k, s in enumerate(ARMS)}),
+    "reliability without head": lambda: probability_figures.reliability({"unet": some_bins(head=False)}),
+    "gate_maps": lambda: probability_figures.gate_maps(*some_gates(4), ["a long name of a slice", "b", "c", "d"]),
+    "gate_maps of one slice": lambda: probability_figures.gate_maps(*some_gates(1)),
 }
 
 
@@ -248,23 +248,23 @@ def test_patients_without_a_volume_are_counted():
 
 def test_reliability_draws_each_region_and_marks_thin_bins():
     bins = some_bins()
-    assert (bins["pixels"] < evidence_figures.FEW_PIXELS).any()
-    figure = evidence_figures.reliability({"unet": bins}, {"unet": "U-Net (collapsed)"})
+    assert (bins["pixels"] < probability_figures.FEW_PIXELS).any()
+    figure = probability_figures.reliability({"unet": bins}, {"unet": "U-Net (collapsed)"})
     shown = texts(figure)
     assert {"All pixels", "Head", "U-Net (collapsed)", "hollow: fewer than 100 pixels"} <= set(shown)
     curve = panels(figure)[0].lines[1]
     whole = bins[(bins["region"] == "all pixels") & (bins["pixels"] > 0)]
     np.testing.assert_allclose(curve.get_ydata(), whole["lesion_share"])
-    data = evidence_figures.reliability_data({"unet": bins})
+    data = probability_figures.reliability_data({"unet": bins})
     assert len(data) == len(bins) and data.columns[:3].tolist() == ["series", "label", "region"]
 
 
 def test_a_network_that_says_the_same_everywhere_draws():
     truth = np.zeros((1, 8, 8), bool)
     bins = calibration.reliability_bins(np.zeros(truth.shape), truth, np.zeros(truth.shape, np.uint8))
-    assert_on_the_page(evidence_figures.reliability({"unet": bins}))
+    assert_on_the_page(probability_figures.reliability({"unet": bins}))
     with pytest.raises(ValueError, match="at least one"):
-        evidence_figures.reliability({})
+        probability_figures.reliability({})
 
 
 # Gates
@@ -272,7 +272,7 @@ def test_a_network_that_says_the_same_everywhere_draws():
 
 def test_gate_maps_lie_over_the_slice_on_one_scale():
     images, truth, maps, titles = some_gates()
-    figure = evidence_figures.gate_maps(images, truth, maps, titles, ["first", "second"])
+    figure = probability_figures.gate_maps(images, truth, maps, titles, ["first", "second"])
     drawn = [im for ax in panels(figure) for im in ax.get_images() if isinstance(im, AxesImage)]
     drawn = [im for im in drawn if im.get_cmap().name == "viridis"]
     assert len(drawn) == 6 and {im.get_clim() for im in drawn} == {(0, 1)}
@@ -281,7 +281,7 @@ def test_gate_maps_lie_over_the_slice_on_one_scale():
 
 
 def test_gate_means_inside_and_outside_by_hand():
-    data = evidence_figures.gate_maps_data(*some_gates()).set_index(["slice", "level"])
+    data = probability_figures.gate_maps_data(*some_gates()).set_index(["slice", "level"])
     assert data.loc[("0", "Level 3"), "inside"] == pytest.approx(0.9)
     assert data.loc[("0", "Level 3"), "outside"] == pytest.approx(0.4)
     assert data.loc[("0", "Level 1"), ["inside", "outside"]].tolist() == pytest.approx([0.4, 0.4])
@@ -301,4 +301,4 @@ def test_gate_means_inside_and_outside_by_hand():
 def test_shapes_that_do_not_agree_are_named(change, message):
     names = ("images", "truth", "maps", "titles")
     with pytest.raises(ValueError, match=message):
-        evidence_figures.gate_maps(**dict(zip(names, some_gates(), strict=True)) | change)
+        probability_figures.gate_maps(**dict(zip(names, some_gates(), strict=True)) | change)

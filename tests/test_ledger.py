@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sahlib import figures, metrics, paper, statistics
+from sahlib import curves, figures, ledger_page, metrics, paper, statistics
 from sahlib import ledger as module
 from sahlib.ledger import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN, Evidence, ledger
 
@@ -149,7 +149,7 @@ def test_collapsed_arm_is_no_verdict_on_an_architecture():
         assert table.loc[key, "verdict"] == UNKNOWN
         assert "collapsed (every pixel background) in 1 of 3 seeds" in table.loc[key, "reason"]
     assert table.loc["gates_raise_recall", "verdict"] == HOLDS  # the control does not need the collapsed arm
-    assert "Collapsed" in module.caption(table.reset_index(), failed)
+    assert "Collapsed" in ledger_page.caption(table.reset_index(), failed)
 
 
 def test_missing_arms_are_named():
@@ -169,7 +169,7 @@ def test_one_seed_is_said():
     row = by_key(ledger(evidence(seeds=1), stub(0.05, 0.02, 0.08, 1e-4), fixed_interval)).loc["attention_higher_recall"]
     assert row["verdict"] == HOLDS and "one seed" in row["reason"]
     one = evidence(seeds=1)
-    assert "One seed" in module.caption(ledger(one), one)
+    assert "One seed" in ledger_page.caption(ledger(one), one)
 
 
 def test_holm_covers_all_differences_of_the_ledger():
@@ -254,12 +254,12 @@ def test_training_needs_seeds_epochs_and_finite_losses():
 def test_measures_of_a_curve_by_hand():
     loss = [1.0, 0.5, 0.7, 0.2, 0.1, 0.3, 0.1, 0.1, 0.2, 0.2]  # drop 0.9, last fifth 0.2 0.2
     h = pd.DataFrame({"epoch": range(1, 11), "train_loss": np.linspace(1, 0.1, 10), "validation_loss": loss})
-    assert module.settled_epoch(h) == 5
-    assert module.roughness(h) == pytest.approx((0.2 + 0.2 + 0.1) / 0.9)
-    assert module.early_roughness(h) == pytest.approx(0.2 / 0.9)
-    assert module.late_gain(h) == 0
-    assert module.late_rise(h) == pytest.approx(0.1 / 0.9)
-    assert module.late_gap(h) == pytest.approx(0.2 - 0.15)
+    assert curves.settled_epoch(h) == 5
+    assert curves.roughness(h) == pytest.approx((0.2 + 0.2 + 0.1) / 0.9)
+    assert curves.early_roughness(h) == pytest.approx(0.2 / 0.9)
+    assert curves.late_gain(h) == 0
+    assert curves.late_rise(h) == pytest.approx(0.1 / 0.9)
+    assert curves.late_gap(h) == pytest.approx(0.2 - 0.15)
 
 
 # The page
@@ -271,7 +271,7 @@ def test_page_is_one_page_and_no_text_runs_into_another(seeds, arms):
     if seeds == 3:  # the longest reason
         own.counts["unet_resnet34"] = [metrics.background_everywhere(c) for c in own.counts["unet_resnet34"]]
     table = ledger(own)
-    figure = module.ledger_figure(table, module.caption(table, own))
+    figure = ledger_page.ledger_figure(table, ledger_page.caption(table, own))
     assert figure.get_size_inches()[1] <= 11.7  # A4
     figure.draw_without_rendering()
     page = figure.bbox
@@ -287,7 +287,7 @@ def test_written_files_are_whole_and_say_the_rule(tmp_path, monkeypatch):
     monkeypatch.setattr(figures, "DPI", 40)  # quick
     own = evidence(seeds=1)
     table = ledger(own)
-    paths = module.write(table, tmp_path, own)
+    paths = ledger_page.write(table, tmp_path, own)
     assert set(paths) == {"png", "svg", "csv", "txt", "md"}
     text = paths["md"].read_text()
     assert module.RULE in text and "no verdict here is clinical evidence" in text

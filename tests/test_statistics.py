@@ -9,9 +9,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahlib import metrics, statistics
+from sahlib import metrics, resampling, statistics
 from sahlib.metrics import CONVENTIONS, METRICS, score
-from sahlib.statistics import by_size, difference, holm, interval, size_terciles
+from sahlib.statistics import by_size, difference, holm, interval, mean_interval, size_terciles
 
 NAN = float("nan")
 
@@ -81,6 +81,42 @@ def test_seeds_are_averaged_within_a_draw_and_their_spread_stands_apart():
     assert better.seed_scores == (0.5, 1.0)
     assert better.seed_spread == 0.5
     assert np.isnan(interval(TWO, "dice", "mean_empty_1").seed_spread)
+
+
+def test_mean_interval_by_hand():
+    # Draws of aa, ab, ba, bb have means 1, 1/2, 1/2, 0, as in TWO.
+    found = mean_interval([1, 0], ["a", "b"])
+    assert (found.estimate, found.low, found.high) == (0.5, 0, 1)
+    assert (found.level, found.patients, found.draws, found.dropped, found.seed_scores) == (0.95, 2, 2000, 0, (0.5,))
+    # Slices are averaged, not patients: aab has mean (1 + 1 + 4) / 3; the draw aa has mean 1 and bb 4.
+    found = mean_interval([1, 1, 4], ["a", "a", "b"])
+    assert (found.estimate, found.low, found.high) == (2, 1, 4)
+    # Patients are drawn whole: each has mean 0, however their slices differ.
+    found = mean_interval([-3, 3, -1, 1, -2, 2], list("aabbcc"))
+    assert (found.estimate, found.low, found.high) == (0, 0, 0)
+
+
+def test_mean_interval_leaves_out_nan_and_patients_with_nothing_else():
+    found = mean_interval([1, NAN, 1, NAN, 4], ["a", "a", "a", "c", "b"])
+    assert found == mean_interval([1, 1, 4], ["a", "a", "b"])
+    assert found.patients == 2
+    nothing = mean_interval([NAN, NAN], ["a", "b"])
+    assert np.isnan([nothing.estimate, nothing.low, nothing.high]).all()
+    assert (nothing.patients, nothing.dropped) == (0, 2000)
+
+
+def test_mean_interval_of_one_patient_has_no_ends():
+    for values, patients in (([0.2, 0.4], ["a", "a"]), ([0.2, 0.4, NAN], ["a", "a", "b"])):
+        found = mean_interval(values, patients)
+        assert found.estimate == pytest.approx(0.3)
+        assert np.isnan([found.low, found.high]).all()
+        assert (found.patients, found.few_patients) == (1, True)
+
+
+@pytest.mark.parametrize(("values", "patients"), [([1, 2], ["a"]), ([[1, 2]], [["a", "b"]]), (1.0, "a")])
+def test_mean_interval_names_shapes_that_do_not_agree(values, patients):
+    with pytest.raises(ValueError, match=r"values .* and patients .* must be the same \[k\]"):
+        mean_interval(values, patients)
 
 
 def test_difference_by_hand():
@@ -359,6 +395,55 @@ def test_terciles_follow_the_area(areas):
         assert [(labels == t).sum() for t in statistics.TERCILES] == [lesions // 3] * 3
 
 
+some_values = st.lists(
+    st.tuples(st.one_of(st.just(NAN), st.floats(-5, 5)), st.sampled_from("abcdef")), min_size=1, max_size=30
+)
+
+
+@SMALL
+@given(some_values, st.integers(0, 1000))
+def test_mean_interval_is_of_the_mean_and_moves_with_the_values(rows, seed):
+    values, patients = np.array([v for v, _ in rows]), np.array([p for _, p in rows])
+    found = mean_interval(values, patients, draws=200, seed=seed)
+    defined = values[~np.isnan(values)]
+    assert found.patients == len(set(patients[~np.isnan(values)]))
+    assert found.estimate == pytest.approx(defined.mean() if len(defined) else NAN, abs=1e-12, nan_ok=True)
+    if found.patients > 1:
+        assert defined.min() - 1e-9 <= found.low <= found.high <= defined.max() + 1e-9
+    order = np.random.default_rng(seed).permutation(len(values))
+    again = mean_interval(values[order], patients[order], draws=200, seed=seed)
+    moved = mean_interval(3 - 2 * values, patients, draws=200, seed=seed)
+    ends = (found.estimate, found.low, found.high)
+    assert (again.estimate, again.low, again.high) == pytest.approx(ends, abs=1e-9, nan_ok=True)
+    expected = (3 - 2 * found.estimate, 3 - 2 * found.high, 3 - 2 * found.low)
+    assert (moved.estimate, moved.low, moved.high) == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+@SMALL
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=30), st.integers(0, 1000), st.sampled_from([0.5, 0.95]))
+def test_mean_interval_of_one_value_a_patient_is_interval_s(thousandths, seed, level):
+    counts = one_slice_each(np.array(thousandths) / 1000)
+    values = metrics.unit_scores(counts, "dice", CONVENTIONS["mean_empty_1"]).to_numpy()
+    ours = mean_interval(values, counts["patient_id"], 200, level, seed)
+    theirs = interval(counts, "dice", "mean_empty_1", 200, level, seed)  # "expanded" is its default
+    names = ("estimate", "low", "high", "level", "patients", "draws", "dropped")
+    assert [getattr(ours, n) for n in names] == pytest.approx([getattr(theirs, n) for n in names], nan_ok=True)
+
+
+@SMALL
+@given(some_values, st.integers(0, 1000))
+def test_mean_interval_is_the_quantiles_of_means_of_drawn_patients(rows, seed):
+    values, patients = np.array([v for v, _ in rows]), np.array([p for _, p in rows])
+    own = [values[(patients == p) & ~np.isnan(values)] for p in sorted(set(patients[~np.isnan(values)]))]
+    if len(own) < 2:
+        return
+    drawn = np.random.default_rng(seed).integers(0, len(own), (50, len(own)))
+    means = [np.concatenate([own[i] for i in row]).mean() for row in drawn]
+    tail = scipy.stats.norm.sf(np.sqrt(len(own) / (len(own) - 1)) * scipy.stats.t.isf(0.025, len(own) - 1))
+    found = mean_interval(values, patients, draws=50, seed=seed)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [tail, 1 - tail])), abs=1e-9)
+
+
 def test_the_same_seed_gives_the_same_numbers():
     truth = truth_of(30)
     a, b = predictions(truth, 1), predictions(truth, 2)
@@ -372,7 +457,7 @@ def test_working_in_blocks_changes_no_score(monkeypatch):
     truth = truth_of(12, slices=(1, 4))
     a, b = predictions(truth, 1), predictions(truth, 2)
     whole = [difference(a, b, "dice", c, batch_size=4) for c in CONVENTIONS]
-    monkeypatch.setattr(statistics, "BLOCK", 500)
+    monkeypatch.setattr(resampling, "BLOCK", 500)
     blocks = [difference(a, b, "dice", c, batch_size=4) for c in CONVENTIONS]
     for one, other in zip(whole, blocks, strict=True):
         expected = (other.estimate, other.low, other.high, other.p)
