@@ -82,7 +82,8 @@ def value_histogram(scans: Sequence[Scan], level: float, width: float) -> Figure
     }
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     ax = figure.subplots()
-    edges = np.linspace(low, high, 61)
+    # Whole units, or a comb would show where some bins hold one integer and others two.
+    edges = np.arange(low, high + 1, max(1, round((high - low) / 50)))
     for name, (group, colour, style) in groups.items():
         chosen = values[group & inside]
         if len(chosen):
@@ -130,7 +131,7 @@ def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8)
     panels += [
         (i[0].numpy(), m[0].numpy() > 0.5, f"epoch {k}") for k, (i, m) in enumerate(zip(images, masks, strict=True), 1)
     ]
-    figure = Figure(figsize=(WIDTH, WIDTH / len(panels) * 2.35), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH / 5 * 2 + 0.6), layout="constrained")
     axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False).ravel()
     for ax in axes[len(panels) :]:
         ax.set_axis_off()

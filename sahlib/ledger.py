@@ -1,7 +1,7 @@
 """The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
 
-`RULE` and `MEASURES` were written before any result was seen; they are the whole of what decides a verdict. A ledger
-belongs to one recipe, profile and data set; `ledger_page` shows it:
+`claim_rules` was written before any result was seen, and is the whole of what decides a verdict. A ledger belongs to
+one recipe, profile and data set; `ledger_page` shows it:
 
     >>> table = ledger(Evidence(counts, histories, recipe="fair", profile="quick", dataset="phantom"))
 """
@@ -15,44 +15,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from . import curves, metrics, paper, statistics, tables
+from . import curves, metrics, paper, statistics
+from .claim_rules import (
+    BOTH,
+    CONTRADICTS,
+    CONTROLS,
+    FAILS,
+    GOOD_DICE,
+    HOLDS,
+    LEVEL,
+    MARGIN,
+    MEASURES,
+    MIN_EPOCHS,
+    MIN_SEEDS,
+    UNET,
+    UNKNOWN,
+    Measure,
+)
 from .models import LABELS
-
-HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
-VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
-UNET, ATTENTION, OPEN = paper.UNET, paper.ATTENTION, "attention_unet_open_gates"
-
-LEVEL = 0.05
-MARGIN = 0.01  # a third of the smallest difference in Dice that the paper calls an advantage (0.029)
-GOOD_DICE = 0.7  # "good overlap", Zijdenbos et al. 1994, IEEE TMI 13:716
-MIN_SEEDS = 3  # 3 runs against 3 are wholly apart by chance in 1 of 20 cases in a given order
-MIN_EPOCHS = 10
-
-RULE = f"""\
-**How a verdict is reached.** Written down before the results.
-
-1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
-2. *Cannot be told*: an arm was not trained here; an arm collapsed (every pixel background) in any seed, which is a
-   failure of optimisation and says nothing of the architecture; or the claim is about slices or a need that nobody
-   but the authors knows.
-3. *A is higher than B in a score* (a difference, paired by slice, patients resampled): **holds** if its 95 % interval
-   and its permutation test (at most {LEVEL} after Holm over all differences of this ledger) exclude 0 in the claimed
-   direction and every seed of A against every seed of B has the same sign; **does not hold** if all that is so in the
-   other direction, or if the interval lies within ±{MARGIN}; else *cannot be told*. With one seed the verdict is on
-   these trained networks, not on the architectures, and the row says so.
-4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
-   **does not hold** if one of them is below it; else *cannot be told*.
-5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
-   recall at least; **does not hold** if one has all four; else *cannot be told*.
-6. *Training* (from the curves; at least {MIN_SEEDS} seeds and {MIN_EPOCHS} epochs, else *cannot be told*): a
-   statement on a network **holds** if every seed shows it, **does not hold** if no seed of one network does, else
-   *cannot be told*. A comparison **holds** if every seed of one network is on its side of every seed of the other,
-   **does not hold** if that is so the other way round, or if all are equal.
-
-The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else the plain
-one. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
-are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
-"""
 
 
 @dataclass(frozen=True)
@@ -75,101 +55,6 @@ class Evidence:
             return self.counterpart
         return "unet_resnet34" if "unet_resnet34" in self.counts else UNET
 
-
-@dataclass(frozen=True)
-class Measure:
-    """How a claim is decided. kind: "difference" (higher minus lower, > 0 if the claim is right), "accuracy",
-    "complementary", "each run", "runs compared", "contradiction" or "unknowable".
-
-    words      what is measured, or why nothing can be
-    metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or the function of a history
-    higher, lower   arms; UNET stands for Evidence.unet. "each run" looks at all in `higher`
-    """
-
-    kind: str
-    words: str
-    metric: str = ""
-    convention: str = ""
-    higher: tuple[str, ...] = ()
-    lower: str = ""
-    tercile: str = ""
-    where: str = ""
-
-
-def _higher(metric: str, higher: str, lower: str, convention: str = "", tercile: str = "") -> Measure:
-    convention = convention or tables.TABLE_3_CONVENTIONS[metric]
-    label = metrics.CONVENTIONS[convention].label
-    on = f" with a lesion of the {tercile} third" if tercile else ""
-    words = f"{metrics.LABELS[metric]} ({label}){on}, {LABELS[higher]} minus {LABELS[lower]}"
-    return Measure("difference", words, metric, convention, (higher,), lower, tercile, "size" if tercile else "scores")
-
-
-_SAMPLE = "nobody else has the paper's samples, and its numbers for them disagree"
-BOTH = (UNET, ATTENTION)
-MEASURES = {
-    "resnet34_helps": Measure(
-        "runs compared", "upward steps of the validation loss over its whole drop, U-Net without minus with ResNet34",
-        "roughness", higher=("unet",), lower="unet_resnet34", where="training",
-    ),
-    "both_converge": Measure(
-        "each run", "the lowest validation loss falls by at most 5 % of its whole drop in the last fifth of epochs",
-        "converged", higher=BOTH, where="training",
-    ),
-    "no_overfitting": Measure(
-        "each run", "training loss falls, and validation loss in the last fifth of epochs is at most 10 % of its drop "
-        "above its lowest", "not_overfitted", higher=BOTH, where="training",
-    ),
-    "unet_converges_faster": Measure(
-        "runs compared", "first epoch with a validation loss within 5 % of its drop of the lowest, Attention U-Net "
-        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training",
-    ),
-    "unet_small_gap": Measure(
-        "each run", "validation minus training loss in the last fifth of epochs, at most 10 % of the first validation "
-        "loss either way", "small_gap", higher=(UNET,), where="training",
-    ),
-    "attention_fluctuates_early": Measure(
-        "runs compared", "upward steps of the validation loss in the first fifth of epochs over its whole drop, "
-        "Attention U-Net minus U-Net", "early_roughness", higher=(ATTENTION,), lower=UNET, where="training",
-    ),
-    "same_end_level": Measure(
-        "each run", "validation loss in the last fifth of epochs within 5 % of the mean of U-Net's seeds",
-        "same_level", higher=(ATTENTION,), lower=UNET, where="training",
-    ),
-    "unet_finds_most_of_sample_1": Measure("unknowable", _SAMPLE),
-    "attention_better_on_every_sample": Measure(
-        "contradiction", "higher in the text of 3.2, equal in Tables 1 and 2"),
-    "attention_better_on_small": _higher("dice", ATTENTION, UNET, "sah_slices", "small"),
-    "unet_covers_more": _higher("recall", UNET, ATTENTION, "sah_slices", "large"),
-    "unet_precise_not_sensitive_on_sample_2": Measure("unknowable", _SAMPLE),
-    "both_accurate": Measure(
-        "accuracy", "Dice (mean over SAH slices only, 0/0 = 0) of each", "dice", "sah_slices", BOTH, where="scores"),
-    "unet_even_across_samples": Measure(
-        "contradiction", "Dice is 0.57, 0.57, 0.73 in Table 1 and 0.59, 0.43, 0.67 in the text of 3.2"),
-    "unet_recall_strong": Measure(
-        "contradiction", "recall 0.31 on sample 2 is called low in 3.2; Table 3 has U-Net's recall the lower"),
-    "attention_varies_more": Measure(
-        "contradiction", "Tables 1 and 2 are the same, so one varies as the other"),
-    "attention_drops_on_sample_2": Measure(
-        "contradiction", "Dice on sample 2 is 0.38 in 3.3, 0.49 and praised in 3.2, and 0.57 in Table 2"),
-    "attention_higher_dice": _higher("dice", ATTENTION, UNET),
-    "attention_higher_iou": _higher("iou", ATTENTION, UNET),
-    "attention_higher_recall": _higher("recall", ATTENTION, UNET),
-    "unet_higher_precision": _higher("precision", UNET, ATTENTION),
-    "attention_for_broad_coverage": _higher("recall", ATTENTION, UNET, "pooled"),
-    "unet_less_noise": _higher("precision", UNET, ATTENTION, "pooled"),
-    "unet_better_on_large": _higher("dice", UNET, ATTENTION, "sah_slices", "large"),
-    "complementary": Measure("complementary", "who leads in Dice, IoU, precision and recall", where="scores"),
-}  # fmt: skip
-
-# No claims of the paper: what its claims on attention come to once the network is otherwise the same.
-CONTROLS = {
-    "gates_raise_dice": ("the gates alone raise Dice", _higher("dice", ATTENTION, OPEN)),
-    "gates_raise_dice_on_sah": (
-        "the gates alone raise Dice on SAH slices", _higher("dice", ATTENTION, OPEN, "sah_slices")),
-    "gates_raise_recall": ("the gates alone raise recall", _higher("recall", ATTENTION, OPEN)),
-    "gates_help_on_small": (
-        "the gates alone help on small SAH", _higher("dice", ATTENTION, OPEN, "sah_slices", "small")),
-}  # fmt: skip
 
 _LEADS = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
 
@@ -285,10 +170,11 @@ def _verdict_on_difference(row: dict, p: float) -> dict:
     if row["few"]:
         notes.append(f"fewer than {statistics.FEW_PATIENTS} test patients")
     agree = len(row["signs"]) == 1
+    leads = 0  # 1 and -1: the claimed and the other network is surely ahead
     if low > 0 and p <= LEVEL and agree:
-        verdict, why = HOLDS, "the interval excludes 0 as claimed"
+        verdict, why, leads = HOLDS, "the interval excludes 0 as claimed", 1
     elif high < 0 and p <= LEVEL and agree:
-        verdict, why = FAILS, "the interval excludes 0 the other way"
+        verdict, why, leads = FAILS, "the interval excludes 0 the other way", -1
     elif low > -MARGIN and high < MARGIN:
         verdict, why = FAILS, f"no difference above {MARGIN}"
     elif np.isnan(low) or np.isnan(high):
@@ -299,7 +185,7 @@ def _verdict_on_difference(row: dict, p: float) -> dict:
         verdict, why = UNKNOWN, "seeds disagree on the sign"
     else:
         verdict, why = UNKNOWN, f"p = {p:.3f} after Holm"
-    return {"p_holm": p, "verdict": verdict, "reason": "; ".join([why, *notes])}
+    return {"p_holm": p, "verdict": verdict, "leads": leads, "reason": "; ".join([why, *notes])}
 
 
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
@@ -323,8 +209,7 @@ def _complementary(rows: list[dict]) -> dict:
     leads = []
     for row, (claimed, other) in zip(rows, [("Attention U-Net", "U-Net")] * 3 + [("U-Net", "Attention U-Net")],
                                      strict=True):  # fmt: skip
-        sure = "excludes 0" in row["reason"]
-        leads.append((claimed if row["verdict"] == HOLDS else other) if sure else "")
+        leads.append({1: claimed, -1: other}.get(row.get("leads"), ""))
     ours = ", ".join(f"{m}: {lead or 'open'}" for m, lead in zip(("Dice", "IoU", "recall", "precision"), leads,
                                                                strict=True))  # fmt: skip
     if len(set(leads) - {""}) == 2:
@@ -341,6 +226,8 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
     if not all(np.isfinite(h[["train_loss", "validation_loss"]].to_numpy(float)).all()
                for own in runs.values() for h in own):  # fmt: skip
         return {"ours": "", "verdict": UNKNOWN, "reason": "a loss is not finite: its training failed"}
+    if min(len(h) for own in runs.values() for h in own) < 2:
+        return {"ours": "", "verdict": UNKNOWN, "reason": "one epoch is no curve"}
     values, passed = curves.measured(measure.metric, runs)
     shown = _range_text if measure.metric == "settled_epoch" else _percent_text
     ours = "; ".join(f"{LABELS[arm]} {shown(own)}" for arm, own in values.items())

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from . import figures, metrics, tables
-from .ledger import COLLAPSED, CONTRADICTS, CONTROLS, FAILS, HOLDS, MEASURES, RULE, UNKNOWN, VERDICTS, Evidence
+from .claim_rules import CONTRADICTS, CONTROLS, FAILS, HOLDS, MEASURES, RULE, UNKNOWN, VERDICTS
+from .ledger import COLLAPSED, Evidence
 from .paths import writing
 
 # Okabe & Ito; the sign says the same without colour.

@@ -19,7 +19,9 @@ TRACEBACK_LINES = 12
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    changes = {"dataset": chosen.dataset, "patient_pattern": chosen.patient_pattern}
+    changes = {"dataset": chosen.dataset}
+    if chosen.patient_pattern:
+        changes["patient_pattern"] = chosen.patient_pattern
     if chosen.data_dir:
         changes["data_dir"] = str(Path(chosen.data_dir).expanduser().resolve())
     if chosen.slices_are_patients:

@@ -192,6 +192,8 @@ def mean_interval(
     values, patients = np.asarray(values, dtype=float), np.asarray(patients)
     if values.shape != patients.shape or values.ndim != 1:
         raise ValueError(f"values {values.shape} and patients {patients.shape} must be the same [k]")
+    if pd.isna(patients).any():
+        raise ValueError(f"patients has {pd.isna(patients).sum()} missing of {len(patients)}")
     defined = ~np.isnan(values)
     owner, names = pd.factorize(patients[defined], sort=True)
     columns = np.stack([values[defined], np.ones(defined.sum())], axis=1)

@@ -328,23 +328,20 @@ def reliability(results: Results) -> Figure:
     return figure
 
 
-def claims(results: Results, where: dict[str, str] = ledger.WHERE) -> pd.DataFrame:
+def claims(results: Results) -> pd.DataFrame:
     """The ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule."""
-    evidence = _evidence(results)
-    table = ledger.ledger(evidence, where=where)
-    ledger_page.write(table, results.folder, evidence)
-    return ledger_page.published(table)
-
-
-def claims_page(results: Results) -> Figure:
-    """The ledger on one page."""
-    evidence = _evidence(results)
+    histories = {model: [run.history for run in own] for model, own in results.runs.items()}
+    study = results.study
+    evidence = ledger.Evidence(
+        results.counts, histories, results.recipe, study.profile, study.dataset, batch_size=study.batch_size
+    )
     table = ledger.ledger(evidence)
-    return ledger_page.ledger_figure(table, ledger_page.caption(table, evidence))
+    ledger_page.write(table, results.folder, evidence)
+    return table
 
 
-def in_words(recipes: dict[str, Results]) -> str:
-    """The verdict in a few lines of Markdown, every number from the counts."""
+def in_words(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
+    """The verdict in a few lines of Markdown, every number from the counts; claims is the ledger."""
     results = next(iter(recipes.values()))
     trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
     lines = [f"- Background everywhere scores Dice {trivial:.3f} when empty against empty counts as 1."]
@@ -358,18 +355,10 @@ def in_words(recipes: dict[str, Results]) -> str:
                 f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
                 f"{_with_interval(found, signed=True)}, p {found.p:.3f}."
             )
-    verdicts = ledger.ledger(_evidence(results))["verdict"].value_counts()
+    verdicts = claims["verdict"].value_counts()
     lines.append(f"- Claims: {', '.join(f'{number} {verdict}' for verdict, number in verdicts.items())}.")
     known = [f"*{note}*  " for note in [*notes(results), *_seed_notes(results)]]
     return "\n".join([*lines, "", *known])
-
-
-def _evidence(results: Results) -> ledger.Evidence:
-    histories = {model: [run.history for run in own] for model, own in results.runs.items()}
-    study = results.study
-    return ledger.Evidence(
-        results.counts, histories, results.recipe, study.profile, study.dataset, batch_size=study.batch_size
-    )
 
 
 def _with_interval(found: statistics.Interval | statistics.Difference, signed: bool = False) -> str:

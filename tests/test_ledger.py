@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sahlib import claim_rules as module
 from sahlib import curves, figures, ledger_page, metrics, paper, statistics
-from sahlib import ledger as module
-from sahlib.ledger import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN, Evidence, ledger
+from sahlib import ledger as ledger_module
+from sahlib.claim_rules import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN
+from sahlib.ledger import Evidence, ledger
 
 ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN)
 
@@ -199,9 +201,8 @@ def test_rule_for_accuracy(low, high, verdict):
 
 def test_rule_for_complementary():
     def leads(*verdicts):
-        words = {HOLDS: "the interval excludes 0 as claimed", FAILS: "the interval excludes 0 the other way",
-                 UNKNOWN: "the interval holds 0"}  # fmt: skip
-        return module._complementary([{"verdict": v, "reason": words[v]} for v in verdicts])["verdict"]
+        sure = {HOLDS: 1, FAILS: -1, UNKNOWN: 0}
+        return ledger_module._complementary([{"verdict": v, "leads": sure[v]} for v in verdicts])["verdict"]
 
     assert leads(HOLDS, UNKNOWN, UNKNOWN, HOLDS) == HOLDS  # Dice: Attention U-Net; precision: U-Net
     assert leads(HOLDS, HOLDS, HOLDS, FAILS) == FAILS  # Attention U-Net has all four
