@@ -23,6 +23,7 @@ from . import (
     lesions,
     metrics,
     models,
+    paper,
     prediction,
     printed,
     probability_figures,
@@ -31,6 +32,7 @@ from . import (
     tables,
     volumes,
 )
+from .paths import writing
 from .publish import notes, run_in_words
 from .recipes import LABELS as RECIPE_LABELS
 from .results import Results
@@ -340,25 +342,41 @@ def claims(results: Results) -> pd.DataFrame:
     return table
 
 
-def in_words(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
-    """The verdict in a few lines of Markdown, every number from the counts; claims is the ledger."""
+def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
+    """The verdict in ten lines of Markdown, saved as verdict.md; every number is from the counts.
+
+    claims: the ledger
+    """
     results = next(iter(recipes.values()))
     trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
-    lines = [f"- Background everywhere scores Dice {trivial:.3f} when empty against empty counts as 1."]
+    lines = [
+        f"- Calling every pixel background scores Dice {trivial:.3f} on this test set when empty against empty counts "
+        f"as 1; the paper prints {paper.TABLE_3.value('dice', 'unet'):.3f} and "
+        f"{paper.TABLE_3.value('dice', 'attention_unet'):.3f}."
+    ]
     for model, own in results.counts.items():
+        flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
         found = statistics.interval(own, "dice", "sah_slices")
-        lines.append(f"- {tables.label(model, own)}: Dice over SAH slices {_with_interval(found)}.")
+        lines.append(
+            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, {_with_interval(found)} over SAH "
+            "slices only (95 % interval over patients)."
+        )
     for lower, higher in CONTRASTS[:2]:
         if lower in results.counts and higher in results.counts:
             found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
             lines.append(
                 f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
-                f"{_with_interval(found, signed=True)}, p {found.p:.3f}."
+                f"{_with_interval(found, signed=True)}, p = {found.p:.2f}."
             )
-    verdicts = claims["verdict"].value_counts()
-    lines.append(f"- Claims: {', '.join(f'{number} {verdict}' for verdict, number in verdicts.items())}.")
-    known = [f"*{note}*  " for note in [*notes(results), *_seed_notes(results)]]
-    return "\n".join([*lines, "", *known])
+    verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
+    lines.append(f"- The claims, and four controls: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.items())}.")
+    contradictions = int((claims["kind"] == "contradiction").sum())
+    lines.append(f"- The paper's own numbers contradict each other in {contradictions} places.")
+    known = [f"- {note}" for note in [*notes(results)[:1], *_seed_notes(results)]]
+    text = "\n".join([*lines, *known]) + "\n"
+    with writing(results.folder / "verdict.md") as path:
+        path.write_text(text)
+    return text
 
 
 def _with_interval(found: statistics.Interval | statistics.Difference, signed: bool = False) -> str:

@@ -21,7 +21,9 @@ def pyproject():
 
 def conda():
     listed = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
-    return {text for text in listed if not text.startswith("python") and text != "pip"}
+    by_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
+    by_conda = [entry for entry in listed if isinstance(entry, str)]
+    return {text for text in by_conda if not text.startswith("python") and text != "pip"} | set(by_pip)
 
 
 def pins():

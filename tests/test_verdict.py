@@ -162,6 +162,7 @@ def test_recipes_are_compared_and_say_what_they_left_out(found):
 
 
 def test_the_summary_takes_its_numbers_from_the_counts(found, loaded):
-    words = verdict.in_words(found, verdict.claims(loaded))
+    words = verdict.summary(found, verdict.claims(loaded))
     trivial = metrics.score(loaded.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
-    assert f"Background everywhere scores Dice {trivial:.3f}" in words and "One seed" in words
+    assert f"background scores Dice {trivial:.3f}" in words and "One seed" in words
+    assert (loaded.folder / "verdict.md").read_text() == words
