@@ -16,14 +16,15 @@ MARGIN = 0.01  # a third of the smallest difference in Dice that the paper calls
 GOOD_DICE = 0.7  # "good overlap", Zijdenbos et al. 1994, IEEE TMI 13:716
 MIN_SEEDS = 3  # 3 runs against 3 are wholly apart by chance in 1 of 20 cases in a given order
 MIN_EPOCHS = 10
+MIN_PATIENTS = 6  # with fewer no paired permutation test can reach 5 %: two-sided, 2 / 2**5 = 0.06
 
 RULE = f"""\
 **How a verdict is reached.** Written down before the results.
 
 1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
-2. *Cannot be told*: an arm was not trained here; an arm collapsed (every pixel background) in any seed, which is a
-   failure of optimisation and says nothing of the architecture; or the claim is about slices or a need that nobody
-   but the authors knows.
+2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
+   collapsed (every pixel background) in any seed, which is a failure of optimisation and says nothing of the
+   architecture; or the claim is about slices or a need that nobody but the authors knows.
 3. *A is higher than B in a score* (a difference, paired by slice, patients resampled): **holds** if its 95 % interval
    and its permutation test (at most {LEVEL} after Holm over all differences of this ledger) exclude 0 in the claimed
    direction and every seed of A against every seed of B has the same sign; **does not hold** if all that is so in the

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .datasets import CLASSES, SAH, Scan
+from .datasets import CLASSES, SAH, PairedFolder, Phantom, Scan
 from .figures import OTHER, TRUTH, WIDTH, outline, show, styled
 from .slices import SliceStore, window_to_grey
 from .splits import SIDES, Split
@@ -21,9 +20,9 @@ CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "
 SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))
 
 
-def first_scans(source: Iterable[Scan], count: int) -> list[Scan]:
+def first_scans(source: PairedFolder | Phantom, count: int) -> list[Scan]:
     """The first `count` scans of a source, or all where it has fewer."""
-    return list(itertools.islice(source, count))
+    return [source.scan(index) for index in range(min(count, len(source)))]
 
 
 def describe(scans: Sequence[Scan]) -> pd.DataFrame:
@@ -142,7 +141,7 @@ def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8)
     return figure
 
 
-def scans_in_words(source: Iterable[Scan], scans: Sequence[Scan]) -> str:
+def scans_in_words(source: PairedFolder | Phantom, scans: Sequence[Scan]) -> str:
     """The summary of notebook 01."""
     bleeding = sum((scan.labels == SAH).any() for scan in scans)
     sah = np.concatenate([scan.image[scan.labels == SAH].ravel() for scan in scans])

@@ -27,6 +27,7 @@ from .claim_rules import (
     MARGIN,
     MEASURES,
     MIN_EPOCHS,
+    MIN_PATIENTS,
     MIN_SEEDS,
     UNET,
     UNKNOWN,
@@ -158,7 +159,7 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
     scores = [[metrics.score(c, measure.metric, measure.convention, size) for c in seeds] for seeds in (above, below)]
     signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
     return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "signs": signs,
-            "seeds": min(len(above), len(below)), "few": getattr(got, "few_patients", False),
+            "seeds": min(len(above), len(below)), "patients": got.patients,
             "ours": _interval_text(got, signed=True)}  # fmt: skip
 
 
@@ -167,11 +168,13 @@ def _verdict_on_difference(row: dict, p: float) -> dict:
     notes = []
     if row["seeds"] == 1:
         notes.append("one seed")
-    if row["few"]:
-        notes.append(f"fewer than {statistics.FEW_PATIENTS} test patients")
+    if row["patients"] < statistics.FEW_PATIENTS:
+        notes.append(f"{row['patients']} test patients")
     agree = len(row["signs"]) == 1
     leads = 0  # 1 and -1: the claimed and the other network is surely ahead
-    if low > 0 and p <= LEVEL and agree:
+    if row["patients"] < MIN_PATIENTS:
+        verdict, why = UNKNOWN, "too few patients"
+    elif low > 0 and p <= LEVEL and agree:
         verdict, why, leads = HOLDS, "the interval excludes 0 as claimed", 1
     elif high < 0 and p <= LEVEL and agree:
         verdict, why, leads = FAILS, "the interval excludes 0 the other way", -1
@@ -197,6 +200,8 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
         for arm in arms
     }  # fmt: skip
     ours = "; ".join(f"{LABELS[arm]} {_interval_text(i)}" for arm, i in got.items())
+    if fewest := [i.patients for i in got.values() if i.patients < MIN_PATIENTS]:
+        return {"ours": ours, "verdict": UNKNOWN, "reason": f"too few patients; {min(fewest)} test patients"}
     if all(i.low > GOOD_DICE for i in got.values()):
         return {"ours": ours, "verdict": HOLDS, "reason": f"both intervals are above {GOOD_DICE}"}
     if any(i.high < GOOD_DICE for i in got.values()):

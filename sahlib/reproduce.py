@@ -8,10 +8,11 @@ import dataclasses
 import re
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .datasets import open_source
-from .paths import NOTEBOOKS, Workspace, disk_errors_named
+from .paths import NOTEBOOKS, Workspace, disk_errors_named, writing
 from .study import Study, StudyError
 
 TRACEBACK_LINES = 12
@@ -50,15 +51,19 @@ def run(profile: str, output: str, changes: dict) -> int:
 
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     begun = time.perf_counter()
-    for number, notebook in enumerate(notebooks, 1):
-        print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
-        started = time.perf_counter()
-        executed = workspace.executed_notebooks / notebook.name
-        if not _execute(notebook, executed, parameters):
-            return 1
-        with disk_errors_named(executed):
-            _write_html(executed)
-        print(f"      done in {_minutes(time.perf_counter() - started)}", flush=True)
+    # One notebook becomes HTML while the next one runs.
+    with ThreadPoolExecutor(1) as pool:
+        pages = []
+        for number, notebook in enumerate(notebooks, 1):
+            print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
+            started = time.perf_counter()
+            executed = workspace.executed_notebooks / notebook.name
+            if not _execute(notebook, executed, parameters):
+                return 1
+            pages.append(pool.submit(_write_html, executed))
+            print(f"      done in {_minutes(time.perf_counter() - started)}", flush=True)
+        for page in pages:
+            page.result()
     print(f"All figures and tables are in {workspace.figures(study)} ({_minutes(time.perf_counter() - begun)}).")
     return 0
 
@@ -117,7 +122,8 @@ def _write_html(executed: Path) -> None:
     from nbconvert import HTMLExporter
 
     html, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
-    executed.with_suffix(".html").write_text(html)
+    with writing(executed.with_suffix(".html")) as path:
+        path.write_text(html)
 
 
 def _typed(name: str, text: str) -> object:

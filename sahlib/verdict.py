@@ -131,7 +131,8 @@ def scores(results: Results) -> pd.DataFrame:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
         for series, own in results.every_series.items():
             found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
-            row[tables.label(series, own)] = _with_interval(found)
+            spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
+            row[tables.label(series, own)] = _with_interval(found) + spread
         rows.append(row)
     table = pd.DataFrame(rows)
     caption = "Scores with 95 % intervals, resampling patients, not slices."

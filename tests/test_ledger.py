@@ -51,15 +51,15 @@ def evidence(seeds=3, arms=ARMS, skills=None, curves=None, **changes):
     )
 
 
-def stub(estimate, low, high, p, few=False):
+def stub(estimate, low, high, p, patients=24):
     """A difference that is the same whatever is asked."""
     return lambda a, b, metric, convention, **_: SimpleNamespace(
-        estimate=estimate, low=low, high=high, p=p, few_patients=few
+        estimate=estimate, low=low, high=high, p=p, patients=patients
     )
 
 
 def fixed_interval(counts, metric, convention, **_):
-    return SimpleNamespace(estimate=0.8, low=0.75, high=0.85)
+    return SimpleNamespace(estimate=0.8, low=0.75, high=0.85, patients=24)
 
 
 def by_key(table):
@@ -95,7 +95,7 @@ def test_contradictions_are_what_the_paper_prints():
         (0.00, -0.009, 0.009, 0.9, FAILS, "no difference above"),
         (0.03, -0.02, 0.08, 0.3, UNKNOWN, "holds 0"),
         (0.03, 0.001, 0.08, 0.04, UNKNOWN, "after Holm"),  # 13 differences: 0.04 does not survive
-        (0.03, np.nan, np.nan, 0.5, UNKNOWN, "too few patients"),
+        (0.03, np.nan, np.nan, 0.5, UNKNOWN, "too few patients for an interval"),
     ],
 )
 def test_rule_for_differences(estimate, low, high, p, verdict, reason):
@@ -119,7 +119,7 @@ def test_direction_is_the_claims_own():
 
     def spy(a, b, metric, convention, **_):
         asked.append((a[0].tp.sum() < b[0].tp.sum(), metric, convention))  # is the better network the second?
-        return SimpleNamespace(estimate=0.05, low=0.02, high=0.08, p=1e-4)
+        return SimpleNamespace(estimate=0.05, low=0.02, high=0.08, p=1e-4, patients=24)
 
     ledger(evidence(), spy, fixed_interval)
     assert (True, "dice", "mean_empty_1") in asked  # Attention U-Net minus U-Net
@@ -131,7 +131,7 @@ def test_size_claims_look_at_their_own_third():
 
     def spy(a, b, metric, convention, **_):
         seen.setdefault((metric, convention, len(a[0])), (a[0].lesion_pixels.min(), a[0].lesion_pixels.max()))
-        return SimpleNamespace(estimate=0.0, low=-0.1, high=0.1, p=1.0)
+        return SimpleNamespace(estimate=0.0, low=-0.1, high=0.1, p=1.0, patients=24)
 
     one = evidence(seeds=1)
     ledger(one, spy, fixed_interval)
@@ -194,9 +194,18 @@ def test_with_real_statistics():
 def test_rule_for_accuracy(low, high, verdict):
     def own(counts, metric, convention, **_):
         assert (metric, convention) == ("dice", "sah_slices")
-        return SimpleNamespace(estimate=0.7, low=low, high=high)
+        return SimpleNamespace(estimate=0.7, low=low, high=high, patients=24)
 
     assert by_key(ledger(evidence(), stub(0, -1, 1, 1), own)).loc["both_accurate", "verdict"] == verdict
+
+
+def test_too_few_patients_tell_nothing_however_clear_the_numbers():
+    def own(counts, metric, convention, **_):
+        return SimpleNamespace(estimate=0.3, low=0.2, high=0.4, patients=5)
+
+    table = by_key(ledger(evidence(), stub(0.3, 0.2, 0.4, 1e-4, patients=5), own))
+    assert table.loc["attention_higher_dice", "verdict"] == table.loc["both_accurate", "verdict"] == UNKNOWN
+    assert "too few patients" in table.loc["attention_higher_dice", "reason"]
 
 
 def test_rule_for_complementary():

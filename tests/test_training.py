@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -48,6 +49,13 @@ def test_a_finished_run_is_found_and_not_repeated(small, tmp_path, monkeypatch):
     assert train(small, tmp_path) == first
     assert not (first.path / "state.safetensors").exists()
     assert first.history["best"].sum() == 1 and len(first.history) == 2
+
+
+def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, monkeypatch):
+    first = train(small, tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    monkeypatch.setattr(training, "initial_network", None)
+    assert train(small, tmp_path / "there").record == first.record
 
 
 @pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": False}, {"batch_size": 4}])

@@ -1,7 +1,7 @@
 """Datasets: one file per source; each yields Scan records and nothing else.
 
-A source is a frozen dataclass with `name`, `len()` (scans), iteration over Scan, and `fingerprint()`: the JSON-able
-facts that decide every pixel, whatever the machine or the folder's place.
+A source is a frozen dataclass with `name`, `len()` (scans), `scan(index)`, iteration over all, and `fingerprint()`:
+the JSON-able facts that decide every pixel, whatever the machine or the folder's place.
 """
 
 from __future__ import annotations

@@ -64,16 +64,20 @@ class PairedFolder:
         return len(self.pairs)
 
     def __iter__(self) -> Iterator[Scan]:
-        for pair in self.pairs:
-            image, mask = read_pair(pair.image, pair.mask)
-            yield Scan(
-                patient_id=pair.patient_id,
-                image=image[None],
-                labels=(mask * np.uint8(SAH))[None],
-                slice_ids=(pair.slice_id,),
-                unit="grey",
-                sources=(pair.image.relative_to(self.root), pair.mask.relative_to(self.root)),
-            )
+        return map(self.scan, range(len(self)))
+
+    def scan(self, index: int) -> Scan:
+        """The Scan of one pair."""
+        pair = self.pairs[index]
+        image, mask = read_pair(pair.image, pair.mask)
+        return Scan(
+            patient_id=pair.patient_id,
+            image=image[None],
+            labels=(mask * np.uint8(SAH))[None],
+            slice_ids=(pair.slice_id,),
+            unit="grey",
+            sources=(pair.image.relative_to(self.root), pair.mask.relative_to(self.root)),
+        )
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients."""

@@ -1,0 +1,30 @@
+"""What the README says is what the repository holds."""
+
+from __future__ import annotations
+
+import re
+
+from sahlib.paths import NOTEBOOKS, PROJECT
+
+README = (PROJECT / "README.md").read_text()
+PUBLISHED = PROJECT / "paper_figures" / "phantom-quick"
+
+
+def test_the_verdict_is_the_published_one():
+    block = README.split("<!-- verdict:")[1].split("-->", 1)[1].split("<!-- end of verdict -->")[0]
+    assert block.strip() == (PUBLISHED / "verdict.md").read_text().strip()
+
+
+def test_every_picture_and_file_it_names_is_there():
+    named = re.findall(r"\]\(([^)]+)\)", README)
+    named += re.findall(r"`((?:sahlib|paper_figures|notebooks)/[\w./-]+)`", README)
+    assert len(named) > 3
+    assert [path for path in named if not (PROJECT / path).exists() and "<" not in path] == []
+
+
+def test_every_notebook_is_in_the_reading_order():
+    assert re.findall(r"^\| `(\d\d_\w+)`", README, re.M) == [path.stem for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
+
+
+def test_every_alternative_text_says_something():
+    assert all(len(text) > 30 for text in re.findall(r"!\[([^\]]*)\]", README))
