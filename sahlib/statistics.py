@@ -204,6 +204,14 @@ def mean_interval(
     return Interval(estimate, low, high, level, len(names), draws, dropped, (estimate,))
 
 
+def in_words(found: Interval | Difference, signed: bool = False) -> str:
+    """The estimate to 3 decimals with its interval in brackets, where it has one; signed for differences."""
+    sign = "+" if signed else ""
+    if np.isnan(found.low):
+        return f"{found.estimate:{sign}.3f}"
+    return f"{found.estimate:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
+
+
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p values adjusted so that the chance of one false finding among them all stays at the level (Holm 1979).
 

@@ -13,24 +13,16 @@ from matplotlib.figure import Figure
 from . import (
     baselines,
     calibration,
-    detection,
-    distances,
     evidence_figures,
     figures,
-    gates,
     ledger,
     ledger_page,
-    lesions,
     metrics,
     models,
     paper,
-    prediction,
     printed,
-    probability_figures,
-    samples,
     statistics,
     tables,
-    volumes,
 )
 from .paths import writing
 from .publish import notes, run_in_words
@@ -102,28 +94,6 @@ def printed_numbers(results: Results) -> Figure:
     return figure
 
 
-def arms(results: Results) -> pd.DataFrame:
-    """Parameters, GFLOP of one image forward, and training slices a second, validation included."""
-    slices = len(results.split.rows(results.store, "train"))
-    rows = []
-    for model, own in results.runs.items():
-        network = models.build(model, results.study.channels)
-        seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
-        rows.append(
-            {
-                "Network": models.LABELS[model],
-                "Parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
-                "GFLOP per image, forward": models.gflop(network, results.study.size),
-                "Training slices per second": f"{slices / seconds:.0f}",
-                "Device": own[0].record["provenance"]["device"],
-            }
-        )
-    table = pd.DataFrame(rows)
-    caption = "The networks: size, arithmetic and speed."
-    tables.write(table, results.folder, "table_networks", caption, notes(results)[:1])
-    return tables.displayed(table)
-
-
 def scores(results: Results) -> pd.DataFrame:
     """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
     rows = []
@@ -132,7 +102,7 @@ def scores(results: Results) -> pd.DataFrame:
         for series, own in results.every_series.items():
             found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
-            row[tables.label(series, own)] = _with_interval(found) + spread
+            row[tables.label(series, own)] = statistics.in_words(found) + spread
         rows.append(row)
     table = pd.DataFrame(rows)
     caption = "Scores with 95 % intervals, resampling patients, not slices."
@@ -156,7 +126,7 @@ def contrasts(results: Results) -> pd.DataFrame:
                     "Difference": f"{models.LABELS[higher]} minus {models.LABELS[lower]}",
                     "Score": metrics.LABELS[metric],
                     "Convention": metrics.CONVENTIONS[convention].label,
-                    "Estimate (95 % interval)": _with_interval(found, signed=True),
+                    "Estimate (95 % interval)": statistics.in_words(found, signed=True),
                     "p, permutation": f"{found.p:.3f}",
                 }
             )
@@ -181,10 +151,10 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for series in shown:
                 own = results.counts[series]
                 collapsed = sum(map(metrics.is_collapsed, own))
-                text = _with_interval(statistics.interval(own, metric, convention))
+                text = statistics.in_words(statistics.interval(own, metric, convention))
                 row[models.LABELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
             for name, counts in first.trivial.items():
-                row[name] = _with_interval(statistics.interval(counts, metric, convention))
+                row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
             rows.append(row)
     table = pd.DataFrame(rows)
     chosen = [
@@ -210,124 +180,6 @@ def lesion_size(results: Results) -> Figure:
     )
     figure = evidence_figures.size_strata(table)
     figures.save(figure, results.folder, "lesion_size", evidence_figures.size_strata_data(table), caption)
-    return figure
-
-
-def gate_maps(results: Results) -> Figure:
-    """What the gates of the first seed let through on the three sample slices."""
-    rows = samples.three_test_slices(results.store, results.split)
-    images, truth = results.store.images[rows], results.store.masks(rows)
-    maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), images)
-    titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
-    names = results.store.slices["slice_id"].iloc[rows].tolist()
-    caption = (
-        "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
-        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. {run_in_words(results)}"
-    )
-    figure = probability_figures.gate_maps(images, truth, maps, titles, names)
-    data = probability_figures.gate_maps_data(images, truth, maps, titles, names)
-    figures.save(figure, results.folder, "gate_maps", data, caption)
-    return figure
-
-
-def gate_weights(results: Results) -> pd.DataFrame:
-    """Whether gates weigh lesions more than the rest of the head: mean coefficients, interval over patients."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
-    bleeding = truth.any((1, 2))
-    patients = results.store.slices["patient_id"].to_numpy()[rows][bleeding]
-    lines = []
-    for run in results.runs["attention_unet"]:
-        maps = gates.gate_maps(prediction.load_network(run), images[bleeding])
-        for level in maps:
-            both = gates.inside_and_outside(level, truth[bleeding], baselines.head(images[bleeding]))
-            found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
-            lines.append(
-                {
-                    "Seed": run.seed,
-                    "Level": f"{level.shape[1]}x{level.shape[2]}",
-                    "Inside the lesion": float(np.nanmean(both[:, 0])),
-                    "Rest of the head": float(np.nanmean(both[:, 1])),
-                    "Difference (95 % interval)": _with_interval(found, signed=True),
-                }
-            )
-    table = pd.DataFrame(lines).astype({"Seed": str})
-    caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."
-    tables.write(table, results.folder, "table_gates", caption, notes(results))
-    return tables.displayed(table)
-
-
-def clinical_scores(results: Results) -> pd.DataFrame:
-    """Distances in mm, lesions found, slices detected, calibration; of each network the first seed."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
-    sides = results.store.slices[["row_mm", "column_mm"]].to_numpy()[rows].T
-    predicted = {model: np.asarray(own[0].probabilities) for model, own in results.runs.items()}
-    predicted[baselines.BACKGROUND] = np.zeros(truth.shape, np.float16)
-    predicted[baselines.THRESHOLD] = baselines.band_masks(images, results.band).astype(np.float16)
-    columns: dict[str, dict] = {}
-    for series, probabilities in predicted.items():
-        masks = probabilities > prediction.THRESHOLD
-        surface = distances.summary(distances.surface_scores(masks, truth, *sides)).set_index("slices")
-        lesion = lesions.lesion_scores(lesions.lesion_counts(masks, truth))
-        slicewise = detection.detection(detection.slice_scores(probabilities), truth.any((1, 2)))
-        head = calibration.calibration_scores(calibration.reliability_bins(probabilities, truth, images)).iloc[1]
-        columns[tables.label(series, results.every_series[series][:1])] = {
-            "NSD at 1 mm, SAH slices": surface.loc["with lesion", "nsd_1mm"],
-            "NSD at 2 mm, SAH slices": surface.loc["with lesion", "nsd_2mm"],
-            "HD95 in mm, SAH slices": surface.loc["with lesion", "hd95_mm"],
-            "Lesions found": lesion["sensitivity"],
-            "Lesion-wise F1": lesion["f1"],
-            "False alarms per slice": lesion["false_positives_per_slice"],
-            "Slice AUROC": slicewise["auroc"],
-            "Slice sensitivity": slicewise["sensitivity"],
-            "Slice specificity": slicewise["specificity"],
-            "Brier skill, head": head["brier_skill"],
-        }
-    table = pd.DataFrame(columns).rename_axis("Score").reset_index()
-    rules = [
-        "A missed lesion counts: NSD 0, and HD95 the diagonal of the slice. Both are NaN where the pixel spacing is "
-        "not known.",
-        "A lesion is an 8-connected component; any overlap finds it. A slice is called positive if one pixel is.",
-        "Brier skill is measured against saying the head's lesion share everywhere; 0 is no better than that.",
-    ]
-    caption = "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed."
-    tables.write(table, results.folder, "table_clinical", caption, [*notes(results), *rules])
-    return tables.displayed(table)
-
-
-def bland_altman(results: Results) -> Figure:
-    """Predicted against true volume per patient."""
-    sides = results.store.slices[["row_mm", "column_mm", "thickness_mm"]].to_numpy()[results.test_rows].T
-    frames = []
-    for model, own in results.counts.items():
-        table = volumes.patient_volumes(own[0], *sides)
-        frames.append(table.assign(series=model, label=tables.label(model, own[:1])))
-    data = pd.concat(frames, ignore_index=True)
-    caption = (
-        "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
-        f"limits of agreement (Bland and Altman 1986). {run_in_words(results)}"
-    )
-    figure = evidence_figures.bland_altman(data)
-    figures.save(figure, results.folder, "bland_altman", evidence_figures.bland_altman_data(data), caption)
-    return figure
-
-
-def reliability(results: Results) -> Figure:
-    """Whether a predicted probability means what it says."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
-    curves = {
-        model: calibration.reliability_bins(own[0].probabilities, truth, images) for model, own in results.runs.items()
-    }
-    labels = {model: tables.label(model, results.counts[model][:1]) for model in curves}
-    caption = (
-        "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
-        f"Below, how many pixels each bin holds. First seed. {run_in_words(results)}"
-    )
-    figure = probability_figures.reliability(curves, labels)
-    data = probability_figures.reliability_data(curves, labels)
-    figures.save(figure, results.folder, "reliability", data, caption)
     return figure
 
 
@@ -359,15 +211,15 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
         flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
         found = statistics.interval(own, "dice", "sah_slices")
         lines.append(
-            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, {_with_interval(found)} over SAH "
-            "slices only (95 % interval over patients)."
+            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, {statistics.in_words(found)} over "
+            "SAH slices only (95 % interval over patients)."
         )
     for lower, higher in CONTRASTS[:2]:
         if lower in results.counts and higher in results.counts:
             found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
             lines.append(
                 f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
-                f"{_with_interval(found, signed=True)}, p = {found.p:.2f}."
+                f"{statistics.in_words(found, signed=True)}, p = {found.p:.2f}."
             )
     verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
     lines.append(f"- The claims, and four controls: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.items())}.")
@@ -378,13 +230,6 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     with writing(results.folder / "verdict.md") as path:
         path.write_text(text)
     return text
-
-
-def _with_interval(found: statistics.Interval | statistics.Difference, signed: bool = False) -> str:
-    sign = "+" if signed else ""
-    if np.isnan(found.low):
-        return f"{found.estimate:{sign}.3f}"
-    return f"{found.estimate:{sign}.3f} ({found.low:{sign}.3f} to {found.high:{sign}.3f})"
 
 
 def _rates(search: pd.DataFrame) -> str:

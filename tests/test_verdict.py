@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sahlib import baselines, metrics, publish, recipes, results, verdict
+from sahlib import baselines, diagnostics, metrics, publish, recipes, results, verdict
 from sahlib.models import LABELS
 from sahlib.paths import Workspace
 
@@ -119,9 +119,9 @@ def test_soft_dice_is_monai_s_loss(loaded, masks):
         (verdict.conventions, "conventions"),
         (verdict.printed_numbers, "printed_numbers"),
         (verdict.lesion_size, "lesion_size"),
-        (verdict.gate_maps, "gate_maps"),
-        (verdict.bland_altman, "bland_altman"),
-        (verdict.reliability, "reliability"),
+        (diagnostics.gate_maps, "gate_maps"),
+        (diagnostics.bland_altman, "bland_altman"),
+        (diagnostics.reliability, "reliability"),
         (verdict.claims, "ledger"),
     ],
 )
@@ -133,11 +133,11 @@ def test_each_figure_is_saved_with_data_and_caption(loaded, make, stem):
 @pytest.mark.parametrize(
     ("make", "stem"),
     [
-        (verdict.arms, "table_networks"),
+        (diagnostics.arms, "table_networks"),
         (verdict.scores, "table_intervals"),
         (verdict.contrasts, "table_differences"),
-        (verdict.gate_weights, "table_gates"),
-        (verdict.clinical_scores, "table_clinical"),
+        (diagnostics.gate_weights, "table_gates"),
+        (diagnostics.clinical_scores, "table_clinical"),
     ],
 )
 def test_each_table_is_saved_in_three_forms(loaded, make, stem):
@@ -146,7 +146,12 @@ def test_each_table_is_saved_in_three_forms(loaded, make, stem):
 
 
 def test_trivial_predictors_stand_in_every_table_of_scores(found, loaded):
-    tables = [verdict.scores(loaded), verdict.decision(found), verdict.clinical_scores(loaded), publish.table_3(loaded)]
+    tables = [
+        verdict.scores(loaded),
+        verdict.decision(found),
+        diagnostics.clinical_scores(loaded),
+        publish.table_3(loaded),
+    ]
     tables += [publish.table_1(loaded), publish.table_2(loaded)]
     for table in tables:
         headings = " ".join(table.columns)
