@@ -211,8 +211,8 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
         flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
         found = statistics.interval(own, "dice", "sah_slices")
         lines.append(
-            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, {statistics.in_words(found)} over "
-            "SAH slices only (95 % interval over patients)."
+            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, "
+            f"{statistics.in_words(found)} over SAH slices only (95 % interval over patients)."
         )
     for lower, higher in CONTRASTS[:2]:
         if lower in results.counts and higher in results.counts:
