@@ -35,6 +35,8 @@ case " $* " in
 esac
 [ "$command" = test ] && modules="$modules hypothesis nbval pytest yaml"
 [ "$command" = lab ] && modules="$modules jupyterlab"
+# JupyterLab refuses to run as root, as one is in most containers, unless told so.
+[ "$command" = lab ] && [ "$(id -u)" = 0 ] && set -- --allow-root "$@"
 
 # An active environment first, then the project's own, then a system Python that already has everything.
 if [ -n "${VIRTUAL_ENV:-}" ]; then

@@ -102,7 +102,7 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
             f"{' (best so far)' if is_best else ''}, {history[-1]['seconds']:.1f} s",
             flush=True,
         )
-    return _finish(path, this, study, prior, best, history)
+    return _finish(path, this, study, network, prior, best, history)
 
 
 def initial_network(study: Study, model: str, seed: int, prior: float) -> nn.Module:
@@ -161,7 +161,9 @@ def _on_device(store: SliceStore, rows: np.ndarray, device: torch.device) -> tup
     return images, labels
 
 
-def _finish(path: Path, recipe: dict, study: Study, prior: float, best: dict, history: list[dict]) -> Run:
+def _finish(
+    path: Path, recipe: dict, study: Study, network: nn.Module, prior: float, best: dict, history: list[dict]
+) -> Run:
     """Writes what stays of a training; run.json comes last and makes it a finished run."""
     from safetensors.torch import save_file
 
@@ -175,7 +177,7 @@ def _finish(path: Path, recipe: dict, study: Study, prior: float, best: dict, hi
         "recipe": recipe,
         "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
         "lesion_share": prior,
-        "parameters": sum(tensor.numel() for name, tensor in best.items() if "running_" not in name),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
         "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
         "seconds": round(float(rows["seconds"].sum()), 1),
         "provenance": provenance(),

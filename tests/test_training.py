@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sahlib import prediction, runs, training
+from sahlib import models, prediction, runs, training
 from sahlib.study import StudyError
 
 
@@ -49,6 +49,12 @@ def test_a_finished_run_is_found_and_not_repeated(small, tmp_path, monkeypatch):
     assert train(small, tmp_path) == first
     assert not (first.path / "state.safetensors").exists()
     assert first.history["best"].sum() == 1 and len(first.history) == 2
+
+
+@pytest.mark.parametrize("model", ["unet", "attention_unet"])
+def test_the_record_counts_what_is_learned_and_no_running_statistics(small, tmp_path, model):
+    network = models.build(model, small[0].channels)
+    assert train(small, tmp_path, model).record["parameters"] == sum(p.numel() for p in network.parameters())
 
 
 def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, monkeypatch):

@@ -1,0 +1,46 @@
+"""Files appear whole or not at all, and what a disk refuses is said in one sentence."""
+
+import errno
+
+import pytest
+
+from sahlib.paths import PROJECT, Workspace, disk_errors_named, writing
+from sahlib.study import Study, StudyError
+
+
+def test_a_file_is_replaced_by_a_whole_one_alone(tmp_path):
+    target = tmp_path / "deep" / "file.txt"
+    with writing(target) as part:
+        part.write_text("old")
+    with pytest.raises(RuntimeError), writing(target) as part:
+        part.write_text("half of the n")
+        raise RuntimeError("killed in the middle")
+    assert target.read_text() == "old" and list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "disk is full.*Free some space"),
+        (errno.EDQUOT, "disk is full"),
+        (errno.EACCES, "No permission.*--output"),
+        (errno.EROFS, "No permission"),
+    ],
+)
+def test_what_a_disk_refuses_becomes_one_sentence(tmp_path, number, words):
+    with pytest.raises(StudyError, match=words) as error, disk_errors_named(tmp_path / "counts.csv"):
+        raise OSError(number, "refused")
+    assert "counts.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_errors_pass_unchanged(tmp_path):
+    with pytest.raises(IsADirectoryError), disk_errors_named(tmp_path):
+        raise IsADirectoryError(errno.EISDIR, "a folder")
+
+
+def test_an_output_folder_holds_everything_and_profiles_do_not_overwrite_each_other(tmp_path):
+    workspace = Workspace(str(tmp_path))
+    places = [workspace.processed, workspace.runs, workspace.executed_notebooks]
+    places += [workspace.figures(Study.of_profile(profile)) for profile in ("quick", "paper", "smoke")]
+    assert all(place.is_relative_to(tmp_path) for place in places) and len(set(places)) == len(places)
+    assert Workspace().root == PROJECT
