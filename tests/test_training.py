@@ -64,7 +64,7 @@ def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, mo
     assert train(small, tmp_path / "there").record == first.record
 
 
-@pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": False}, {"batch_size": 4}])
+@pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": True}, {"batch_size": 4}])
 def test_whatever_changes_the_result_makes_another_run(small, tmp_path, change):
     study, store, split = small
     other = dataclasses.replace(study, **change)
