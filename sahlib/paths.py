@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,26 @@ class Workspace:
         return self.root / "paper_figures" / f"{study.dataset}-{study.profile}"
 
 
+def partial_name(path: Path) -> Path:
+    """The temporary name under which this process writes what is to become `path`.
+
+    Leftovers that a killed process wrote under such a name are removed.
+    """
+    for leftover in path.parent.glob(f".{path.name}.partial-*"):
+        if not _is_alive(int(leftover.name.rsplit("-", 1)[1])):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path` to write a file to; it takes the place of `path` once it is whole.
 
     A full disk or a missing permission becomes a StudyError; the temporary file never stays.
     """
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     with disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = partial_name(path)
         try:
             yield temporary
             with open(temporary, "rb") as file:
@@ -71,3 +83,35 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StudyError(f"No permission to write {path}; choose another folder with --output.") from error
         raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds the lock of `folder`, so that two processes never write the same run; the second says that it waits.
+
+    The lock goes with its process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    with disk_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process works in {folder}; waiting for it to end.", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -49,18 +50,27 @@ def masks(run: Run, positions: np.ndarray) -> np.ndarray:
 
 
 def load_network(run: Run) -> nn.Module:
-    """The run's network with its weights, on the GPU where there is one, in evaluation mode."""
+    """The run's network with its weights, on the GPU where there is one, in evaluation mode.
+
+    Nothing but safetensors is read, which holds numbers and no code. Raises StudyError where the file is not whole, or
+    its weights were trained by another recipe than run.json says.
+    """
     import torch
-    from safetensors import SafetensorError
+    from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
     network = models.build(run.model, run.record["recipe"]["channels"])
+    way_out = f"delete {run.path} and run again."
     try:
+        with safe_open(run.weights, "pt") as file:
+            trained = json.loads((file.metadata() or {}).get("recipe", "{}"))
+        differing = {k for k in trained | run.record["recipe"] if trained.get(k) != run.record["recipe"].get(k)}
+        if differing:
+            named = ", ".join(f"{k} {trained.get(k)} and not {run.record['recipe'].get(k)}" for k in sorted(differing))
+            raise StudyError(f"{run.weights} was trained with {named}; {way_out}")
         network.load_state_dict(load_file(run.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise StudyError(
-            f"{run.weights} does not hold the weights of this run ({error}); delete {run.path} and run again."
-        ) from error
+        raise StudyError(f"{run.weights} does not hold the weights of this run ({error}); {way_out}") from error
     return network.eval().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
 
 

@@ -250,7 +250,20 @@ def _with_threshold(results: Results) -> dict[str, list[pd.DataFrame]]:
 
 def notes(results: Results) -> list[str]:
     """What a reader of any figure or table of these results must know."""
-    return tables.study_notes(results.study, next(iter(results.counts.values()))[0])
+    known = tables.study_notes(results.study, next(iter(results.counts.values()))[0])
+    if results.searches:
+        known[0] = known[0].replace(f"learning rate {results.study.learning_rate:g}", "a learning rate per network")
+    return [*known[:1], *rates_in_words(results), *known[1:]]
+
+
+def rates_in_words(results: Results) -> list[str]:
+    """The learning rate that each network chose, for a recipe in which it does."""
+    found = []
+    for model, search in results.searches.items():
+        chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
+        budget = ", ".join(f"{rate:g}" for rate in search["learning_rate"])
+        found.append(f"{LABELS[model]} was trained at {chosen:g}, chosen on validation patients among {budget}.")
+    return found
 
 
 def run_in_words(results: Results) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from .datasets.scan import CLASSES, SAH, Scan
-from .paths import disk_errors_named
+from .paths import disk_errors_named, partial_name
 from .provenance import provenance
 from .study import Study, StudyError, digest
 
@@ -118,7 +118,7 @@ def window_to_grey(hounsfield: np.ndarray, level: float, width: float) -> np.nda
 def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
     """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset."""
     size, (level, width) = recipe["size"], recipe["window"]
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = partial_name(path)
     with disk_errors_named(path):
         try:
             partial.mkdir(parents=True)
@@ -140,7 +140,8 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
             meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
             meta |= {"recipe": recipe, "provenance": provenance()}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-            os.replace(partial, path)
+            if not path.exists():  # another process may have built the same store meanwhile
+                os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 

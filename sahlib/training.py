@@ -2,7 +2,8 @@
 
     run = train(store, split, study, "unet", seed=0, runs=workspace.runs)
 
-A finished run is found, not repeated; an interrupted one goes on after its last whole epoch.
+A finished run is found, not repeated; an interrupted one goes on after its last whole epoch; a second process that
+wants the same run waits for the first.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pandas as pd
 
 from . import models
 from .augment import draw_transforms, transform
-from .paths import writing
+from .paths import alone_in, writing
 from .provenance import cores, provenance
 from .runs import Run, find, folder, recipe
 from .slices import SliceStore
@@ -40,11 +41,17 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
     path = folder(runs, study, this)
     if run := find(path):
         return run
+    with alone_in(path):
+        # Whoever held the lock may have finished this very run.
+        return find(path) or _train(store, split, study, this, path)
 
+
+def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
     import torch
 
     torch.set_num_threads(cores())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, seed = this["model"], this["seed"]
     images, labels = _on_device(store, split.rows(store, "train"), device)
     validation = _on_device(store, split.rows(store, "validation"), device)
     prior = float(labels.float().mean())
@@ -64,18 +71,24 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
 
         network.train()
         total = torch.zeros((), device=device)
-        for batch, matrix in zip(order.split(study.batch_size), matrices.split(study.batch_size), strict=True):
-            x, y = transform(images[batch].float() / 255, labels[batch].float(), matrix)
-            loss = loss_function(forward(network, x, study.precision), y)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach() * len(batch)
+        try:
+            for batch, matrix in zip(order.split(study.batch_size), matrices.split(study.batch_size), strict=True):
+                x, y = transform(images[batch].float() / 255, labels[batch].float(), matrix)
+                loss = loss_function(forward(network, x, study.precision), y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach() * len(batch)
+        except torch.OutOfMemoryError as error:
+            raise StudyError(
+                f"{models.LABELS[model]} does not fit into the GPU's memory with batch_size {study.batch_size}; "
+                f"set batch_size to {max(1, study.batch_size // 2)}, or a smaller size. Finished epochs are kept."
+            ) from error
         train_loss = float(total) / len(images)
         if not math.isfinite(train_loss):
             raise StudyError(
-                f"The training loss of {model} (seed {seed}) became {train_loss} in epoch {epoch}; "
-                f"lower learning_rate, now {study.learning_rate}, or use precision='fp32'."
+                f"The training loss of {models.LABELS[model]} (seed {seed}) became {train_loss} in epoch {epoch}; "
+                f"lower learning_rate, now {study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
             )
 
         validation_loss, validation_dice = evaluate(network, *validation, loss_function, study)

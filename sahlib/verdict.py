@@ -1,7 +1,6 @@
 """Beyond the paper: the evidence on each of its claims, one function each; drawn or tabulated, saved, returned.
 
-`recipes` everywhere is what results.load_recipes returned: {recipe: Results}, the Study's own recipe first. Unless a
-function compares recipes, it shows that first one.
+`recipes` everywhere is what results.load_recipes returned: {recipe: Results}, the Study's own recipe first.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from . import (
     tables,
 )
 from .paths import writing
-from .publish import notes, run_in_words
+from .publish import notes, rates_in_words, run_in_words
 from .recipes import LABELS as RECIPE_LABELS
 from .results import Results
 
@@ -41,6 +40,11 @@ REPORTED = (
 CONTROL = "attention_unet_open_gates"
 CONTRASTS = (("unet", "attention_unet"), (CONTROL, "attention_unet"), ("unet", CONTROL))
 SOFT = "soft Dice, pooled"
+
+
+def fairest(recipes: dict[str, Results]) -> Results:
+    """The recipe that lets every network learn, where the Study has it: only there do scores compare architectures."""
+    return recipes.get("fair", next(iter(recipes.values())))
 
 
 def conventions(results: Results) -> Figure:
@@ -132,7 +136,7 @@ def contrasts(results: Results) -> pd.DataFrame:
             )
     table = pd.DataFrame(rows)
     table["p, Holm"] = [f"{p:.3f}" for p in statistics.holm(tests)]
-    caption = "Differences between networks: the second line of each score isolates the attention gates."
+    caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
     tables.write(table, results.folder, "table_differences", caption, [*notes(results), *_seed_notes(results)])
     return table
 
@@ -157,11 +161,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
                 row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
             rows.append(row)
     table = pd.DataFrame(rows)
-    chosen = [
-        f"Learning rate chosen on validation patients for {models.LABELS[model]}: {_rates(search)}."
-        for results in recipes.values()
-        for model, search in results.searches.items()
-    ]
+    chosen = [note for results in recipes.values() for note in rates_in_words(results)]
     left_out = [RECIPE_LABELS[recipe] for recipe in RECIPE_LABELS if recipe not in recipes]
     if left_out:
         chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
@@ -183,16 +183,22 @@ def lesion_size(results: Results) -> Figure:
     return figure
 
 
-def claims(results: Results) -> pd.DataFrame:
-    """The ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule."""
-    histories = {model: [run.history for run in own] for model, own in results.runs.items()}
-    study = results.study
-    evidence = ledger.Evidence(
-        results.counts, histories, results.recipe, study.profile, study.dataset, batch_size=study.batch_size
-    )
-    table = ledger.ledger(evidence)
-    ledger_page.write(table, results.folder, evidence)
-    return table
+def claims(recipes: dict[str, Results]) -> pd.DataFrame:
+    """The ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
+
+    Saved for every recipe, as ledger.* for the fairest one, which is returned, and ledger_<recipe>.* for the others.
+    """
+    tables_by_recipe = {}
+    for recipe, results in recipes.items():
+        histories = {model: [run.history for run in own] for model, own in results.runs.items()}
+        study = results.study
+        evidence = ledger.Evidence(
+            results.counts, histories, recipe, study.profile, study.dataset, batch_size=study.batch_size
+        )
+        tables_by_recipe[recipe] = ledger.ledger(evidence)
+        stem = "ledger" if results is fairest(recipes) else f"ledger_{recipe}"
+        ledger_page.write(tables_by_recipe[recipe], results.folder, evidence, stem)
+    return tables_by_recipe[fairest(recipes).recipe]
 
 
 def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
@@ -200,7 +206,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
 
     claims: the ledger
     """
-    results = next(iter(recipes.values()))
+    results = fairest(recipes)
     trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
     lines = [
         f"- Calling every pixel background scores Dice {trivial:.3f} on this test set when empty against empty counts "
@@ -230,11 +236,6 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     with writing(results.folder / "verdict.md") as path:
         path.write_text(text)
     return text
-
-
-def _rates(search: pd.DataFrame) -> str:
-    chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
-    return f"{chosen:g} of {', '.join(f'{rate:g}' for rate in search['learning_rate'])}"
 
 
 def _seed_notes(results: Results) -> list[str]:

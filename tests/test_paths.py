@@ -1,6 +1,9 @@
 """Files appear whole or not at all, and what a disk refuses is said in one sentence."""
 
 import errno
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -16,6 +19,18 @@ def test_a_file_is_replaced_by_a_whole_one_alone(tmp_path):
         part.write_text("half of the n")
         raise RuntimeError("killed in the middle")
     assert target.read_text() == "old" and list(target.parent.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_s_is_not(tmp_path):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    left = [tmp_path / f".store.partial-{dead.pid}", tmp_path / f".other.partial-{dead.pid}"]
+    living = tmp_path / f".store.partial-{os.getppid()}"
+    for folder in (*left, living):
+        folder.mkdir()
+    with writing(tmp_path / "store") as part:
+        part.write_text("whole")
+    assert not left[0].exists() and left[1].exists() and living.exists()
 
 
 @pytest.mark.parametrize(

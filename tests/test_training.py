@@ -3,6 +3,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from sahlib import models, prediction, runs, training
+from sahlib.paths import alone_in
 from sahlib.study import StudyError
 
 
@@ -101,6 +104,12 @@ save = training._save_state
 def save_then_die(path, network, best, optimizer, history):
     if len(history) == int(sys.argv[3]) and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
+    if len(history) == int(sys.argv[3]) and sys.argv[4] == "during":
+        import safetensors.torch
+        def half(tensors, file, metadata):
+            file.write_bytes(b"half a file")
+            os.kill(os.getpid(), signal.SIGKILL)
+        safetensors.torch.save_file = half
     save(path, network, best, optimizer, history)
     if len(history) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -109,7 +118,7 @@ training.train(store, splits.prepare(store, study), study, "unet", 0, root / "ru
 """
 
 
-@pytest.mark.parametrize(("epoch", "moment"), [(1, "before"), (2, "after")])
+@pytest.mark.parametrize(("epoch", "moment"), [(1, "before"), (2, "during"), (2, "after")])
 def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(small, tmp_path, epoch, moment):
     study = dataclasses.replace(small[0], epochs=3)
     arguments = [json.dumps(study.as_dict()), str(tmp_path), str(epoch), moment]
@@ -120,10 +129,41 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(small, tmp_
     for key, weight in load_file(unbroken.weights).items():
         assert torch.equal(weight, load_file(resumed.weights)[key]), key
     assert resumed.history.drop(columns="seconds").equals(unbroken.history.drop(columns="seconds"))
+    assert not [file for file in resumed.path.iterdir() if "partial" in file.name or "state" in file.name]
+
+
+def test_a_second_process_waits_for_the_first_and_takes_its_run(small, tmp_path, capsys):
+    study, store, split = small
+    path = runs.folder(tmp_path, study, runs.recipe(store, split, study, "unet", 0))
+    with ThreadPoolExecutor(1) as pool:
+        with alone_in(path):
+            second = pool.submit(train, small, tmp_path)
+            while "waiting" not in capsys.readouterr().out:
+                time.sleep(0.05)
+            first = training._train(store, split, study, runs.recipe(store, split, study, "unet", 0), path)
+            written = first.weights.stat().st_mtime_ns
+        assert second.result(60) == first and first.weights.stat().st_mtime_ns == written
+
+
+def test_out_of_gpu_memory_says_which_batch_size_to_try(small, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training, "forward", full)
+    with pytest.raises(StudyError, match="U-Net does not fit.*batch_size 16.*set batch_size to 8"):
+        train(small, tmp_path)
+
+
+def test_weights_of_another_recipe_are_refused_and_the_difference_named(small, tmp_path):
+    study, store, split = small
+    ours, other = train(small, tmp_path), train(small, tmp_path, learning_rate=0.5)
+    shutil.copy(other.weights, ours.weights)
+    with pytest.raises(StudyError, match="trained with learning_rate 0.5 and not 0.0001"):
+        prediction.test(ours, store, split, study)
 
 
 def test_a_loss_that_is_not_finite_says_what_to_change(small, tmp_path):
-    with pytest.raises(StudyError, match="loss of unet.*epoch 1.*learning_rate"):
+    with pytest.raises(StudyError, match="loss of U-Net.*epoch 1.*learning_rate"):
         train(small, tmp_path, learning_rate=1e38)
 
 

@@ -122,7 +122,6 @@ def test_soft_dice_is_monai_s_loss(loaded, masks):
         (diagnostics.gate_maps, "gate_maps"),
         (diagnostics.bland_altman, "bland_altman"),
         (diagnostics.reliability, "reliability"),
-        (verdict.claims, "ledger"),
     ],
 )
 def test_each_figure_is_saved_with_data_and_caption(loaded, make, stem):
@@ -166,8 +165,28 @@ def test_recipes_are_compared_and_say_what_they_left_out(found):
     assert "Left out in this profile: the paper's recipe" in text
 
 
+def test_there_is_a_ledger_for_each_recipe_and_the_fairest_one_leads(found, loaded):
+    assert verdict.fairest(found) is loaded and loaded.recipe == "fair"
+    table = verdict.claims(found)
+    assert (
+        len(table)
+        == len(pd.read_csv(loaded.folder / "ledger.csv"))
+        == len(pd.read_csv(loaded.folder / "ledger_prior.csv"))
+    )
+    assert "recipe fair" in (loaded.folder / "ledger.txt").read_text()
+    assert "recipe prior" in (loaded.folder / "ledger_prior.txt").read_text()
+
+
+def test_a_chosen_learning_rate_is_named(loaded):
+    search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
+    searched = dataclasses.replace(loaded, searches={"unet": search})
+    assert "a learning rate per network" in publish.notes(searched)[0]
+    assert publish.notes(searched)[1] == "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01."
+    assert publish.notes(loaded)[1].startswith("Prior bias")
+
+
 def test_the_summary_takes_its_numbers_from_the_counts(found, loaded):
-    words = verdict.summary(found, verdict.claims(loaded))
+    words = verdict.summary(found, verdict.claims(found))
     trivial = metrics.score(loaded.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
     assert f"background scores Dice {trivial:.3f}" in words and "One seed" in words
     assert (loaded.folder / "verdict.md").read_text() == words
