@@ -32,7 +32,8 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
 
     blocks = _known_blocks(model)
     ran: list[tuple[nn.Module, tuple, tuple]] = []
-    leaves = [module for module in model.modules() if not list(module.children())]
+    # Layers alone: what holds other modules computes nothing itself, and neither does a gate held open.
+    leaves = [m for m in model.modules() if not list(m.children()) and type(m).__name__ != "OpenGate"]
     hooks = [
         leaf.register_forward_hook(lambda m, args, out: ran.append((m, tuple(args[0].shape), tuple(out.shape))))
         for leaf in leaves

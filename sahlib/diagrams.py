@@ -50,6 +50,7 @@ def workflow_steps(
         "unet": f"Residual units; widths {widths}",
         "unet_resnet34": f"ResNet34 encoder; decoder widths {', '.join(map(str, reversed(study.channels)))}",
         "attention_unet": f"A gate on every skip; widths {widths}",
+        "attention_unet_open_gates": f"The control: every gate passes all; widths {widths}",
     }
     seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
@@ -90,20 +91,24 @@ def workflow(steps: list[tuple[str, str]]) -> Figure:
         [textwrap.wrap(detail, int(width * 16.5), break_long_words=False) for _, detail in row]
         for width, row in zip(widths, rows, strict=True)
     ]
-    heights = [0.30 + 0.13 * max(map(len, text)) for text in texts]
+    titles = [
+        [textwrap.wrap(title.removeprefix(NETWORK), int(width * 13)) for title, _ in row]
+        for width, row in zip(widths, rows, strict=True)
+    ]
+    title_heights = [0.23 + 0.14 * (max(map(len, title)) - 1) for title in titles]
+    heights = [tall + 0.07 + 0.13 * max(map(len, text)) for tall, text in zip(title_heights, texts, strict=True)]
     total = sum(heights) + gap * (len(rows) - 1) + 2 * margin
     figure = Figure(figsize=(WIDTH, total))
     ax = _canvas(figure, (0, WIDTH), (margin - total, margin))
     top, above = 0.0, []
-    for row, text, width, height in zip(rows, texts, widths, heights, strict=True):
+    for row, title, text, width, tall, height in zip(rows, titles, texts, widths, title_heights, heights, strict=True):
         centres = [WIDTH / 2 + (i - (len(row) - 1) / 2) * (width + 0.15) for i in range(len(row))]
         look = {"facecolor": "#E3EEF6" if len(row) > 1 else "#F4F4F4", "edgecolor": LINE, "linewidth": 0.8}
-        for x, (title, _), lines in zip(centres, row, text, strict=True):
+        for x, name, lines in zip(centres, title, text, strict=True):
             corner = (x - width / 2, top - height)
             ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.06", **look))
-            name = title.removeprefix(NETWORK)
-            ax.text(x, top - 0.06, name, ha="center", va="top", fontsize=8.5, fontweight="bold")
-            ax.text(x, top - 0.23, "\n".join(lines), ha="center", va="top", fontsize=7.5, linespacing=1.15)
+            ax.text(x, top - 0.06, "\n".join(name), ha="center", va="top", fontsize=8.5, fontweight="bold")
+            ax.text(x, top - tall, "\n".join(lines), ha="center", va="top", fontsize=7.5, linespacing=1.15)
             for from_x in above:
                 _arrow(ax, [(from_x, top + gap), (from_x, top + gap / 2), (x, top + gap / 2), (x, top)], LINE)
         above = centres

@@ -186,5 +186,5 @@ def test_no_text_of_the_workflow_lies_on_another(models, profile):
     study = Study.of_profile(profile, models=models, seeds=tuple(range(5)))
     figure = diagrams.workflow(diagrams.workflow_steps(study, 12345, 678, LABELS, None, "HU"))
     assert overlaps(figure) == []
-    texts = [t.get_text() for t in figure.axes[0].texts]
+    texts = [t.get_text().replace("\n", " ") for t in figure.axes[0].texts]
     assert [LABELS[m] in texts for m in models] == [True] * len(models)

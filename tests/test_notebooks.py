@@ -9,6 +9,7 @@ import sys
 
 import nbformat
 import pytest
+from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from sahlib.paths import NOTEBOOKS, PROJECT
@@ -54,7 +55,7 @@ def test_nothing_was_left_in_it_and_no_logic_lives_in_it(notebook):
 def test_all_run_under_nbval(tmp_path):
     parameters = {"profile": "smoke", "output": str(tmp_path / "output"), "changes": {}}
     for path in PATHS:
-        notebook = parameterize_notebook(nbformat.read(path, as_version=4), parameters)
+        notebook = parameterize_notebook(load_notebook_node(str(path)), parameters)
         nbformat.write(notebook, tmp_path / path.name)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "--nbval-lax", "--nbval-cell-timeout=600", "-p", "no:cacheprovider", tmp_path],
