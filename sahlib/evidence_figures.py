@@ -21,8 +21,7 @@ from . import baselines, metrics, paper, volumes
 from .figures import COLOURS, OTHER, WIDTH, styled
 from .models import LABELS
 
-# The two that are no network: grey as in Figure 9, and Okabe and Ito's sky blue.
-SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER, baselines.THRESHOLD: "#56B4E9"}
+SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
 MARKERS = {
     "unet": "o",
     "unet_resnet34": "s",

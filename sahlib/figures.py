@@ -23,6 +23,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .baselines import THRESHOLD
 from .paths import writing
 
 WIDTH = 7.2  # inches: two columns of a journal page, so that a font size below is the size in print
@@ -55,8 +56,9 @@ COLOURS = {
     "unet_resnet34": "#009E73",
     "attention_unet": "#D55E00",
     "attention_unet_open_gates": "#CC79A7",
+    THRESHOLD: "#56B4E9",
 }
-OTHER = "#555555"  # a series that is no network
+OTHER = "#555555"  # any other series, such as "background everywhere"
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 
 

@@ -242,7 +242,8 @@ def _seed_notes(results: Results) -> list[str]:
     bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
     found = []
     if bleeding < statistics.FEW_PATIENTS:
-        found.append(f"Only {bleeding} test patients have SAH: these intervals cover less than they say.")
+        who = "1 test patient has" if bleeding == 1 else f"{bleeding} test patients have"
+        found.append(f"Only {who} SAH: these intervals cover less than they say.")
     if len(results.study.seeds) == 1:
         found.append("One seed: intervals hold the chance of other patients, not that of another training.")
     return found
