@@ -24,6 +24,8 @@ PY
 command="run"
 case "${1:-}" in
   run | test | lab) command="$1"; shift ;;
+  "" | -*) ;;
+  *) fail "there is no command '$1'; use run, test or lab, or ./run_all.sh --help." ;;
 esac
 case " $* " in
   *" --help "* | *" -h "*)

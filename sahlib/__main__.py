@@ -10,17 +10,18 @@ from .study import DATASETS, MODELS, PROFILES, StudyError
 EPILOG = """\
 profiles
   quick   a laptop without a GPU: minutes, small images, narrow networks
-  paper   the paper's recipe: 256x256, 50 epochs, batch 16, Adam at 1e-4; wants a GPU
-  smoke   seconds; checks that everything runs, its numbers mean nothing
+  paper   the paper's recipe as far as it is given (256x256, 50 epochs, batch 16, Adam at 1e-4), and fairer ones
+          beside it; wants a GPU
+  smoke   a minute or two; checks that everything runs, its numbers mean nothing
   auto    paper where a GPU is found, quick elsewhere (the default)
 
 examples
   ./run_all.sh
       the whole study on the built-in phantom
-  ./run_all.sh --dataset paired_folder --data-dir ~/my_slices
+  ./run_all.sh --data-dir ~/my_slices
       on your own slices: my_slices/images/ and my_slices/masks/, and my_slices/slices.csv with the columns
       file and patient_id
-  ./run_all.sh --dataset paired_folder --data-dir ~/my_slices --patient-pattern '^(\\d+)_'
+  ./run_all.sh --data-dir ~/my_slices --patient-pattern '^(\\d+)_'
       the patient is the number before the underscore of each file name
   ./run_all.sh --seeds 0 1 2 --set epochs=20 --set channels=8,16,32,64,128
       three seeds, and any other field of the Study (sahlib/study.py)
@@ -43,7 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.add_argument("--profile", default="auto", help=f"auto, {', '.join(PROFILES)} (default: auto)")
-    run.add_argument("--dataset", default="phantom", help=f"{' or '.join(DATASETS)} (default: phantom)")
+    run.add_argument(
+        "--dataset",
+        default="",
+        help=f"{' or '.join(DATASETS)} (default: paired_folder where --data-dir is given, else phantom)",
+    )
     run.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
     run.add_argument("--patient-pattern", default="", metavar="REGEX", help="first group = patient, in a file's stem")
     run.add_argument(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .study import Study, StudyError
+from .study import Study, StudyError, digest
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -38,9 +38,17 @@ class Workspace:
     def executed_notebooks(self) -> Path:
         return self.runs / "notebooks"
 
-    def figures(self, study: Study) -> Path:
-        """One folder per dataset and profile, so that a quick look never overwrites published results."""
-        return self.root / "paper_figures" / f"{study.dataset}-{study.profile}"
+    def figures(self, study: Study, fingerprint: dict) -> Path:
+        """The folder of a Study's figures and tables: `<dataset>-<profile>` for a profile as it is, on the phantom.
+
+        Whatever differs, in a field or in the data behind `fingerprint`, gets a folder of its own, so that no folder
+        ever mixes two studies and no trial overwrites published results.
+        """
+        name = f"{study.dataset}-{study.profile}"
+        if study != Study.of_profile(study.profile):
+            own = {key: value for key, value in study.as_dict().items() if key != "data_dir"}
+            name += f"-{digest(own, fingerprint)[:6]}"
+        return self.root / "paper_figures" / name
 
 
 def partial_name(path: Path) -> Path:

@@ -251,6 +251,7 @@ def _with_threshold(results: Results) -> dict[str, list[pd.DataFrame]]:
 def notes(results: Results) -> list[str]:
     """What a reader of any figure or table of these results must know."""
     known = tables.study_notes(results.study, next(iter(results.counts.values()))[0])
+    known[0] = f"{known[0].rstrip('.')}; recipe {results.recipe}."
     if results.searches:
         known[0] = known[0].replace(f"learning rate {results.study.learning_rate:g}", "a learning rate per network")
     return [*known[:1], *rates_in_words(results), *known[1:]]

@@ -20,7 +20,7 @@ TRACEBACK_LINES = 12
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    changes = {"dataset": chosen.dataset}
+    changes = {"dataset": chosen.dataset or ("paired_folder" if chosen.data_dir else "phantom")}
     if chosen.patient_pattern:
         changes["patient_pattern"] = chosen.patient_pattern
     if chosen.data_dir:
@@ -45,7 +45,8 @@ def run(profile: str, output: str, changes: dict) -> int:
     workspace = Workspace(output)
     source = open_source(study)
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
-    print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {workspace.figures(study)}")
+    results = workspace.figures(study, source.fingerprint())
+    print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {results}")
     with disk_errors_named(workspace.executed_notebooks):
         workspace.executed_notebooks.mkdir(parents=True, exist_ok=True)
 
@@ -64,7 +65,9 @@ def run(profile: str, output: str, changes: dict) -> int:
             print(f"      done in {_minutes(time.perf_counter() - started)}", flush=True)
         for page in pages:
             page.result()
-    print(f"All figures and tables are in {workspace.figures(study)} ({_minutes(time.perf_counter() - begun)}).")
+    if (results / "verdict.md").exists():
+        print("\n" + (results / "verdict.md").read_text())
+    print(f"All figures and tables are in {results} ({_minutes(time.perf_counter() - begun)}).")
     return 0
 
 

@@ -72,7 +72,8 @@ def train_models(
 def load(study: Study, workspace: Workspace) -> Results:
     """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
-    return _results(study, recipes.name_of(study), store, split, workspace, lambda model: study, {})
+    folder = workspace.figures(study, store.meta["recipe"]["source"])
+    return _results(study, recipes.name_of(study), store, split, workspace, lambda model: study, {}, folder)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
@@ -88,13 +89,15 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
             }
             rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
         found[recipe] = _results(
-            recipes.under(study, recipe, study.learning_rates[0] if recipe == "fair" else None),
+            # Where each network has its own rate, `searches` tells them.
+            recipes.under(study, "prior" if searches else recipe),
             recipe,
             own.store,
             own.split,
             workspace,
             lambda model, recipe=recipe, rates=rates: recipes.under(study, recipe, rates[model]),
             searches,
+            own.folder,
         )
     return found
 
@@ -107,6 +110,7 @@ def _results(
     workspace: Workspace,
     study_of: Callable[[str], Study],
     searches: dict[str, pd.DataFrame],
+    folder: Path,
 ) -> Results:
     runs = {}
     for model in study.models:
@@ -117,5 +121,4 @@ def _results(
     first = next(iter(counts.values()))[0]
     threshold = prediction.counts_of(baselines.band_masks(store.images[test], band), store, test)
     trivial = {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}
-    folder = workspace.figures(study)
     return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)

@@ -67,6 +67,11 @@ class Study:
                 raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
+        if self.dataset == "phantom" and (self.data_dir or self.patient_pattern or self.slices_are_patients):
+            raise StudyError(
+                "data_dir, patient_pattern and slices_are_patients belong to dataset 'paired_folder'; add "
+                "--data-dir with your folder, or leave them out."
+            )
         if self.dataset == "paired_folder" and not self.data_dir:
             raise StudyError("dataset 'paired_folder' needs data_dir, the folder that holds images/ and masks/.")
         if unknown := [m for m in self.models if m not in MODELS]:

@@ -135,7 +135,8 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
     seeds = ", ".join(map(str, study.seeds))
     notes = [
         f"Profile {study.profile}, dataset {study.dataset}, {study.size}x{study.size} pixels, {study.epochs} epochs, "
-        f"batches of {study.batch_size}, learning rate {study.learning_rate:g}, "
+        f"batches of {study.batch_size}, {study.channels[0]} to {study.channels[-1]} channels, computed in "
+        f"{study.precision}, learning rate {study.learning_rate:g}, "
         f"{'seed' if len(study.seeds) == 1 else 'seeds'} {seeds}.",
         "Prior bias initialisation on: the output bias starts at the log-odds of a lesion pixel, which the paper does "
         "not do."

@@ -61,6 +61,12 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
     loss_function = paper_loss()
     history, best = _resume(path / "state.safetensors", network, optimizer)
 
+    bias = "on" if study.prior_bias else "off"
+    print(
+        f"{models.LABELS[model]}, seed {seed}: learning rate {study.learning_rate:g}, prior bias {bias}, "
+        f"{study.precision}, {len(images)} slices, from epoch {len(history) + 1}",
+        flush=True,
+    )
     for epoch in range(len(history) + 1, study.epochs + 1):
         started = time.perf_counter()
         # Seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one would have drawn.

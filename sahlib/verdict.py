@@ -23,6 +23,7 @@ from . import (
     statistics,
     tables,
 )
+from .claim_rules import CONTRADICTS, FAILS, HOLDS, MIN_PATIENTS, UNKNOWN
 from .paths import writing
 from .publish import notes, rates_in_words, run_in_words
 from .recipes import LABELS as RECIPE_LABELS
@@ -40,6 +41,13 @@ REPORTED = (
 CONTROL = "attention_unet_open_gates"
 CONTRASTS = (("unet", "attention_unet"), (CONTROL, "attention_unet"), ("unet", CONTROL))
 SOFT = "soft Dice, pooled"
+# How the summary says a number of verdicts.
+WORDS = {
+    HOLDS: "hold",
+    FAILS: "do not hold",
+    UNKNOWN: "cannot be told",
+    CONTRADICTS: "contradict themselves",
+}
 
 
 def fairest(recipes: dict[str, Results]) -> Results:
@@ -150,7 +158,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPE_LABELS[recipe] if len(recipes) > 1 else f"{recipe} (the only one of this profile)",
+                "Recipe": RECIPE_LABELS[recipe] if len(recipes) > 1 else f"{RECIPE_LABELS[recipe]}, not searched",
             }
             for series in shown:
                 own = results.counts[series]
@@ -216,9 +224,10 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     for model, own in results.counts.items():
         flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
         found = statistics.interval(own, "dice", "sah_slices")
+        interval = "" if np.isnan(found.low) else " (95 % interval over patients)"
         lines.append(
             f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, "
-            f"{statistics.in_words(found)} over SAH slices only (95 % interval over patients)."
+            f"{statistics.in_words(found)} over SAH slices only{interval}."
         )
     for lower, higher in CONTRASTS[:2]:
         if lower in results.counts and higher in results.counts:
@@ -228,9 +237,10 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
                 f"{statistics.in_words(found, signed=True)}, p = {found.p:.2f}."
             )
     verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
-    lines.append(f"- The claims, and four controls: {', '.join(f'{n} {verdict}' for verdict, n in verdicts.items())}.")
+    counted = ", ".join(f"{number} {WORDS[verdict]}" for verdict, number in verdicts.items())
+    lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
-    lines.append(f"- The paper's own numbers contradict each other in {contradictions} places.")
+    lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
     known = [f"- {note}" for note in [*notes(results)[:1], *_seed_notes(results)]]
     text = "\n".join([*lines, *known]) + "\n"
     with writing(results.folder / "verdict.md") as path:
@@ -244,6 +254,8 @@ def _seed_notes(results: Results) -> list[str]:
     if bleeding < statistics.FEW_PATIENTS:
         who = "1 test patient has" if bleeding == 1 else f"{bleeding} test patients have"
         found.append(f"Only {who} SAH: these intervals cover less than they say.")
+    if bleeding < MIN_PATIENTS:
+        found.append("With so few no paired test can reach 5 %, so no claim about scores over SAH slices can be told.")
     if len(results.study.seeds) == 1:
         found.append("One seed: intervals hold the chance of other patients, not that of another training.")
     return found

@@ -56,6 +56,17 @@ def test_other_errors_pass_unchanged(tmp_path):
 def test_an_output_folder_holds_everything_and_profiles_do_not_overwrite_each_other(tmp_path):
     workspace = Workspace(str(tmp_path))
     places = [workspace.processed, workspace.runs, workspace.executed_notebooks]
-    places += [workspace.figures(Study.of_profile(profile)) for profile in ("quick", "paper", "smoke")]
+    studies = [Study.of_profile(profile) for profile in ("quick", "paper", "smoke")]
+    places += [workspace.figures(study, {}) for study in studies]
     assert all(place.is_relative_to(tmp_path) for place in places) and len(set(places)) == len(places)
     assert Workspace().root == PROJECT
+
+
+def test_only_a_profile_as_it_is_gets_the_plain_folder_and_two_data_sets_never_share_one(tmp_path):
+    workspace, quick = Workspace(str(tmp_path)), Study.of_profile("quick")
+    assert workspace.figures(quick, {"sha256": "a"}).name == "phantom-quick"
+    trial = Study.of_profile("quick", epochs=3)
+    assert workspace.figures(trial, {"sha256": "a"}).name.startswith("phantom-quick-")
+    own = [Study.of_profile("quick", dataset="paired_folder", data_dir=place) for place in ("/here", "/there")]
+    names = [workspace.figures(own[0], {"sha256": content}).name for content in "ab"]
+    assert len(set(names)) == 2 and workspace.figures(own[1], {"sha256": "a"}).name == names[0]

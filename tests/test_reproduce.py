@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -117,6 +118,24 @@ def test_run_all_takes_the_active_environment_and_passes_the_exit_status_on(tmp_
     )
     assert done.returncode == 2 and "profile 'fast' is not known" in done.stderr, done.stderr
     assert not (PROJECT / "fast").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):
+    chosen = argparse.Namespace(
+        dataset="",
+        data_dir=str(paired_folder),
+        patient_pattern="",
+        slices_are_patients=False,
+        models=None,
+        seeds=None,
+        set=[],
+    )
+    assert reproduce.study_changes(chosen) == {"dataset": "paired_folder", "data_dir": str(paired_folder)}
+
+
+def test_an_unknown_command_is_told_the_known_ones():
+    done = subprocess.run([PROJECT / "run_all.sh", "foo"], capture_output=True, text=True)
+    assert done.returncode == 2 and "no command 'foo'; use run, test or lab" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

@@ -29,6 +29,8 @@ def test_every_profile_is_valid_and_survives_json(profile):
         ({"learning_rat": 1e-3}, ["learning_rat", "learning_rate"]),
         ({"dataset": "kaggle"}, ["kaggle", "phantom", "paired_folder"]),
         ({"dataset": "paired_folder"}, ["data_dir", "images/"]),
+        ({"dataset": "phantom", "patient_pattern": "^(.)"}, ["patient_pattern", "paired_folder", "--data-dir"]),
+        ({"data_dir": "/somewhere"}, ["data_dir", "paired_folder"]),
         ({"models": ["unet", "transformer"]}, ["transformer", "attention_unet"]),
         ({"models": ["unet"]}, ["attention_unet"]),
         ({"seeds": []}, ["seeds"]),

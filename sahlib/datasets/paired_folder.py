@@ -158,8 +158,9 @@ def _patients(root: Path, stems: list[str], pattern: str, slices_are_patients: b
     if not table.is_file():
         raise StudyError(
             f"{root} does not say whose the slices are: add slices.csv with the columns file and patient_id, or give "
-            "patient_pattern, a regular expression over the file names, for example '^(\\d+)_'. If every slice is "
-            "another patient's, or you accept scores that are too good, set slices_are_patients."
+            "--patient-pattern (patient_pattern in a notebook), a regular expression over the file names, for example "
+            "'^(\\d+)_'. If every slice is another patient's, or you accept scores that are too good, add "
+            "--slices-are-patients (slices_are_patients)."
         )
     return _patients_from_csv(table, stems)
 
