@@ -174,7 +174,7 @@ def test_the_workflow_tells_the_study():
 
 
 def test_the_workflow_owns_up_to_slices_without_patients():
-    study = Study(slices_are_patients=True)
+    study = Study(dataset="paired_folder", data_dir="mine", slices_are_patients=True)
     steps = dict(diagrams.workflow_steps(study, 300, 300, LABELS))
     assert "By slice" in steps["Split"] and "70 / 15 / 15 %" in steps["Split"]
     assert "HU" not in steps["Preprocessing"]
