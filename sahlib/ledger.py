@@ -1,6 +1,6 @@
 """The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
 
-`claim_rules` was written before any result was seen, and is the whole of what decides a verdict. A ledger belongs to
+`claim_rules` is the whole of what decides a verdict, and says what of it was written when. A ledger belongs to
 one recipe, profile and data set; `ledger_page` shows it:
 
     >>> table = ledger(Evidence(counts, histories, recipe="fair", profile="quick", dataset="phantom"))
