@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .study import MODELS, StudyError
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 LABELS = {
@@ -63,6 +64,15 @@ def build(name: str, channels: tuple[int, ...], out_channels: int = 1, prior: fl
     if prior is not None:
         set_prior_bias(network, prior)
     return network
+
+
+def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.Tensor:
+    """Logits float32 [B,1,H,W] of images in [0,1]; "bf16" runs the convolutions in bfloat16."""
+    import torch
+
+    images = images.contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+        return network(images).float()
 
 
 def output_layer(network: nn.Module) -> nn.Module:

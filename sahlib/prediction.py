@@ -9,13 +9,12 @@ import numpy as np
 import pandas as pd
 
 from . import metrics, models
+from .numerics import numerics
 from .paths import writing
-from .provenance import cores
 from .runs import Run
 from .slices import SliceStore
 from .splits import Split
 from .study import Study, StudyError
-from .training import forward
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,11 +77,10 @@ def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
     """Lesion probabilities float16 [k,H,W] of uint8 images [k,H,W]."""
     import torch
 
-    torch.set_num_threads(cores())
     device = next(network.parameters()).device
-    with torch.inference_mode():
+    with numerics(study), torch.inference_mode():
         batches = [
-            forward(network, torch.from_numpy(batch[:, None]).to(device).float() / 255, study.precision)
+            models.forward(network, torch.from_numpy(batch[:, None]).to(device).float() / 255, study.precision)
             .sigmoid()[:, 0]
             .half()
             .cpu()

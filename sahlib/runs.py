@@ -18,7 +18,7 @@ from .splits import Split
 from .study import Study, StudyError, digest
 
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
-TRAINING_VERSION = 1
+TRAINING_VERSION = 2
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
 TRAINING_FIELDS = (
     "channels",
@@ -29,6 +29,7 @@ TRAINING_FIELDS = (
     "flip_probability",
     "rotation_degrees",
     "precision",
+    "deterministic",
 )
 
 

@@ -52,6 +52,7 @@ class Study:
     rotation_degrees: float = 15.0  # "random rotation" without an angle in the paper
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
+    deterministic: bool = False  # only operations that give the same bits each time; with "fp32" a GPU repeats a run
 
     # comparison, beyond the paper: the recipes every network is trained under besides that of the fields above, and
     # the learning rates among which "fair" chooses on validation data

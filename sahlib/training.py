@@ -3,32 +3,38 @@
     run = train(store, split, study, "unet", seed=0, runs=workspace.runs)
 
 A finished run is found, not repeated; an interrupted one goes on after its last whole epoch; a second process that
-wants the same run waits for the first.
+wants the same run waits for the first. Within an epoch nothing waits for the device: batches, augmentation, loss and
+scores stay on it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pandas as pd
 
 from . import models
-from .augment import draw_transforms, transform
+from .augment import draw_transforms
+from .numerics import numerics
 from .paths import alone_in, writing
-from .provenance import cores, provenance
+from .provenance import provenance
 from .runs import Run, find, folder, recipe
 from .slices import SliceStore
 from .splits import Split
+from .step import blank_batch, make_optimizer, training_step, validation_score
 from .study import Study, StudyError, digest
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+
+    from .feed import Resident, Streamed
 
 
 def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, runs: Path) -> Run:
@@ -43,66 +49,73 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
         return run
     with alone_in(path):
         # Whoever held the lock may have finished this very run.
-        return find(path) or _train(store, split, study, this, path)
+        return find(path) or _train_within_memory(store, split, study, this, path)
+
+
+def _train_within_memory(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+    """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
+    import torch
+
+    label = models.LABELS[this["model"]]
+    try:
+        with numerics(study):
+            return _train(store, split, study, this, path)
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
+        fits = fitting_batch_size(study, this["model"])
+        way_out = f"set batch_size to {fits}, which fits, or" if fits else "no batch size does: set smaller channels or"
+        raise StudyError(
+            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} a smaller size. "
+            "Finished epochs are kept."
+        ) from error
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise StudyError(f"{label} cannot run with deterministic=True on this device: {error}") from error
 
 
 def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
     import torch
 
-    torch.set_num_threads(cores())
+    from . import checkpoint
+    from .feed import Resident, open_feed
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, seed = this["model"], this["seed"]
-    images, labels = _on_device(store, split.rows(store, "train"), device)
-    validation = _on_device(store, split.rows(store, "validation"), device)
-    prior = float(labels.float().mean())
-
+    name = f"{models.LABELS[model]}, seed {seed}"
+    rows = split.rows(store, "train")
+    prior = float(store.slices["pixels_SAH"].iloc[rows].sum() / (len(rows) * study.size**2))
+    feed, validation = (open_feed(store, split.rows(store, side), device) for side in ("train", "validation"))
     network = initial_network(study, model, seed, prior).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(network.parameters(), lr=study.learning_rate, fused=True)
-    loss_function = paper_loss()
-    history, best = _resume(path / "state.safetensors", network, optimizer)
+    optimizer = make_optimizer(network, study)
+    history, best = checkpoint.resume(path / "state.safetensors", network, optimizer)
 
     bias = "on" if study.prior_bias else "off"
     print(
-        f"{models.LABELS[model]}, seed {seed}: learning rate {study.learning_rate:g}, prior bias {bias}, "
-        f"{study.precision}, {len(images)} slices, from epoch {len(history) + 1}",
+        f"{name}: learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}, {len(feed)} slices"
+        f"{'' if isinstance(feed, Resident) else ' streamed from disk'}, from epoch {len(history) + 1}",
         flush=True,
     )
+    began = time.perf_counter()
+    steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
+    step = training_step(network, optimizer, study, len(feed), steps)
+    score = validation_score(network, study, len(validation))
+    preparation = time.perf_counter() - began
     for epoch in range(len(history) + 1, study.epochs + 1):
         started = time.perf_counter()
-        # Seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one would have drawn.
-        generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
-        order = torch.randperm(len(images), generator=generator)
-        matrices = draw_transforms(len(images), study.flip_probability, study.rotation_degrees, generator)
-        order, matrices = order.to(device), matrices.to(device)
-
-        network.train()
-        total = torch.zeros((), device=device)
-        try:
-            for batch, matrix in zip(order.split(study.batch_size), matrices.split(study.batch_size), strict=True):
-                x, y = transform(images[batch].float() / 255, labels[batch].float(), matrix)
-                loss = loss_function(forward(network, x, study.precision), y)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += loss.detach() * len(batch)
-        except torch.OutOfMemoryError as error:
-            raise StudyError(
-                f"{models.LABELS[model]} does not fit into the GPU's memory with batch_size {study.batch_size}; "
-                f"set batch_size to {max(1, study.batch_size // 2)}, or a smaller size. Finished epochs are kept."
-            ) from error
-        train_loss = float(total) / len(images)
+        train_loss = train_epoch(step, feed, study, seed, epoch)
         if not math.isfinite(train_loss):
             raise StudyError(
-                f"The training loss of {models.LABELS[model]} (seed {seed}) became {train_loss} in epoch {epoch}; "
-                f"lower learning_rate, now {study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
+                f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
+                f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
             )
 
-        validation_loss, validation_dice = evaluate(network, *validation, loss_function, study)
+        validation_loss, validation_dice = evaluate(score, validation, study)
         is_best = best is None or (validation_dice, -validation_loss) > max(
             (row["validation_dice"], -row["validation_loss"]) for row in history
         )
         if is_best:
-            best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
         history.append(
             {
                 "epoch": epoch,
@@ -110,18 +123,53 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
                 "validation_loss": validation_loss,
                 "validation_dice": validation_dice,
                 "learning_rate": study.learning_rate,
-                "seconds": round(time.perf_counter() - started, 3),
+                # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
+                "seconds": round(time.perf_counter() - started + preparation, 3),
                 "best": is_best,
             }
         )
-        _save_state(path / "state.safetensors", network, best, optimizer, history)
+        preparation = 0.0
+        checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
         print(
-            f"{models.LABELS[model]}, seed {seed}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, "
-            f"validation loss {validation_loss:.3f}, validation Dice {validation_dice:.3f}"
-            f"{' (best so far)' if is_best else ''}, {history[-1]['seconds']:.1f} s",
+            f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
+            f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
+            f"{history[-1]['seconds']:.1f} s",
             flush=True,
         )
     return _finish(path, this, study, network, prior, best, history)
+
+
+def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
+    """One pass over all slices of `feed`; the loss of an epoch is the mean over its slices.
+
+    Order and augmentation are seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one
+    would have drawn.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
+    order = torch.randperm(len(feed), generator=generator)
+    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator)
+    total = None
+    for (images, labels), matrix in zip(
+        feed.batches(order, study.batch_size), matrices.to(feed.device).split(study.batch_size), strict=True
+    ):
+        loss = step(images, labels, matrix) * len(images)
+        total = loss if total is None else total + loss
+    return float(total) / len(feed)
+
+
+def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[float, float]:
+    """(mean loss over batches weighted by slices, Dice of all pixels pooled) of the slices of `feed`."""
+    import torch
+
+    total = torch.zeros(3, dtype=torch.float64, device=feed.device)
+    for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
+        scores = score(images, labels).double()
+        scores[0] *= len(images)
+        total += scores
+    loss, overlap, marked = total.tolist()
+    return loss / len(feed), 2 * overlap / max(marked, 1)
 
 
 def initial_network(study: Study, model: str, seed: int, prior: float) -> nn.Module:
@@ -133,51 +181,26 @@ def initial_network(study: Study, model: str, seed: int, prior: float) -> nn.Mod
         return models.build(model, study.channels, prior=prior if study.prior_bias else None)
 
 
-def paper_loss() -> nn.Module:
-    """Binary cross entropy + Dice loss on logits [B,1,H,W]; Dice over all pixels of the batch pooled.
-
-    The paper names both terms and no weights, so they weigh the same.
-    """
-    from monai.losses.dice import DiceCELoss
-
-    return DiceCELoss(sigmoid=True, batch=True)
-
-
-def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.Tensor:
-    """Logits float32 [B,1,H,W] of images in [0,1]; "bf16" runs the convolutions in bfloat16."""
+def fitting_batch_size(study: Study, model: str) -> int:
+    """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
     import torch
 
-    images = images.contiguous(memory_format=torch.channels_last)
-    with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-        return network(images).float()
-
-
-def evaluate(
-    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, loss_function: nn.Module, study: Study
-) -> tuple[float, float]:
-    """(mean loss over batches weighted by slices, Dice of all pixels pooled) of uint8 slices [k,1,H,W]."""
-    import torch
-
-    network.eval()
-    total = torch.zeros((), device=images.device)
-    overlap, marked = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
-    with torch.inference_mode():
-        for x, y in zip(images.split(study.batch_size), labels.split(study.batch_size), strict=True):
-            logits, truth = forward(network, x.float() / 255, study.precision), y.float()
-            total += loss_function(logits, truth) * len(x)
-            predicted = (logits > 0).float()
-            overlap += (predicted * truth).sum()
-            marked += predicted.sum() + truth.sum()
-    return float(total) / len(images), float(2 * overlap / marked.clamp(min=1))
-
-
-def _on_device(store: SliceStore, rows: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and SAH masks of `rows`, both uint8 [k,1,H,W]."""
-    import torch
-
-    images = torch.from_numpy(store.images[rows][:, None]).to(device)
-    labels = torch.from_numpy(store.masks(rows)[:, None].astype(np.uint8)).to(device)
-    return images, labels
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = study.batch_size // 2
+    while size:
+        smaller = dataclasses.replace(study, batch_size=size, prior_bias=False)
+        try:
+            network = initial_network(smaller, model, 0, 0).to(device, memory_format=torch.channels_last)
+            step = training_step(network, make_optimizer(network, smaller), smaller, slices=0, steps=1)
+            step(*blank_batch(smaller, device))
+            return size
+        except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            size //= 2
+        finally:
+            network = step = None
+            torch.cuda.empty_cache()
+    return 0
 
 
 def _finish(
@@ -210,47 +233,3 @@ def _finish(
         file.write_text(json.dumps(record, indent=1))
     (path / "state.safetensors").unlink(missing_ok=True)
     return Run(path, record)
-
-
-def _save_state(path: Path, network: nn.Module, best: dict, optimizer: torch.optim.Optimizer, history: list) -> None:
-    """All that the next epoch needs, as tensors and JSON; the file is replaced only by a whole one."""
-    from safetensors.torch import save_file
-
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
-    with writing(path) as file:
-        # A contiguous copy of each: safetensors knows neither channels_last nor tensors that share memory.
-        copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(copies, file, metadata={"history": json.dumps(history)})
-
-
-def _resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[dict], dict | None]:
-    """(history, best weights) of an interrupted training, whose network and optimizer are put back; else ([], None)."""
-    if not path.exists():
-        return [], None
-    import torch
-    from safetensors import SafetensorError, safe_open
-
-    groups: dict[str, dict] = {"network": {}, "best": {}, "adam": {}}
-    try:
-        with safe_open(path, "pt") as file:
-            history = json.loads(file.metadata()["history"])
-            for key in file.keys():  # noqa: SIM118 (not a dict)
-                group, name = key.split(".", 1)
-                groups[group][name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise StudyError(f"The saved state {path} is damaged ({error}); delete it to train from the start.") from error
-    device = next(network.parameters()).device
-    network.load_state_dict(groups["network"])
-    weights = optimizer.param_groups[0]["params"]
-    adam: dict[int, dict] = {}
-    for key, tensor in groups["adam"].items():
-        index, name = key.split(".")
-        if tensor.ndim:
-            # Fused Adam walks weight and moments in memory order, so both must lie alike (channels_last).
-            tensor = torch.empty_like(weights[int(index)]).copy_(tensor)
-        adam.setdefault(int(index), {})[name] = tensor
-    optimizer.load_state_dict({"state": adam, "param_groups": optimizer.state_dict()["param_groups"]})
-    return history, {name: tensor.to(device) for name, tensor in groups["best"].items()}

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sahlib import models, prediction, runs, training
+from sahlib import feed, models, prediction, runs, step, training
 from sahlib.paths import alone_in
 from sahlib.study import StudyError
 
@@ -28,22 +28,32 @@ def test_the_loss_is_the_textbook_s():
     p = logits.sigmoid()
     cross_entropy = -(truth * p.log() + (1 - truth) * (1 - p).log()).mean()
     dice = 2 * (p * truth).sum() / (p.sum() + truth.sum())
-    assert training.paper_loss()(logits, truth).item() == pytest.approx((cross_entropy + 1 - dice).item(), abs=1e-4)
+    assert step.paper_loss()(logits, truth).item() == pytest.approx((cross_entropy + 1 - dice).item(), abs=1e-4)
 
 
 def test_validation_scores_by_hand(small):
     """A 'network' that returns its input as logits: Dice and loss follow from the pixels alone."""
     study, store, split = small
-    images, labels = training._on_device(store, split.rows(store, "validation"), torch.device("cpu"))
+    slices = feed.open_feed(store, split.rows(store, "validation"), torch.device("cpu"))
 
     class Bright(torch.nn.Module):
-        def forward(self, x):
-            return (x - 0.6) * 20
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.tensor(20.0))
 
-    loss, dice = training.evaluate(Bright(), images, labels, training.paper_loss(), study)
-    predicted, truth = images.numpy() / 255 > 0.6, labels.numpy() > 0
-    assert dice == pytest.approx(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()), abs=1e-6)
-    assert np.isfinite(loss)
+        def forward(self, x):
+            return (x - 0.6) * self.scale
+
+    loss, dice = training.evaluate(step.validation_score(Bright(), study, len(slices)), slices, study)
+    images, labels = slices.images.numpy() / 255, slices.labels.numpy() > 0
+    predicted = images > 0.6
+    assert dice == pytest.approx(2 * (predicted & labels).sum() / (predicted.sum() + labels.sum()), abs=1e-6)
+    batches = [slice(i, i + study.batch_size) for i in range(0, len(images), study.batch_size)]
+    by_hand = [
+        len(images[b]) * float(step.paper_loss()(torch.tensor((images[b] - 0.6) * 20), torch.tensor(labels[b]).float()))
+        for b in batches
+    ]
+    assert loss == pytest.approx(sum(by_hand) / len(images), rel=1e-4)
 
 
 def test_a_finished_run_is_found_and_not_repeated(small, tmp_path, monkeypatch):
@@ -67,7 +77,9 @@ def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, mo
     assert train(small, tmp_path / "there").record == first.record
 
 
-@pytest.mark.parametrize("change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": True}, {"batch_size": 4}])
+@pytest.mark.parametrize(
+    "change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": True}, {"deterministic": True}]
+)
 def test_whatever_changes_the_result_makes_another_run(small, tmp_path, change):
     study, store, split = small
     other = dataclasses.replace(study, **change)
@@ -95,25 +107,24 @@ def test_another_seed_gives_other_weights(small, tmp_path):
 KILLED = """
 import os, signal, sys, json
 from pathlib import Path
-from sahlib import slices, splits, training
+from sahlib import checkpoint, slices, splits, training
 from sahlib.study import Study
 study = Study(**json.loads(sys.argv[1]))
 root = Path(sys.argv[2])
 store = slices.prepare(study, root / "processed")
-save = training._save_state
+save = checkpoint.save
 def save_then_die(path, network, best, optimizer, history):
     if len(history) == int(sys.argv[3]) and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
     if len(history) == int(sys.argv[3]) and sys.argv[4] == "during":
-        import safetensors.torch
         def half(tensors, file, metadata):
             file.write_bytes(b"half a file")
             os.kill(os.getpid(), signal.SIGKILL)
-        safetensors.torch.save_file = half
+        checkpoint.save_file = half
     save(path, network, best, optimizer, history)
     if len(history) == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
-training._save_state = save_then_die
+checkpoint.save = save_then_die
 training.train(store, splits.prepare(store, study), study, "unet", 0, root / "runs")
 """
 
@@ -145,13 +156,81 @@ def test_a_second_process_waits_for_the_first_and_takes_its_run(small, tmp_path,
         assert second.result(60) == first and first.weights.stat().st_mtime_ns == written
 
 
-def test_out_of_gpu_memory_says_which_batch_size_to_try(small, tmp_path, monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def full_above(batch_size, monkeypatch):
+    forward = models.forward
 
-    monkeypatch.setattr(training, "forward", full)
-    with pytest.raises(StudyError, match="U-Net does not fit.*batch_size 16.*set batch_size to 8"):
+    def full(network, images, precision):
+        if len(images) > batch_size:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, images, precision)
+
+    monkeypatch.setattr(models, "forward", full)
+
+
+@pytest.mark.parametrize("room", [1, 5, 15])
+def test_out_of_gpu_memory_names_the_batch_size_that_fits(small, tmp_path, monkeypatch, room):
+    full_above(room, monkeypatch)
+    fits = {1: 1, 5: 4, 15: 8}[room]
+    with pytest.raises(StudyError, match=f"U-Net does not fit.*batch_size 16; set batch_size to {fits}, which fits"):
         train(small, tmp_path)
+    assert train(small, tmp_path, batch_size=fits).record["best_epoch"]
+
+
+def test_out_of_gpu_memory_at_every_batch_size_says_so(small, tmp_path, monkeypatch):
+    full_above(0, monkeypatch)
+    with pytest.raises(StudyError, match="no batch size does: set smaller channels"):
+        train(small, tmp_path)
+
+
+def test_memory_that_runs_out_in_a_later_epoch_loses_no_epoch(small, tmp_path, monkeypatch):
+    unbroken = train(small, tmp_path / "unbroken", epochs=3)
+    train_epoch = training.train_epoch
+
+    def full(*arguments):
+        if arguments[-1] == 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train_epoch(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "train_epoch", full)
+        with pytest.raises(StudyError, match="Finished epochs are kept"):
+            train(small, tmp_path, epochs=3)
+    resumed = train(small, tmp_path, epochs=3)
+    assert resumed.history.drop(columns="seconds").equals(unbroken.history.drop(columns="seconds"))
+
+
+def test_an_operation_that_cannot_be_deterministic_is_named(small, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("max_pool2d_backward does not have a deterministic implementation")
+
+    monkeypatch.setattr(training, "train_epoch", refuse)
+    with pytest.raises(StudyError, match="U-Net cannot run with deterministic=True.*max_pool2d_backward"):
+        train(small, tmp_path, deterministic=True)
+
+
+@pytest.mark.parametrize("batch_size", [1, 13, 1000])
+def test_last_batch_and_an_epoch_smaller_than_a_batch(small, tmp_path, batch_size):
+    """24 training slices: batches of one slice, a last batch of 11, and one batch of all."""
+    history = train(small, tmp_path, "attention_unet", batch_size=batch_size).history
+    assert len(history) == 2 and np.isfinite(history["train_loss"]).all()
+
+
+def test_a_batch_of_one_class_has_a_finite_loss_and_gradient(small):
+    study = small[0]
+    network = training.initial_network(study, "attention_unet", 0, 0.02)
+    learn = step.training_step(network, step.make_optimizer(network, study), study, slices=0, steps=1)
+    images, nothing, matrices = step.blank_batch(study, torch.device("cpu"))
+    for labels in (nothing, torch.ones_like(nothing)):
+        assert torch.isfinite(learn(images, labels, matrices))
+        assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_a_loss_is_the_mean_over_slices_and_not_over_batches(small):
+    """A step that returns the batch's size as loss: 24 slices in batches of 16 and 8."""
+    study, store, split = small
+    slices = feed.open_feed(store, split.rows(store, "train"), torch.device("cpu"))
+    loss = training.train_epoch(lambda images, *_: torch.tensor(float(len(images))), slices, study, 0, 1)
+    assert len(slices) == 24 and loss == pytest.approx((16 * 16 + 8 * 8) / 24)
 
 
 def test_weights_of_another_recipe_are_refused_and_the_difference_named(small, tmp_path):
