@@ -7,6 +7,7 @@ A small network waits longer for launches than for arithmetic; replaying a captu
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,6 +32,7 @@ class Captured:
 
     def __init__(self, function: Callable, example: tuple[torch.Tensor, ...], otherwise: Callable):
         self.inputs = tuple(tensor.clone() for tensor in example)
+        self.function = function  # the graph calls kernels that a compiled function owns
         self.otherwise = otherwise
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
@@ -39,7 +41,7 @@ class Captured:
                 function(*self.inputs)
         torch.cuda.current_stream().wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
+        with _no_garbage_collected(), torch.cuda.graph(self.graph):
             self.output = function(*self.inputs)
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
@@ -78,14 +80,37 @@ def captured_step(
         saved_seconds = COMPILATION_GAIN * step.seconds() * calls
         if may_compile and saved_seconds > COMPILATION_SECONDS:
             del step  # its memory is needed for the other one
-            try:
-                step = Captured(step_of(torch.compile(network)), example, eager)
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:  # without Triton or a C compiler, or where the compiler has a bug
-                print(f"torch.compile failed ({type(error).__name__}); the step runs uncompiled.", flush=True)
-                step = Captured(eager, example, eager)
+            step = _compiled(step_of, network, example, eager) or Captured(eager, example, eager)
     return step
+
+
+def _compiled(step_of: Callable, network: nn.Module, example: tuple[torch.Tensor, ...], eager: Callable):
+    """The compiled step captured, or None where there is no Triton or C compiler, or the compiler has a bug."""
+    from torch._inductor import config
+
+    # In torch 2.13.0 this launcher may outlive its kernel (pytorch issue 188607); a graph launches without it.
+    if hasattr(config, "use_fast_triton_launcher"):
+        config.use_fast_triton_launcher = False
+    try:
+        return Captured(step_of(torch.compile(network)), example, eager)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        print(f"torch.compile failed ({type(error).__name__}); the step runs uncompiled.", flush=True)
+        return None
+
+
+@contextlib.contextmanager
+def _no_garbage_collected() -> Iterator[None]:
+    """Collects now and not within the block: a graph or kernel destroyed during a capture invalidates it."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -25,16 +25,16 @@ def numerics(study: Study) -> Iterator[None]:
     _keep_freed_memory()
     # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     torch.use_deterministic_algorithms(study.deterministic)
     # The shapes never change, so cuDNN's search for the fastest kernels is paid once.
-    cudnn.benchmark, cudnn.allow_tf32 = not study.deterministic, False
+    cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = not study.deterministic, False, False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0])
-        cudnn.benchmark, cudnn.allow_tf32 = before[1:]
+        cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = before[1:]
 
 
 def _keep_freed_memory() -> None:

@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pandas as pd
+
 from .datasets import open_source
 from .paths import NOTEBOOKS, Workspace, disk_errors_named, writing
 from .study import Study, StudyError
@@ -54,7 +56,7 @@ def run(profile: str, output: str, changes: dict) -> int:
     begun = time.perf_counter()
     # One notebook becomes HTML while the next one runs.
     with ThreadPoolExecutor(1) as pool:
-        pages = []
+        pages, seconds = [], {}
         for number, notebook in enumerate(notebooks, 1):
             print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
             started = time.perf_counter()
@@ -62,9 +64,13 @@ def run(profile: str, output: str, changes: dict) -> int:
             if not _execute(notebook, executed, parameters):
                 return 1
             pages.append(pool.submit(_write_html, executed))
-            print(f"      done in {_minutes(time.perf_counter() - started)}", flush=True)
+            seconds[notebook.stem] = round(time.perf_counter() - started, 1)
+            print(f"      done in {_minutes(seconds[notebook.stem])}", flush=True)
         for page in pages:
             page.result()
+    # What a run found finished took no time in it; how long each training took stands in its own record.
+    with writing(results / "times.csv") as file:
+        pd.Series(seconds, name="seconds").to_csv(file, index_label="notebook")
     if (results / "verdict.md").exists():
         print("\n" + (results / "verdict.md").read_text())
     print(f"All figures and tables are in {results} ({_minutes(time.perf_counter() - begun)}).")

@@ -63,7 +63,11 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, this: di
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
         fits = fitting_batch_size(study, this["model"])
-        way_out = f"set batch_size to {fits}, which fits, or" if fits else "no batch size does: set smaller channels or"
+        way_out = (
+            f"set batch_size to {fits}, at which a step fits, or"
+            if fits
+            else "no batch size does: set smaller channels or"
+        )
         raise StudyError(
             f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} a smaller size. "
             "Finished epochs are kept."
