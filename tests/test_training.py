@@ -174,7 +174,7 @@ def full_above(batch_size, monkeypatch):
 def test_out_of_gpu_memory_names_the_batch_size_that_fits(small, tmp_path, monkeypatch, room):
     full_above(room, monkeypatch)
     fits = {1: 1, 5: 4, 15: 8}[room]
-    with pytest.raises(StudyError, match=f"U-Net does not fit.*batch_size 16; with {fits} a step fits"):
+    with pytest.raises(StudyError, match=f"U-Net does not fit.*batch_size 16; set batch_size to {fits}, at which"):
         train(small, tmp_path)
     assert train(small, tmp_path, batch_size=fits).record["best_epoch"]
 
