@@ -10,7 +10,17 @@ from dataclasses import dataclass
 # The last is the control: the same network as the one before it, with its gates held open.
 MODELS = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
 RECIPES = ("paper", "prior", "fair")  # what each adds to the one before it is told in recipes.py
-DATASETS = ("phantom", "paired_folder")
+DATASETS = (
+    "phantom",
+    "paired_folder",
+    "nifti",
+    "rhuh_sah",
+    "ct_ich",
+    "bhsd",
+    "mbh_seg",
+    "instance2022",
+    "dicom",
+)
 
 
 class StudyError(ValueError):
@@ -28,6 +38,8 @@ class Study:
     data_dir: str = ""  # folder of a dataset read from disk; what counts is its content, not its place
     patient_pattern: str = ""  # regular expression whose first group is the patient, applied to a file's stem
     slices_are_patients: bool = False  # accept slices without a patient, and say so in every table
+    label_map: tuple[str, ...] = ()  # "VALUE=CLASS" for masks whose values need telling: "4=SAH", or "#00ffff=SAH"
+    raters: str = "majority"  # where a scan has several masks: "majority", "union", or one rater's name
     phantom_patients: int = 120
     phantom_seed: int = 0
     size: int = 256  # height and width after resizing, section 2.2
@@ -68,13 +80,15 @@ class Study:
                 raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
-        if self.dataset == "phantom" and (self.data_dir or self.patient_pattern or self.slices_are_patients):
+        if self.dataset == "phantom" and (
+            self.data_dir or self.patient_pattern or self.slices_are_patients or self.label_map
+        ):
             raise StudyError(
-                "data_dir, patient_pattern and slices_are_patients belong to dataset 'paired_folder'; add "
+                "data_dir, patient_pattern, slices_are_patients and label_map belong to a dataset read from disk; add "
                 "--data-dir with your folder, or leave them out."
             )
-        if self.dataset == "paired_folder" and not self.data_dir:
-            raise StudyError("dataset 'paired_folder' needs data_dir, the folder that holds images/ and masks/.")
+        if self.dataset != "phantom" and not self.data_dir:
+            raise StudyError(f"dataset {self.dataset!r} needs data_dir, the folder that holds its scans.")
         if unknown := [m for m in self.models if m not in MODELS]:
             raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
         if unknown := [r for r in self.further_recipes if r not in RECIPES]:
