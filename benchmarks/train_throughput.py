@@ -122,7 +122,7 @@ def monai_idiom(bench: Bench, model: str, workers: int) -> Timing:
 
 def usual_epoch(bench: Bench, model: str, loader: DataLoader, autocast: bool) -> Callable[[int], float]:
     """The epoch of (a) and (b), as in tutorials; each step fetches its loss."""
-    network = initial_network(bench.study, model, 0, 0.0).to(bench.device)
+    network = initial_network(bench.study, model, 0, [0.0]).to(bench.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=bench.study.learning_rate)
     loss_function = paper_loss()
 
@@ -147,8 +147,8 @@ def ours(bench: Bench, model: str, batch_size: int) -> Timing:
     study = dataclasses.replace(bench.study, batch_size=batch_size)
     with numerics(study):
         began = time.perf_counter()
-        feed = open_feed(bench.store, bench.rows, bench.device)
-        network = initial_network(study, model, 0, 0.0).to(bench.device, memory_format=torch.channels_last)
+        feed = open_feed(bench.store, bench.rows, bench.device, ("SAH",))
+        network = initial_network(study, model, 0, [0.0]).to(bench.device, memory_format=torch.channels_last)
         optimizer = make_optimizer(network, study)
         step = training_step(network, optimizer, study, len(feed), study.epochs * math.ceil(len(feed) / batch_size))
         synchronize(bench.device)
@@ -275,7 +275,7 @@ def main() -> None:
         rows = splits.prepare(store, study).rows(store, "train")[: chosen.slices]
         pngs = Path(temporary) / "pngs"
         pngs.mkdir()
-        networks = {model: initial_network(study, model, 0, 0.0) for model in chosen.models}
+        networks = {model: initial_network(study, model, 0, [0.0]) for model in chosen.models}
         flop = {model: 3e9 * models.gflop(network, study.size) for model, network in networks.items()}
         peak = peak_flops(device, study.precision)
         bench = Bench(study, device, chosen.epochs, store, rows, write_pngs(store, rows, pngs), peak, flop)

@@ -1,11 +1,15 @@
-"""The command line: `python -m sahlib run` is what ./run_all.sh calls once everything is installed."""
+"""The command line: `python -m sahlib run` is what ./run_all.sh calls once everything is installed.
+
+`check` looks at a folder of scans before anything is trained; `data` tells where the public sets come from.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from .study import DATASETS, MODELS, PROFILES, StudyError
+from .study import DATASETS, MODELS, PROFILES, TARGETS, StudyError
 
 EPILOG = """\
 profiles
@@ -32,46 +36,100 @@ Finished work is found and not repeated; an interrupted training goes on after i
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="run_all.sh", description="Reproduce the study from scans to figures.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
-        "run",
-        prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab] [options]",
-        description="run (the default) reproduces every figure and table; test runs the test suite; "
-        "lab opens JupyterLab on the notebooks. The options below are those of run.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    run.add_argument("--profile", default="auto", help=f"auto, {', '.join(PROFILES)} (default: auto)")
-    run.add_argument(
-        "--dataset",
-        default="",
-        help=f"{' or '.join(DATASETS)} (default: paired_folder where --data-dir is given, else phantom)",
-    )
-    run.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
-    run.add_argument("--patient-pattern", default="", metavar="REGEX", help="first group = patient, in a file's stem")
-    run.add_argument(
-        "--slices-are-patients",
-        action="store_true",
-        help="accept slices without a patient; every table then says that scores may be too good",
-    )
-    run.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(MODELS)}")
-    run.add_argument("--seeds", nargs="+", type=int, metavar="K", help="one training of each network per seed")
-    run.add_argument("--output", default="", metavar="DIR", help="where data/, runs/ and paper_figures/ go")
-    run.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of the Study")
-    chosen = parser.parse_args(arguments)
-
-    from . import reproduce
-
+    chosen = _parser().parse_args(arguments)
     try:
-        return reproduce.run(chosen.profile, chosen.output, reproduce.study_changes(chosen))
+        return {"run": _run, "check": _check, "data": _data}[chosen.command](chosen)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on after the last whole epoch.", file=sys.stderr)
+        print("\ninterrupted; run the same command again to go on where it stopped.", file=sys.stderr)
         return 130
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from . import reproduce
+
+    return reproduce.run(chosen.profile, chosen.output, reproduce.study_changes(chosen), chosen.external)
+
+
+def _check(chosen: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from . import check_page, reproduce
+    from .datasets import open_source
+    from .study import Study
+
+    source = open_source(Study.of_profile("quick", **reproduce.study_changes(chosen)))
+    print(check_page.write(source, chosen.to, lambda scans: tqdm(scans, total=len(source), unit="scan")))
+    return 0
+
+
+def _data(chosen: argparse.Namespace) -> int:
+    from . import fetch
+
+    print(fetch.data(chosen.name, chosen.to))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m sahlib", description="Reproduce the study from scans to figures.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser(
+        "run",
+        prog="run_all.sh",
+        usage="./run_all.sh [run | test | lab | check | data] [options]",
+        description="run (the default) reproduces every figure and table; test runs the test suite; "
+        "lab opens JupyterLab on the notebooks; check looks at a folder of scans and data tells where the public sets "
+        "come from (each has a --help). The options below are those of run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("--profile", default="auto", help=f"auto, {', '.join(PROFILES)} (default: auto)")
+    run.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
+    _add_reading_options(run)
+    run.add_argument("--external", default="", metavar="DIR", help="scans with masks on which notebook 08 tests")
+    run.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    run.add_argument("--seeds", nargs="+", type=int, metavar="K", help="one training of each network per seed")
+    run.add_argument("--output", default="", metavar="DIR", help="where data/, runs/ and paper_figures/ go")
+
+    check = commands.add_parser(
+        "check",
+        prog="./run_all.sh check",
+        description="One page on a folder of scans, printed and written as check.html.",
+    )
+    check.add_argument("data_dir", metavar="FOLDER", help="the folder that holds the scans")
+    _add_reading_options(check)
+    check.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where check.html goes (default: here)")
+
+    data = commands.add_parser(
+        "data", prog="./run_all.sh data", description="Where the public datasets come from; fetches the open ones."
+    )
+    data.add_argument("name", nargs="?", default="", help="a dataset; without one all are listed")
+    data.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder to fetch and unpack it into")
+    return parser
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """How a folder of scans is to be read."""
+    parser.add_argument(
+        "--dataset",
+        default="",
+        help=f"{', '.join(DATASETS)} (default: recognised by the folder's layout; without a folder, phantom)",
+    )
+    parser.add_argument(
+        "--patient-pattern", default="", metavar="REGEX", help="first group = patient, in a file's stem"
+    )
+    parser.add_argument(
+        "--slices-are-patients",
+        action="store_true",
+        help="accept slices without a patient; every table then says that scores may be too good",
+    )
+    parser.add_argument(
+        "--label-map", nargs="+", metavar="VALUE=CLASS", help="what a mask's values or colours mean: 4=SAH #00ffff=SAH"
+    )
+    parser.add_argument("--target", choices=TARGETS, help="SAH (the default), any hemorrhage, or all classes")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of the Study")
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
     try:
         model.eval()
         with torch.no_grad():
-            model(torch.zeros(1, 1, size, size, dtype=weight.dtype, device=weight.device))
+            # The first weight is that of a convolution over the input's channels.
+            model(torch.zeros(1, weight.shape[1], size, size, dtype=weight.dtype, device=weight.device))
     finally:
         model.train(training)
         for hook in hooks:

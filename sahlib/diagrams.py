@@ -44,7 +44,7 @@ def workflow_steps(
         shares = (study.train_share, study.validation_share, 1 - study.train_share - study.validation_share)
         parts = " / ".join(f"{100 * share:.0f}" for share in shares) + " %"
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
-    window = f"Brain window, level {study.window_level:g}, width {study.window_width:g} HU; " if unit == "HU" else ""
+    window = f"{_windows(study)}; " if unit == "HU" else ""
     widths = ", ".join(map(str, study.channels))
     networks = {
         "unet": f"Residual units; widths {widths}",
@@ -280,3 +280,15 @@ def _arrow(ax: Axes, points: list[tuple[float, float]], colour: str, dashed: boo
     head = Path([(x1 - (x1 - x0) * 0.03 / length, y1 - (y1 - y0) * 0.03 / length), (x1, y1)])
     look = {"arrowstyle": "-|>", "mutation_scale": 6, "color": colour, "linewidth": 0.8}
     ax.add_patch(FancyArrowPatch(path=head, shrinkA=0, shrinkB=0, zorder=2, **look))
+
+
+def _windows(study: Study) -> str:
+    """ "Brain window, level 40, width 80 HU", and so for each of several."""
+    named = [
+        f"{name.replace('_', '-')} window, level {level:g}, width {width:g} HU"
+        if "/" not in name
+        else f"window of level {level:g}, width {width:g} HU"
+        for name, (level, width) in zip(study.windows, study.window_values, strict=True)
+    ]
+    text = "; ".join(named)
+    return text[0].upper() + text[1:]

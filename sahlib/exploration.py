@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,28 @@ CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "
 SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))
 
 
-def first_scans(source: PairedFolder | Phantom, count: int) -> list[Scan]:
-    """The first `count` scans of a source, or all where it has fewer."""
-    return [source.scan(index) for index in range(min(count, len(source)))]
+@dataclass(frozen=True)
+class FirstScans:
+    """The first scans of a source, or all where it has fewer, as a source by itself."""
+
+    source: object
+    scans: tuple[Scan, ...]
+
+    @classmethod
+    def of(cls, source: object, count: int) -> FirstScans:
+        """The first `count` scans of `source`."""
+        return cls(source, tuple(source.scan(index) for index in range(min(count, len(source)))))
+
+    @property
+    def name(self) -> str:
+        return f"the first {len(self)} scans of {self.source.name}"
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def scan(self, index: int) -> Scan:
+        """One of them."""
+        return self.scans[index]
 
 
 def describe(scans: Sequence[Scan]) -> pd.DataFrame:
@@ -102,7 +122,7 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
     ax = figure.subplots()
     pixels = store.images.shape[1] * store.images.shape[2]
     for height, side in enumerate(reversed(SIDES)):
-        area = 100 * store.slices["pixels_SAH"].to_numpy()[split.rows(store, side)] / pixels
+        area = 100 * store.lesion_pixels.to_numpy()[split.rows(store, side)] / pixels
         area = area[area > 0]
         # A fixed spread, so that the same data gives the same picture.
         offset = np.random.default_rng(0).uniform(-0.3, 0.3, len(area))

@@ -28,7 +28,7 @@ READ_AHEAD = 2
 
 @dataclass(frozen=True)
 class Resident:
-    """Slices that lie on the device as a whole, `images` and `labels` uint8 [k,1,H,W]."""
+    """Slices that lie on the device as a whole: `images` uint8 [k,C,H,W], `labels` uint8 [k,K,H,W]."""
 
     images: torch.Tensor
     labels: torch.Tensor
@@ -41,7 +41,7 @@ class Resident:
         return len(self.images)
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and SAH masks, both uint8 [b,1,H,W], at the positions `order` int64 [n], in that order."""
+        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order."""
         for batch in order.to(self.device).split(batch_size):
             yield self.images[batch], self.labels[batch]
 
@@ -53,12 +53,13 @@ class Streamed:
     store: SliceStore
     rows: np.ndarray
     device: torch.device
+    lesions: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images and SAH masks, both uint8 [b,1,H,W], at the positions `order` int64 [n], in that order."""
+        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order."""
         ahead: deque[Future] = deque()
         with ThreadPoolExecutor(1) as reader:
             try:
@@ -74,7 +75,7 @@ class Streamed:
 
     def _read(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         rows = self.rows[positions]
-        pair = [torch.from_numpy(a[:, None]) for a in (self.store.images[rows], self.store.masks(rows).view(np.uint8))]
+        pair = _pair(self.store, rows, self.lesions)
         # Only from pinned memory does a copy to the GPU run beside its work.
         return tuple(tensor.pin_memory() if self.device.type == "cuda" else tensor for tensor in pair)
 
@@ -82,13 +83,19 @@ class Streamed:
         return tuple(tensor.to(self.device, non_blocking=True) for tensor in pair)
 
 
-def open_feed(store: SliceStore, rows: np.ndarray, device: torch.device) -> Resident | Streamed:
+def open_feed(
+    store: SliceStore, rows: np.ndarray, device: torch.device, lesions: tuple[str, ...]
+) -> Resident | Streamed:
     """The slices at `rows` int [k] of the store: Resident where they fit into RESIDENT_SHARE of the free memory."""
     pixels = len(rows) * store.images[0].size
-    if 2 * pixels <= RESIDENT_SHARE * free_memory(device):
-        masks = store.masks(rows).view(np.uint8)
-        return Resident(*(torch.from_numpy(a[:, None]).to(device) for a in (store.images[rows], masks)))
-    return Streamed(store, rows, device)
+    if (1 + len(store.further_images) + len(lesions)) * pixels <= RESIDENT_SHARE * free_memory(device):
+        return Resident(*(tensor.to(device) for tensor in _pair(store, rows, lesions)))
+    return Streamed(store, rows, device, lesions)
+
+
+def _pair(store: SliceStore, rows: np.ndarray, lesions: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    masks = np.stack([store.of(lesion).masks(rows) for lesion in lesions], 1)
+    return torch.from_numpy(store.inputs(rows)), torch.from_numpy(masks.view(np.uint8))
 
 
 def free_memory(device: torch.device) -> int:

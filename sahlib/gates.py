@@ -29,7 +29,7 @@ def open_gates(network: nn.Module) -> nn.Module:
 
 
 def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> list[np.ndarray]:
-    """Gate coefficients of uint8 images [k,H,W], one float32 array [k,h,w] per level, full resolution first.
+    """Gate coefficients of uint8 images [k,C,H,W], one float32 array [k,h,w] per level, full resolution first.
 
     Raises ValueError for a network without attention gates.
     """
@@ -48,7 +48,7 @@ def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> l
     try:
         with torch.inference_mode():
             for batch in np.split(images, range(batch_size, len(images), batch_size)):
-                network(torch.from_numpy(batch[:, None]).to(device).float() / 255)
+                network(torch.from_numpy(batch).to(device).float() / 255)
     finally:
         for hook in hooks:
             hook.remove()

@@ -89,7 +89,7 @@ def disk_errors_named(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StudyError(f"The disk is full; {path} was not written. Free some space and run again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StudyError(f"No permission to write {path}; choose another folder with --output.") from error
+            raise StudyError(f"No permission to write {path}; choose another folder.") from error
         raise
 
 

@@ -23,16 +23,21 @@ if TYPE_CHECKING:
 THRESHOLD = 0.5
 
 
-def test(run: Run, store: SliceStore, split: Split, study: Study) -> pd.DataFrame:
-    """The run's counts on the test side, predicted and saved in the run when they are not there yet."""
-    if not (run.path / "counts.csv").exists():
+def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run | None = None) -> pd.DataFrame:
+    """The run's counts on the test side, predicted and saved in the run when they are not there yet.
+
+    trained  the run that has the weights, where it is another (see external.py)
+    """
+    if not run.file("counts", run.lesions[0], "csv").exists():
         rows = split.rows(store, "test")
-        probabilities = predict(load_network(run), store.images[rows], study)
-        with writing(run.path / "probabilities.npy") as path, open(path, "wb") as file:
-            np.save(file, probabilities)
-        counts = counts_of(probabilities > THRESHOLD, store, rows)
-        with writing(run.path / "counts.csv") as path:
-            counts.to_csv(path, index=False)
+        probabilities = predict(load_network(trained or run), store.inputs(rows), study)
+        # The first output comes last: its counts say that all is there.
+        for index, lesion in reversed(list(enumerate(run.lesions))):
+            with writing(run.file("probabilities", lesion, "npy")) as path, open(path, "wb") as file:
+                np.save(file, probabilities[:, index])
+            counts = counts_of(probabilities[:, index] > THRESHOLD, store.of(lesion), rows)
+            with writing(run.file("counts", lesion, "csv")) as path:
+                counts.to_csv(path, index=False)
     return run.counts
 
 
@@ -58,7 +63,9 @@ def load_network(run: Run) -> nn.Module:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file
 
-    network = models.build(run.model, run.record["recipe"]["channels"])
+    network = models.build(
+        run.model, run.record["recipe"]["channels"], len(run.record["study"]["windows"]), len(run.lesions)
+    )
     way_out = f"delete {run.path} and run again."
     try:
         with safe_open(run.weights, "pt") as file:
@@ -74,14 +81,14 @@ def load_network(run: Run) -> nn.Module:
 
 
 def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
-    """Lesion probabilities float16 [k,H,W] of uint8 images [k,H,W]."""
+    """Probabilities float16 [k,K,H,W], one per output, of uint8 images [k,C,H,W]."""
     import torch
 
     device = next(network.parameters()).device
     with numerics(study), torch.inference_mode():
         batches = [
-            models.forward(network, torch.from_numpy(batch[:, None]).to(device).float() / 255, study.precision)
-            .sigmoid()[:, 0]
+            models.forward(network, torch.from_numpy(batch).to(device).float() / 255, study.precision)
+            .sigmoid()
             .half()
             .cpu()
             .numpy()

@@ -32,7 +32,7 @@ def figure_1(results: Results) -> Figure:
         patients=store.slices["patient_id"].nunique(),
         labels=LABELS,
         split={side: len(results.split.rows(store, side)) for side in SIDES},
-        unit="HU" if study.dataset == "phantom" else "grey",
+        unit="grey" if study.dataset == "paired_folder" else "HU",
         threshold=THRESHOLD,
     )
     caption = f"Figure 1. Workflow of the study. {run_in_words(results)}"
@@ -209,7 +209,7 @@ def _run_summary(run: Run) -> str:
 
 
 def _architecture(results: Results, model: str, number: int) -> Figure:
-    network = training.initial_network(results.study, model, seed=0, prior=0.5)
+    network = training.initial_network(results.study, model, seed=0, shares=[0.5] * len(results.runs[model][0].lesions))
     data = architecture.blocks(network, results.study.size)
     caption = (
         f"Figure {number}. {LABELS[model]} as it was trained, read off the module: channels and resolution of every "
@@ -254,7 +254,7 @@ def notes(results: Results) -> list[str]:
     known[0] = f"{known[0].rstrip('.')}; recipe {results.recipe}."
     if results.searches:
         known[0] = known[0].replace(f"learning rate {results.study.learning_rate:g}", "a learning rate per network")
-    return [*known[:1], *rates_in_words(results), *known[1:]]
+    return [*known[:1], *([results.origin] if results.origin else []), *rates_in_words(results), *known[1:]]
 
 
 def rates_in_words(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .datasets import open_source
+from .datasets import open_source, recognise
 from .paths import NOTEBOOKS, Workspace, disk_errors_named, writing
 from .study import Study, StudyError
 
@@ -22,14 +22,17 @@ TRACEBACK_LINES = 12
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    changes = {"dataset": chosen.dataset or ("paired_folder" if chosen.data_dir else "phantom")}
+    found = recognise(Path(chosen.data_dir).expanduser()) if chosen.data_dir and not chosen.dataset else "phantom"
+    changes = {"dataset": chosen.dataset or found}
     if chosen.patient_pattern:
         changes["patient_pattern"] = chosen.patient_pattern
     if chosen.data_dir:
         changes["data_dir"] = str(Path(chosen.data_dir).expanduser().resolve())
     if chosen.slices_are_patients:
         changes["slices_are_patients"] = True
-    changes |= {name: getattr(chosen, name) for name in ("models", "seeds") if getattr(chosen, name)}
+    if chosen.label_map:
+        changes["label_map"] = chosen.label_map
+    changes |= {name: getattr(chosen, name) for name in ("models", "seeds", "target") if getattr(chosen, name, None)}
     for assignment in chosen.set:
         name, equals, text = assignment.partition("=")
         if not equals:
@@ -38,14 +41,19 @@ def study_changes(chosen: argparse.Namespace) -> dict:
     return changes
 
 
-def run(profile: str, output: str, changes: dict) -> int:
+def run(profile: str, output: str, changes: dict, external: str = "") -> int:
     """Runs every notebook; 0 when all went through, 1 when one failed.
+
+    external  folder of scans for notebook 08; empty: a fresh phantom
 
     The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
     """
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
     source = open_source(study)
+    if external:
+        external = str(Path(external).expanduser().resolve())
+        recognise(Path(external))
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
     results = workspace.figures(study, source.fingerprint())
     print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {results}")
@@ -61,7 +69,8 @@ def run(profile: str, output: str, changes: dict) -> int:
             print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
             started = time.perf_counter()
             executed = workspace.executed_notebooks / notebook.name
-            if not _execute(notebook, executed, parameters):
+            more = {"external": external} if notebook.stem.startswith("08") else {}
+            if not _execute(notebook, executed, parameters | more):
                 return 1
             pages.append(pool.submit(_write_html, executed))
             seconds[notebook.stem] = round(time.perf_counter() - started, 1)

@@ -24,6 +24,7 @@ class Results:
     trivial   the counts of the two predictors that know nothing, by name
     band      the grey levels that the threshold predictor takes for blood, fitted on the training side
     searches  per network, the learning rates tried; empty for a recipe that does not choose one
+    origin    a sentence on slices that come from elsewhere than the Study's dataset (external.py); empty otherwise
     """
 
     study: Study
@@ -36,6 +37,7 @@ class Results:
     band: baselines.Band
     searches: dict[str, pd.DataFrame]
     folder: Path
+    origin: str = ""
 
     @property
     def test_rows(self) -> np.ndarray:
@@ -118,7 +120,14 @@ def _results(
     counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
     train, test = split.rows(store, "train"), split.rows(store, "test")
     band = baselines.fit_band(store.images[train], store.masks(train))
-    first = next(iter(counts.values()))[0]
-    threshold = prediction.counts_of(baselines.band_masks(store.images[test], band), store, test)
-    trivial = {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}
+    trivial = trivial_counts(counts, store, test, band)
     return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)
+
+
+def trivial_counts(
+    counts: dict[str, list[pd.DataFrame]], store: SliceStore, rows: np.ndarray, band: baselines.Band
+) -> dict[str, pd.DataFrame]:
+    """The counts of the two predictors that know nothing, on the slices of `counts` at `rows` of the store."""
+    threshold = prediction.counts_of(baselines.band_masks(store.images[rows], band), store, rows)
+    first = next(iter(counts.values()))[0]
+    return {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}

@@ -21,6 +21,7 @@ from .study import Study, StudyError, digest
 TRAINING_VERSION = 2
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
 TRAINING_FIELDS = (
+    "target",
     "channels",
     "prior_bias",
     "epochs",
@@ -58,14 +59,31 @@ class Run:
         return self.path / "weights.safetensors"
 
     @property
+    def lesions(self) -> tuple[str, ...]:
+        """What each output of the network means; the first is what the study's figures and tables are about."""
+        return tuple(self.record["lesions"])
+
+    @property
     def counts(self) -> pd.DataFrame:
         """One row per test slice in store order: slice_id, patient_id, tp, fp, fn, tn, lesion_pixels."""
-        return pd.read_csv(self.path / "counts.csv", dtype={"slice_id": str, "patient_id": str})
+        return self.counts_of(self.lesions[0])
+
+    def counts_of(self, lesion: str) -> pd.DataFrame:
+        """The counts of one output."""
+        return pd.read_csv(self.file("counts", lesion, "csv"), dtype={"slice_id": str, "patient_id": str})
 
     @property
     def probabilities(self) -> np.ndarray:
         """Lesion probability of each pixel of the test slices, float16 [k,H,W], memory-mapped."""
-        return np.load(self.path / "probabilities.npy", mmap_mode="r")
+        return self.probabilities_of(self.lesions[0])
+
+    def probabilities_of(self, lesion: str) -> np.ndarray:
+        """The probabilities of one output."""
+        return np.load(self.file("probabilities", lesion, "npy"), mmap_mode="r")
+
+    def file(self, kind: str, lesion: str, ending: str) -> Path:
+        """Where the counts or probabilities of one output lie."""
+        return self.path / (f"{kind}.{ending}" if lesion == self.lesions[0] else f"{kind}_{lesion}.{ending}")
 
 
 def recipe(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:

@@ -38,6 +38,6 @@ def spread_of_test_slices(store: SliceStore, split: Split, count: int = 8) -> np
 
 def _by_area(store: SliceStore, rows: np.ndarray) -> np.ndarray:
     """Those of `rows` that show SAH, largest lesion first; ties in store order."""
-    area = store.slices["pixels_SAH"].to_numpy()[rows]
+    area = store.lesion_pixels.to_numpy()[rows]
     order = np.argsort(-area, kind="stable")
     return rows[order][area[order] > 0]

@@ -30,7 +30,7 @@ class Split:
 
     def summary(self, store: SliceStore) -> pd.DataFrame:
         """One row per side: patients, patients with SAH, slices, slices with SAH, share of positive slices."""
-        slices = store.slices.assign(side=store.slices["patient_id"].map(self.sides), sah=store.slices.pixels_SAH > 0)
+        slices = store.slices.assign(side=store.slices["patient_id"].map(self.sides), sah=store.lesion_pixels > 0)
         by_side = slices.groupby("side")
         table = pd.DataFrame(
             {
@@ -46,9 +46,9 @@ class Split:
 def prepare(store: SliceStore, study: Study) -> Split:
     """The split of a Study, read from the store's `splits/` when it is there, made and saved when not."""
     shares = (study.train_share, study.validation_share, study.split_seed)
-    path = store.path / "splits" / f"{digest(shares)}.csv"
+    path = store.path / "splits" / f"{digest(shares, store.lesion)}.csv"
     if not path.exists():
-        lesion_pixels = store.slices.groupby("patient_id")["pixels_SAH"].sum()
+        lesion_pixels = store.lesion_pixels.groupby(store.slices["patient_id"]).sum()
         split = by_patient(lesion_pixels, *shares)
         with writing(path) as file:
             pd.Series(split.sides, name="side").rename_axis("patient_id").to_csv(file)
@@ -58,7 +58,7 @@ def prepare(store: SliceStore, study: Study) -> Split:
 def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: float, seed: int) -> Split:
     """Splits patients, stratified by whether they bleed and, among those who do, by more or less than the median.
 
-    lesion_pixels  SAH pixels of each patient, indexed by patient_id
+    lesion_pixels  lesion pixels of each patient, indexed by patient_id
     Raises StudyError where a side would be left without a patient who bleeds: no score could be computed there.
     """
     from sklearn.model_selection import train_test_split

@@ -5,6 +5,7 @@ On a GPU each is captured as one CUDA graph. Nothing here waits for the device.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import models
@@ -25,18 +26,21 @@ def make_optimizer(network: nn.Module, study: Study) -> torch.optim.Optimizer:
     return torch.optim.Adam(network.parameters(), lr=study.learning_rate, fused=True, capturable=on_gpu)
 
 
-def paper_loss() -> nn.Module:
-    """Binary cross entropy + Dice loss on logits [B,1,H,W]; Dice over all pixels of the batch pooled.
+def paper_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """Binary cross entropy + Dice loss on logits [B,K,H,W]; Dice over all pixels of the batch pooled.
 
-    The paper names both terms and no weights, so they weigh the same.
+    The paper names both terms and no weights, so they weigh the same. Where there are several classes, each output is
+    a question of its own (lesion of this class or not), and the loss is the mean over them.
     """
-    from monai.losses.dice import DiceCELoss
+    from monai.losses.dice import DiceLoss
+    from torch.nn import BCEWithLogitsLoss
 
-    return DiceCELoss(sigmoid=True, batch=True)
+    dice, cross_entropy = DiceLoss(sigmoid=True, batch=True), BCEWithLogitsLoss()
+    return lambda logits, truth: dice(logits, truth) + cross_entropy(logits, truth)
 
 
 def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: Study, slices: int, steps: int):
-    """The function (images uint8 [b,1,H,W], labels uint8 [b,1,H,W], matrices [b,2,3]) -> loss that learns one batch.
+    """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W], matrices [b,2,3]) -> loss that learns one batch.
 
     On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
     took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
@@ -62,14 +66,14 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
     from .cuda_graph import captured_step
 
     return captured_step(
-        step_of, network, optimizer, blank_batch(study, device), steps, may_compile=not study.deterministic
+        step_of, network, optimizer, blank_batch(network, study), steps, may_compile=not study.deterministic
     )
 
 
 def validation_score(network: nn.Module, study: Study, slices: int):
-    """The function (images, labels, both uint8 [b,1,H,W]) -> [loss, overlap, marked] of the network as it then is.
+    """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W]) -> float32 [3,K] of the network as it then is:
 
-    overlap  pixels both predicted and true; marked  predicted + true pixels
+    the loss (K times), the pixels of each class both predicted and true, and predicted + true pixels.
     """
     import torch
 
@@ -80,20 +84,24 @@ def validation_score(network: nn.Module, study: Study, slices: int):
         with torch.inference_mode():
             logits, truth = models.forward(network, images.float() / 255, study.precision), labels.float()
             predicted = (logits > 0).float()
-            overlap, marked = (predicted * truth).sum(), predicted.sum() + truth.sum()
-            return torch.stack([loss_function(logits, truth), overlap, marked])
+            overlap, marked = (predicted * truth).sum((0, 2, 3)), (predicted + truth).sum((0, 2, 3))
+            return torch.stack([loss_function(logits, truth).expand_as(overlap), overlap, marked])
 
     device = next(network.parameters()).device
     if device.type == "cpu" or slices < study.batch_size:
         return score
     from .cuda_graph import Captured
 
-    return Captured(score, blank_batch(study, device)[:2], otherwise=score)
+    return Captured(score, blank_batch(network, study)[:2], otherwise=score)
 
 
-def blank_batch(study: Study, device: torch.device) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, labels and matrices of a full batch that shows nothing."""
+def blank_batch(network: nn.Module, study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, labels and matrices of a full batch that shows nothing, on the network's device."""
     import torch
 
-    blank = torch.zeros((study.batch_size, 1, study.size, study.size), dtype=torch.uint8, device=device)
-    return blank, blank, torch.eye(2, 3, device=device).repeat(study.batch_size, 1, 1)
+    device = next(network.parameters()).device
+    images, labels = (
+        torch.zeros((study.batch_size, count, study.size, study.size), dtype=torch.uint8, device=device)
+        for count in (len(study.windows), models.output_layer(network).out_channels)
+    )
+    return images, labels, torch.eye(2, 3, device=device).repeat(study.batch_size, 1, 1)

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 # The last is the control: the same network as the one before it, with its gates held open.
 MODELS = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
+TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
+# Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
+WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
 RECIPES = ("paper", "prior", "fair")  # what each adds to the one before it is told in recipes.py
 DATASETS = (
     "phantom",
@@ -36,15 +39,15 @@ class Study:
     # data
     dataset: str = "phantom"
     data_dir: str = ""  # folder of a dataset read from disk; what counts is its content, not its place
-    patient_pattern: str = ""  # regular expression whose first group is the patient, applied to a file's stem
+    patient_pattern: str = ""  # regular expression whose first group is the patient, in a file's stem or DICOM folder
     slices_are_patients: bool = False  # accept slices without a patient, and say so in every table
     label_map: tuple[str, ...] = ()  # "VALUE=CLASS" for masks whose values need telling: "4=SAH", or "#00ffff=SAH"
     raters: str = "majority"  # where a scan has several masks: "majority", "union", or one rater's name
+    target: str = "SAH"  # what is segmented: "SAH", "any" hemorrhage, or "all" classes, each by an output of its own
     phantom_patients: int = 120
     phantom_seed: int = 0
     size: int = 256  # height and width after resizing, section 2.2
-    window_level: float = 40.0  # brain window in HU; used only where the source has Hounsfield units
-    window_width: float = 80.0
+    windows: tuple[str, ...] = ("brain",)  # of WINDOWS or "LEVEL/WIDTH" in HU; several are channels of one input
 
     # split, by patient: the paper gives no shares
     train_share: float = 0.70
@@ -89,6 +92,11 @@ class Study:
             )
         if self.dataset != "phantom" and not self.data_dir:
             raise StudyError(f"dataset {self.dataset!r} needs data_dir, the folder that holds its scans.")
+        if not self.windows:
+            raise StudyError("windows must name at least one.")
+        self.window_values  # noqa: B018 (refuses what is no window)
+        if self.target not in TARGETS:
+            raise StudyError(f"target {self.target!r} is not known; choose one of {', '.join(TARGETS)}.")
         if unknown := [m for m in self.models if m not in MODELS]:
             raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
         if unknown := [r for r in self.further_recipes if r not in RECIPES]:
@@ -110,7 +118,7 @@ class Study:
             )
         if len(self.channels) != 5 or min(self.channels) < 1:
             raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")
-        for name in ("phantom_patients", "epochs", "batch_size", "window_width", "learning_rate"):
+        for name in ("phantom_patients", "epochs", "batch_size", "learning_rate"):
             if not getattr(self, name) > 0:
                 raise StudyError(f"{name} must be above 0; it is {getattr(self, name)}.")
         if not (self.train_share > 0 and self.validation_share > 0 and self.train_share + self.validation_share < 1):
@@ -141,9 +149,26 @@ class Study:
             raise StudyError(f"no parameter is called {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
         return cls(**{"profile": profile, "precision": _fast_precision(), **PROFILES[profile], **changes})
 
+    @property
+    def window_values(self) -> tuple[tuple[float, float], ...]:
+        """(level, width) of each window in HU."""
+        return tuple(map(_window, self.windows))
+
     def as_dict(self) -> dict:
         """Plain values, ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+
+def _window(name: str) -> tuple[float, float]:
+    if name in WINDOWS:
+        return WINDOWS[name]
+    try:
+        level, width = map(float, name.split("/"))
+    except ValueError:
+        width = 0.0
+    if not width > 0:
+        raise StudyError(f"window {name!r} is neither one of {', '.join(WINDOWS)} nor LEVEL/WIDTH in HU, as in 40/80.")
+    return level, width
 
 
 def _fast_precision() -> str:

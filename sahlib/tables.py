@@ -155,6 +155,10 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
     ]
     if changed:
         notes.append(f"Other than in the paper: {', '.join(changed)}.")
+    if study.target == "any":
+        notes.append("The target is any hemorrhage: where it says SAH, read hemorrhage of every type.")
+    if study.target == "all":
+        notes.append("The networks find every hemorrhage class, each by an output of its own; this is about SAH.")
     if study.dataset == "phantom":
         notes.append(f"Profile {study.profile}, phantom: no clinical evidence. The scans are synthetic.")
     if study.profile == "smoke":

@@ -14,7 +14,7 @@ import json
 import math
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ import pandas as pd
 
 from . import models
 from .augment import draw_transforms
+from .datasets.scan import CLASSES
 from .numerics import numerics
 from .paths import alone_in, writing
 from .provenance import provenance
@@ -87,10 +88,11 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, seed = this["model"], this["seed"]
     name = f"{models.LABELS[model]}, seed {seed}"
-    rows = split.rows(store, "train")
-    prior = float(store.slices["pixels_SAH"].iloc[rows].sum() / (len(rows) * study.size**2))
-    feed, validation = (open_feed(store, split.rows(store, side), device) for side in ("train", "validation"))
-    network = initial_network(study, model, seed, prior).to(device, memory_format=torch.channels_last)
+    shares = lesion_shares(store, split, study)
+    feed, validation = (
+        open_feed(store, split.rows(store, side), device, tuple(shares)) for side in ("train", "validation")
+    )
+    network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(path / "state.safetensors", network, optimizer)
 
@@ -140,7 +142,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
             f"{history[-1]['seconds']:.1f} s",
             flush=True,
         )
-    return _finish(path, this, study, network, prior, best, history)
+    return _finish(path, this, study, network, shares, best, history)
 
 
 def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
@@ -164,25 +166,44 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
 
 
 def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[float, float]:
-    """(mean loss over batches weighted by slices, Dice of all pixels pooled) of the slices of `feed`."""
+    """(mean loss over batches weighted by slices, Dice of all pixels pooled) of the slices of `feed`.
+
+    Where there are several classes, the Dice is the mean over them.
+    """
     import torch
 
-    total = torch.zeros(3, dtype=torch.float64, device=feed.device)
+    total = 0.0
     for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
         scores = score(images, labels).double()
         scores[0] *= len(images)
-        total += scores
-    loss, overlap, marked = total.tolist()
-    return loss / len(feed), 2 * overlap / max(marked, 1)
+        total = total + scores
+    loss, overlap, marked = total.cpu()
+    return float(loss[0]) / len(feed), float((2 * overlap / marked.clamp(min=1)).mean())
 
 
-def initial_network(study: Study, model: str, seed: int, prior: float) -> nn.Module:
-    """The network before its first step; the same for the same seed, whatever was drawn before."""
+def lesion_shares(store: SliceStore, split: Split, study: Study) -> dict[str, float]:
+    """What each output of a network is to find -> its share of the pixels of the training side.
+
+    With target "all" these are the classes that occur on the training side, the store's lesion first.
+    """
+    rows = split.rows(store, "train")
+    names = [store.lesion]
+    if study.target == "all":
+        names += [name for name in CLASSES[1:] if name != store.lesion]
+    shares = {name: store.of(name).lesion_pixels.iloc[rows].sum() / (len(rows) * study.size**2) for name in names}
+    return {name: float(share) for name, share in shares.items() if share > 0 or name == store.lesion}
+
+
+def initial_network(study: Study, model: str, seed: int, shares: Collection[float]) -> nn.Module:
+    """The network before its first step, one output per lesion share; the same for the same seed, whatever was drawn
+    before.
+    """
     import torch
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return models.build(model, study.channels, prior=prior if study.prior_bias else None)
+        priors = list(shares) if study.prior_bias else None
+        return models.build(model, study.channels, len(study.windows), len(shares), priors)
 
 
 def fitting_batch_size(study: Study, model: str) -> int:
@@ -194,9 +215,9 @@ def fitting_batch_size(study: Study, model: str) -> int:
     while size:
         smaller = dataclasses.replace(study, batch_size=size, prior_bias=False)
         try:
-            network = initial_network(smaller, model, 0, 0).to(device, memory_format=torch.channels_last)
+            network = initial_network(smaller, model, 0, [0.0]).to(device, memory_format=torch.channels_last)
             step = training_step(network, make_optimizer(network, smaller), smaller, slices=0, steps=1)
-            step(*blank_batch(smaller, device))
+            step(*blank_batch(network, smaller))
             return size
         except torch.OutOfMemoryError as error:
             traceback.clear_frames(error.__traceback__)
@@ -208,7 +229,7 @@ def fitting_batch_size(study: Study, model: str) -> int:
 
 
 def _finish(
-    path: Path, recipe: dict, study: Study, network: nn.Module, prior: float, best: dict, history: list[dict]
+    path: Path, recipe: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
 ) -> Run:
     """Writes what stays of a training; run.json comes last and makes it a finished run."""
     from safetensors.torch import save_file
@@ -222,7 +243,8 @@ def _finish(
         "digest": digest(recipe),
         "recipe": recipe,
         "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
-        "lesion_share": prior,
+        "lesions": list(shares),
+        "lesion_share": next(iter(shares.values())),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
         "seconds": round(float(rows["seconds"].sum()), 1),

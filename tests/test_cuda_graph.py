@@ -13,7 +13,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 
 def learner(study, model="attention_unet", device="cpu"):
-    network = training.initial_network(study, model, 0, 0.02).to(device, memory_format=torch.channels_last)
+    network = training.initial_network(study, model, 0, [0.02]).to(device, memory_format=torch.channels_last)
     optimizer = step.make_optimizer(network, study)
     return network, optimizer, step.training_step(network, optimizer, study, slices=0, steps=1)
 
@@ -27,7 +27,7 @@ def state(network, optimizer):
 def test_undone_puts_weights_statistics_and_moments_back_in_place(steps_before):
     study = Study.of_profile("smoke", precision="fp32")
     network, optimizer, learn = learner(study)
-    batch = step.blank_batch(study, torch.device("cpu"))
+    batch = step.blank_batch(network, study)
     for _ in range(steps_before):
         learn(*batch)
     before, places = state(network, optimizer), [p.data_ptr() for p in network.parameters()]
@@ -86,7 +86,7 @@ def test_nothing_in_an_epoch_waits_for_the_gpu(small):
     study, store, split = small
     network, optimizer, _ = learner(study, device="cuda")
     learn = step.training_step(network, optimizer, study, slices=100, steps=1)
-    batch = step.blank_batch(study, torch.device("cuda"))
+    batch = step.blank_batch(network, study)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for _ in range(3):

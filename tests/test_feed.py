@@ -18,9 +18,9 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 def pair(small):
     _, store, split = small
     rows = split.rows(store, "train")
-    resident = feed.open_feed(store, rows, DEVICE)
+    resident = feed.open_feed(store, rows, DEVICE, ("SAH",))
     assert isinstance(resident, feed.Resident)
-    return resident, feed.Streamed(store, rows, DEVICE)
+    return resident, feed.Streamed(store, rows, DEVICE, ("SAH",))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 1000])
@@ -37,7 +37,7 @@ def test_both_give_the_same_batches(small, batch_size):
 def test_a_batch_holds_the_slices_that_were_asked_for(small):
     _, store, split = small
     rows = split.rows(store, "train")
-    images, labels = next(iter(feed.open_feed(store, rows, DEVICE).batches(torch.tensor([3, 0]), 2)))
+    images, labels = next(iter(feed.open_feed(store, rows, DEVICE, ("SAH",)).batches(torch.tensor([3, 0]), 2)))
     np.testing.assert_array_equal(images[:, 0].cpu(), store.images[rows[[3, 0]]])
     np.testing.assert_array_equal(labels[:, 0].cpu(), store.masks(rows[[3, 0]]))
 
@@ -66,7 +66,7 @@ def sparse_store(path, count=4096, size=256):
 def test_a_store_larger_than_memory_is_read_in_bounded_memory(tmp_path, monkeypatch):
     store = sparse_store(tmp_path)
     monkeypatch.setattr(feed, "free_memory", lambda _: 100 << 20)
-    streamed = feed.open_feed(store, np.arange(len(store)), DEVICE)
+    streamed = feed.open_feed(store, np.arange(len(store)), DEVICE, ("SAH",))
     tracemalloc.start()
     seen = sum(len(images) for images, _ in streamed.batches(torch.arange(len(store)), 16))
     peak = tracemalloc.get_traced_memory()[1]

@@ -40,7 +40,7 @@ def test_the_control_starts_with_the_same_weights_and_lacks_the_gates_alone():
 
 
 def test_gate_maps_are_coefficients_per_level_and_do_not_depend_on_the_batch():
-    images = np.random.default_rng(0).integers(0, 256, (5, 32, 32)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (5, 1, 32, 32)).astype(np.uint8)
     network = build("attention_unet")
     maps = gates.gate_maps(network, images)
     assert [level.shape for level in maps] == [(5, 32, 32), (5, 16, 16), (5, 8, 8), (5, 4, 4)]
@@ -52,7 +52,7 @@ def test_gate_maps_are_coefficients_per_level_and_do_not_depend_on_the_batch():
 
 def test_a_network_without_gates_is_refused():
     with pytest.raises(ValueError, match="no attention gates"):
-        gates.gate_maps(build("unet"), np.zeros((1, 32, 32), np.uint8))
+        gates.gate_maps(build("unet"), np.zeros((1, 1, 32, 32), np.uint8))
 
 
 def test_inside_and_outside_by_hand():

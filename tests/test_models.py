@@ -44,7 +44,7 @@ def test_prior_bias_starts_at_the_log_odds_and_changes_nothing_else(name):
     torch.manual_seed(0)
     plain = models.build(name, CHANNELS)
     torch.manual_seed(0)
-    biased = models.build(name, CHANNELS, prior=0.01)
+    biased = models.build(name, CHANNELS, priors=[0.01])
     changed = [key for key, value in plain.state_dict().items() if not torch.equal(value, biased.state_dict()[key])]
     assert len(changed) == 1 and changed[0].endswith("bias")
     assert biased.state_dict()[changed[0]].item() == pytest.approx(math.log(0.01 / 0.99))
@@ -65,4 +65,4 @@ def test_mistakes_are_named():
     with pytest.raises(StudyError, match="vnet.*unet"):
         models.build("vnet", CHANNELS)
     with pytest.raises(StudyError, match="prior_bias"):
-        models.build("unet", CHANNELS, prior=0.0)
+        models.build("unet", CHANNELS, priors=[0.0])

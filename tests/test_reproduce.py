@@ -126,6 +126,7 @@ def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):
         data_dir=str(paired_folder),
         patient_pattern="",
         slices_are_patients=False,
+        label_map=None,
         models=None,
         seeds=None,
         set=[],
@@ -135,7 +136,7 @@ def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):
 
 def test_an_unknown_command_is_told_the_known_ones():
     done = subprocess.run([PROJECT / "run_all.sh", "foo"], capture_output=True, text=True)
-    assert done.returncode == 2 and "no command 'foo'; use run, test or lab" in done.stderr
+    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check or data" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")

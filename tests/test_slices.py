@@ -1,3 +1,4 @@
+import dataclasses
 import os
 
 import cv2
@@ -6,6 +7,8 @@ import pytest
 
 from sahlib import slices
 from sahlib.datasets import CLASSES, Scan
+from sahlib.datasets.ahead import Ahead
+from sahlib.provenance import cores
 from sahlib.slices import SliceStore, open_store, preprocess, window_to_grey
 from sahlib.study import Study, StudyError
 
@@ -26,7 +29,7 @@ def test_a_store_holds_section_2_2_to_the_letter(paired_folder, tmp_path):
     assert store.slices.iloc[row][["patient_id", "z", "source"]].to_list() == [
         "p04",
         2,
-        "images/04_2.png masks/04_2.png",
+        "images/04_2.png; masks/04_2.png",
     ]
 
 
@@ -93,9 +96,26 @@ def test_hounsfield_units_are_windowed_before_resizing_and_labels_keep_their_cla
     labels = np.zeros((2, 64, 64), np.uint8)
     labels[0, :, 32:] = CLASSES.index("IVH")
     scan = Scan("p", np.full((2, 64, 64), 40, np.int16), labels, ("a", "b"), "HU", (0.5, 0.5), 5.0)
-    images, small = preprocess(scan, 32, 40, 80)
+    (images,), small = preprocess(scan, 32, [(40, 80)])
     assert (images == 128).all() and images.shape == (2, 32, 32)
     assert (small[0, :, :16] == 0).all() and (small[0, :, 16:] == 2).all() and (small[1] == 0).all()
+
+
+def test_three_windows_are_three_channels_of_one_input(tmp_path):
+    study = Study.of_profile("smoke", phantom_patients=2, windows=("brain", "subdural", "100/50"))
+    store, one = (slices.prepare(s, tmp_path) for s in (study, dataclasses.replace(study, windows=("subdural",))))
+    rows = np.array([3, 40])
+    inputs = store.inputs(rows)
+    assert inputs.shape == (2, 3, 32, 32) and len(store.further_images) == 2
+    np.testing.assert_array_equal(inputs[:, 0], store.images[rows])
+    np.testing.assert_array_equal(inputs[:, 1], one.images[rows])
+    assert (inputs[:, 1] != inputs[:, 0]).any() and (inputs[:, 2] != inputs[:, 1]).any()
+
+
+def test_grey_levels_have_one_window(paired_folder, tmp_path):
+    study = Study.of_profile("smoke", data_dir=str(paired_folder), dataset="paired_folder", windows=("brain", "bone"))
+    with pytest.raises(StudyError, match="00_0.png holds grey levels of one window"):
+        slices.prepare(study, tmp_path)
 
 
 def test_resizing_keeps_image_and_label_on_each_other():
@@ -103,7 +123,7 @@ def test_resizing_keeps_image_and_label_on_each_other():
     y, x = np.mgrid[:200, :200]
     disc = ((y - 120) ** 2 + (x - 60) ** 2 <= 30**2).astype(np.uint8)
     scan = Scan("p", disc[None] * np.uint8(255), disc[None], ("a",), "grey")
-    images, labels = preprocess(scan, 64, 40, 80)
+    (images,), labels = preprocess(scan, 64, [(40, 80)])
     expected = (np.array([120, 60]) + 0.5) * 64 / 200 - 0.5
     for picture in (images[0] / 255, labels[0].astype(float)):
         weights = picture / picture.sum()
@@ -124,3 +144,24 @@ def test_rows_come_in_the_order_asked_for(small):
     ids = store.slices.slice_id.iloc[[5, 2, 9]]
     assert store.rows(ids).tolist() == [5, 2, 9]
     assert isinstance(store, SliceStore)
+
+
+def test_scans_read_ahead_come_in_order_few_at_a_time_and_stop_when_nobody_asks(paired_folder):
+    read = []
+
+    class Source:
+        def __len__(self):
+            return 20
+
+        def scan(self, index):
+            read.append(index)
+            return index
+
+    scans = iter(Ahead(Source()))
+    assert next(scans) == 0 and len(read) <= 2 * cores() + 1
+    assert list(scans) == list(range(1, 20)) and sorted(read) == list(range(20))
+    read.clear()
+    scans = iter(Ahead(Source()))
+    next(scans)
+    scans.close()
+    assert len(read) < 20

@@ -24,7 +24,7 @@ def textbook_curve(small, study, model, epochs):
     """Training losses: one image after the other, NCHW, fp32, BCE and Dice by hand, PyTorch's default Adam."""
     _, store, split = small
     rows = split.rows(store, "train")
-    network = training.initial_network(study, model, 0, store.masks(rows).mean())
+    network = training.initial_network(study, model, 0, [store.masks(rows).mean()])
     optimizer = torch.optim.Adam(network.parameters(), lr=study.learning_rate)
     network.train()
     curve = []

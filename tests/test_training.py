@@ -37,7 +37,7 @@ def test_the_loss_is_the_textbook_s():
 def test_validation_scores_by_hand(small):
     """A 'network' that returns its input as logits: Dice and loss follow from the pixels alone."""
     study, store, split = small
-    slices = feed.open_feed(store, split.rows(store, "validation"), torch.device("cpu"))
+    slices = feed.open_feed(store, split.rows(store, "validation"), torch.device("cpu"), ("SAH",))
 
     class Bright(torch.nn.Module):
         def __init__(self):
@@ -221,9 +221,9 @@ def test_last_batch_and_an_epoch_smaller_than_a_batch(small, tmp_path, batch_siz
 
 def test_a_batch_of_one_class_has_a_finite_loss_and_gradient(small):
     study = small[0]
-    network = training.initial_network(study, "attention_unet", 0, 0.02)
+    network = training.initial_network(study, "attention_unet", 0, [0.02])
     learn = step.training_step(network, step.make_optimizer(network, study), study, slices=0, steps=1)
-    images, nothing, matrices = step.blank_batch(study, torch.device("cpu"))
+    images, nothing, matrices = step.blank_batch(network, study)
     for labels in (nothing, torch.ones_like(nothing)):
         assert torch.isfinite(learn(images, labels, matrices))
         assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
@@ -232,7 +232,7 @@ def test_a_batch_of_one_class_has_a_finite_loss_and_gradient(small):
 def test_a_loss_is_the_mean_over_slices_and_not_over_batches(small):
     """A step that returns the batch's size as loss: 24 slices in batches of 16 and 8."""
     study, store, split = small
-    slices = feed.open_feed(store, split.rows(store, "train"), torch.device("cpu"))
+    slices = feed.open_feed(store, split.rows(store, "train"), torch.device("cpu"), ("SAH",))
     loss = training.train_epoch(lambda images, *_: torch.tensor(float(len(images))), slices, study, 0, 1)
     assert len(slices) == 24 and loss == pytest.approx((16 * 16 + 8 * 8) / 24)
 

@@ -1,5 +1,8 @@
 """The paper's own layout (section 2.1): images/ and masks/, one file per slice, matched by stem.
 
+A mask is black and white, white where SAH is; or, with a label map such as ("#00ffff=SAH", "#ffff00=IVH"), a picture in
+colours of which each one named is a class and black is background.
+
 Who the slices belong to comes from `slices.csv` beside the two folders (columns `file` and `patient_id`), or from a
 regular expression over the stem whose first group is the patient. Without either the folder is refused, because slices
 of one patient on both sides of a split make every score too good.
@@ -8,7 +11,6 @@ of one patient on both sides of a split make every score too good.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..study import StudyError
-from .scan import SAH, Scan
+from .scan import SAH, Scan, parse_label_map, patient_by_pattern
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
@@ -42,23 +44,33 @@ class PairedFolder:
 
     root: Path
     pairs: tuple[Pair, ...]
+    label_map: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls, root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False) -> PairedFolder:
+    def open(
+        cls,
+        root: str | Path,
+        patient_pattern: str = "",
+        slices_are_patients: bool = False,
+        label_map: tuple[str, ...] = (),
+    ) -> PairedFolder:
         """Pairs the files and names their patients, without decoding a pixel.
 
-        Raises StudyError for a folder that is missing or empty, a mask without an image or the reverse, and a slice
+        Masks come from masks_rgb/ where a label map speaks of colours and the folder has one, else from masks/. Raises
+        StudyError for a folder that is missing or empty, a mask without an image or the reverse, and a slice
         without a patient.
         """
         root = Path(root).expanduser()
-        images, masks = (_by_stem(root, kind) for kind in ("images", "masks"))
+        parse_label_map(label_map)
+        in_colour = label_map and (root / "masks_rgb").is_dir()
+        images, masks = _by_stem(root, "images"), _by_stem(root, "masks_rgb" if in_colour else "masks")
         for stem in sorted(set(images) ^ set(masks)):
             have, lack = ("image", "mask") if stem in images else ("mask", "image")
             file = images.get(stem) or masks[stem]
             raise StudyError(f"{file} has no {lack}: add {root}/{lack}s/{stem}.png or remove the {have}.")
         patients = _patients(root, sorted(images), patient_pattern, slices_are_patients)
         pairs = [Pair(stem, patients[stem], images[stem], masks[stem]) for stem in sorted(images)]
-        return cls(root, tuple(sorted(pairs, key=lambda pair: (pair.patient_id, pair.slice_id))))
+        return cls(root, tuple(sorted(pairs, key=lambda pair: (pair.patient_id, pair.slice_id))), tuple(label_map))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -69,11 +81,11 @@ class PairedFolder:
     def scan(self, index: int) -> Scan:
         """The Scan of one pair."""
         pair = self.pairs[index]
-        image, mask = read_pair(pair.image, pair.mask)
+        image, labels = read_pair(pair.image, pair.mask, self.label_map)
         return Scan(
             patient_id=pair.patient_id,
             image=image[None],
-            labels=(mask * np.uint8(SAH))[None],
+            labels=labels[None],
             slice_ids=(pair.slice_id,),
             unit="grey",
             sources=(pair.image.relative_to(self.root), pair.mask.relative_to(self.root)),
@@ -86,17 +98,25 @@ class PairedFolder:
             total.update(f"{pair.slice_id}\0{pair.patient_id}\0".encode())
             for path in (pair.image, pair.mask):
                 total.update(hashlib.sha256(path.read_bytes()).digest())
-        return {"source": self.name, "slices": len(self.pairs), "sha256": total.hexdigest()}
+        facts = {"source": self.name, "slices": len(self.pairs), "sha256": total.hexdigest()}
+        return facts | ({"label_map": sorted(self.label_map)} if self.label_map else {})
 
 
-def read_pair(image_path: Path, mask_path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """(image uint8 [H,W], mask bool [H,W]); StudyError where a file is unreadable or the two do not fit together."""
-    image, mask = read_grey(image_path), binary_mask(mask_path)
-    if image.shape != mask.shape:
+def read_pair(image_path: Path, mask_path: Path, label_map: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8 [H,W], labels uint8 [H,W], indices into CLASSES) of one slice.
+
+    Raises StudyError where a file is unreadable or the two do not fit together.
+    """
+    image = read_grey(image_path)
+    if label_map:
+        labels = mapped_labels(mask_path, parse_label_map(label_map))
+    else:
+        labels = binary_mask(mask_path) * np.uint8(SAH)
+    if image.shape != labels.shape:
         raise StudyError(
-            f"{mask_path} is {_size(mask)} but its image {image_path} is {_size(image)}; export both at the same size."
+            f"{mask_path} is {_size(labels)} but its image {image_path} is {_size(image)}; export both at one size."
         )
-    return image, mask
+    return image, labels
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -132,6 +152,32 @@ def binary_mask(path: Path) -> np.ndarray:
     )
 
 
+def mapped_labels(path: Path, classes: dict[str, int]) -> np.ndarray:
+    """A mask in colours or grey levels as class values uint8 [H,W]; `classes` as parse_label_map gives them.
+
+    0 or black is background. Raises StudyError for JPEG, whose colours are not exact, and for a colour or grey level
+    that the map does not name, because its pixels would silently become background.
+    """
+    import cv2
+
+    if path.suffix.lower() in LOSSY_ENDINGS:
+        raise StudyError(f"{path} is a JPEG, whose colours are not exact; export the masks as PNG.")
+    read_grey(path)  # refuses what is truncated or not 8-bit
+    if any(value.startswith("#") for value in classes):
+        blue, green, red = (plane.astype(np.uint32) for plane in cv2.split(cv2.imread(str(path), cv2.IMREAD_COLOR)))
+        pixels = red << 16 | green << 8 | blue
+    else:
+        pixels = read_grey(path).astype(np.uint32)
+    values = {int(value[1:], 16) if value.startswith("#") else int(value): index for value, index in classes.items()}
+    labels = np.zeros(pixels.shape, np.uint8)
+    for value in np.unique(pixels):
+        if value not in values and value != 0:
+            name = f"#{value:06x}" if any(key.startswith("#") for key in classes) else value
+            raise StudyError(f"{path} holds {name}, which label_map does not name; add {name}=CLASS to it.")
+        labels[pixels == value] = values.get(int(value), 0)
+    return labels
+
+
 def _by_stem(root: Path, kind: str) -> dict[str, Path]:
     folder = root / kind
     if not folder.is_dir():
@@ -153,7 +199,7 @@ def _patients(root: Path, stems: list[str], pattern: str, slices_are_patients: b
     if slices_are_patients:
         return {stem: stem for stem in stems}
     if pattern:
-        return {stem: _patient_by_pattern(stem, pattern) for stem in stems}
+        return {stem: patient_by_pattern(stem, pattern) for stem in stems}
     table = root / "slices.csv"
     if not table.is_file():
         raise StudyError(
@@ -163,16 +209,6 @@ def _patients(root: Path, stems: list[str], pattern: str, slices_are_patients: b
             "--slices-are-patients (slices_are_patients)."
         )
     return _patients_from_csv(table, stems)
-
-
-def _patient_by_pattern(stem: str, pattern: str) -> str:
-    try:
-        match = re.search(pattern, stem)
-    except re.error as error:
-        raise StudyError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
-    if match is None or not match.groups() or not match.group(1):
-        raise StudyError(f"patient_pattern {pattern!r} finds no patient in {stem!r}; its first group must match one.")
-    return match.group(1)
 
 
 def _patients_from_csv(table: Path, stems: list[str]) -> dict[str, str]:

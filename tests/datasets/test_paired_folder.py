@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sahlib.datasets import SAH, PairedFolder
+from sahlib.datasets import CLASSES, SAH, PairedFolder
 from sahlib.datasets.paired_folder import binary_mask, read_grey, read_pair
 from sahlib.study import StudyError
 
@@ -149,3 +149,66 @@ def test_real_slices_keep_their_documented_lesion_pixels():
     documented = pd.read_csv(REAL / "slices.csv").set_index("file")["sah_pixels"]
     scans = {scan.slice_ids[0] + ".png": scan for scan in PairedFolder.open(REAL)}
     assert {file: int((scan.labels == SAH).sum()) for file, scan in scans.items()} == documented.to_dict()
+
+
+COLOURS = ("#00ffff=SAH", "#ff0000=EDH", "#0000ff=IPH", "#ffff00=IVH", "#00ff00=SDH")
+
+
+def in_colours(folder):
+    """masks_rgb/ beside masks/: SAH in cyan, and a yellow corner (IVH) in every mask."""
+    (folder / "masks_rgb").mkdir()
+    for path in sorted((folder / "masks").iterdir()):
+        mask = cv2.imread(str(path), 0) > 0
+        picture = np.zeros((*mask.shape, 3), np.uint8)
+        picture[mask] = (0, 255, 255)
+        picture[:2, :3] = (255, 255, 0)
+        write(folder / "masks_rgb" / path.name, picture)
+    return folder
+
+
+def test_colours_become_classes_and_sah_is_that_of_the_binary_masks(paired_folder):
+    binary = PairedFolder.open(paired_folder)
+    coloured = PairedFolder.open(in_colours(paired_folder), label_map=COLOURS)
+    for one, other in zip(binary, coloured, strict=True):
+        np.testing.assert_array_equal(one.labels == SAH, other.labels == SAH)
+        assert (other.labels == CLASSES.index("IVH")).sum() == 6 and one.slice_ids == other.slice_ids
+    assert binary.fingerprint() != coloured.fingerprint()
+
+
+def test_grey_levels_become_classes(paired_folder):
+    for path in (paired_folder / "masks").iterdir():
+        write(path, np.where(cv2.imread(str(path), 0) > 0, 4, 2).astype(np.uint8))
+    labels = PairedFolder.open(paired_folder, label_map=("4=SAH", "2=background")).scan(1).labels
+    assert set(np.unique(labels)) == {0, SAH}
+
+
+@pytest.mark.parametrize(
+    ("label_map", "words"),
+    [
+        (("#00ffff=SAH",), "holds #ffff00, which label_map does not name"),
+        (("#00ffff=blood",), "'blood' is no class"),
+        (("cyan=SAH",), "must look like 4=SAH"),
+        (("#00ffff=SAH", "#00FFFF=IVH"), "names #00ffff twice"),
+    ],
+)
+def test_a_colour_without_a_class_never_becomes_background(paired_folder, label_map, words):
+    with pytest.raises(StudyError, match=words):
+        list(PairedFolder.open(in_colours(paired_folder), label_map=label_map))
+
+
+def test_colours_in_a_jpeg_are_refused(paired_folder):
+    for path in list((paired_folder / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(StudyError, match="JPEG, whose colours are not exact"):
+        list(PairedFolder.open(paired_folder, label_map=COLOURS))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the 36 real slices are not beside this checkout")
+def test_real_slices_have_the_same_sah_by_colour_as_in_the_binary_masks():
+    binary, coloured = PairedFolder.open(REAL), PairedFolder.open(REAL, label_map=COLOURS)
+    others = 0
+    for one, other in zip(binary, coloured, strict=True):
+        np.testing.assert_array_equal(one.labels == SAH, other.labels == SAH)
+        others += int((other.labels > SAH).sum())
+    assert others > 0, "the colours name other types too"
