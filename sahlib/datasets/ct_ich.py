@@ -115,6 +115,13 @@ class CtIch:
         """Slices in no Scan, because nothing tells what their pixels are; reads the whole folder once."""
         return sum(self._classes(patient, _read(files)).count(None) for patient, files in self.files)
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the check page should know of slices left out."""
+        count = self.left_out
+        why = "the table names several types or none for their pixels; --target any takes those of several types"
+        return (f"{count} slices are left out: {why}.",) if count else ()
+
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
         total = hashlib.sha256(file_digest(self.table))

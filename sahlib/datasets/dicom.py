@@ -127,6 +127,11 @@ class Dicom:
         ignored += [Ignored(s.path, "", "it refers to no series here") for s in segmentations if s.path not in used]
         return cls(root, tuple(series), tuple(label_map), _sentences(root, ignored))
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the check page should know of files left alone."""
+        return self.ignored
+
     def __len__(self) -> int:
         return len(self.series)
 

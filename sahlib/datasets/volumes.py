@@ -52,6 +52,11 @@ class VolumeFolder:
     raters: str = "majority"
     left_out: int = 0
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the check page should know of scans left out."""
+        return (f"{self.left_out} scans are left out: the rater asked for did not see them.",) if self.left_out else ()
+
     def __len__(self) -> int:
         return len(self.cases)
 
