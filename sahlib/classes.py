@@ -6,6 +6,8 @@ paper names this as future work (section 5); what it measures for SAH is measure
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,6 +19,7 @@ from .publish import notes, run_in_words
 from .results import Results
 from .runs import Run
 
+HEADING_WIDTH = 24  # characters
 SCORES = {"Dice": "dice", "IoU": "iou", "Precision": "precision", "Recall": "recall"}
 
 
@@ -100,7 +103,7 @@ def draw(images: np.ndarray, columns: dict[str, dict[str, np.ndarray]], names: l
             for lesion, mask in masks.items():
                 figures.outline(ax, mask[row], halo=None, colour=CLASS_COLOURS[lesion])
             if row == 0:
-                ax.set_title("\n".join(heading.split(", ")), fontsize=8)
+                ax.set_title(textwrap.fill(heading, HEADING_WIDTH), fontsize=8)
         axes[row][0].set_ylabel(name, fontsize=7)
     lesions = next(iter(columns.values()))
     handles = [Line2D([], [], color=CLASS_COLOURS[lesion], label=lesion) for lesion in lesions]

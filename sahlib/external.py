@@ -15,7 +15,7 @@ import pandas as pd
 
 from . import baselines, metrics, prediction, publish, slices, statistics, tables
 from .datasets import recognise
-from .paths import Workspace
+from .paths import Workspace, writing
 from .results import Results, trivial_counts
 from .runs import Run
 from .splits import Split
@@ -92,17 +92,23 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
 
 
 def in_words(here: Results, elsewhere: Results) -> str:
-    """What the table shows, as Markdown."""
+    """What the table shows, as Markdown, saved as summary.md."""
     lines = [elsewhere.origin, ""]
-    threshold = metrics.score(elsewhere.trivial[baselines.THRESHOLD], "dice", "sah_slices")
+    threshold = elsewhere.trivial[baselines.THRESHOLD]
+    bar = metrics.score(threshold, "dice", "sah_slices")
     for model, counts in elsewhere.counts.items():
         own, other = (statistics.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        verdict = "better than" if other.low > threshold else "not told apart from, or worse than,"
+        gain = statistics.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        better, worse = gain.low > 0, gain.high < 0
+        compared = "better than" if better else "worse than" if worse else "not told apart from"
         lines.append(
-            f"- **{tables.label(model, counts)}**: Dice over slices with lesion {statistics.in_words(other)} elsewhere "
-            f"and {statistics.in_words(own)} at home; {verdict} the threshold predictor's {threshold:.3f}."
+            f"- {tables.label(model, counts)}: Dice over slices with lesion {statistics.in_words(other)} elsewhere, "
+            f"{statistics.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
-    return "\n".join(lines)
+    text = "\n".join(lines)
+    with writing(elsewhere.folder / "summary.md") as file:
+        file.write_text(text + "\n")
+    return text
 
 
 def _elsewhere(run: Run, digest: str) -> Run:

@@ -38,7 +38,7 @@ def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_s_i
     [
         (errno.ENOSPC, "disk is full.*Free some space"),
         (errno.EDQUOT, "disk is full"),
-        (errno.EACCES, "No permission.*--output"),
+        (errno.EACCES, "No permission.*another folder"),
         (errno.EROFS, "No permission"),
     ],
 )

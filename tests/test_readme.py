@@ -15,6 +15,12 @@ def test_the_verdict_is_the_published_one():
     assert block.strip() == (PUBLISHED / "verdict.md").read_text().strip()
 
 
+def test_the_scores_elsewhere_are_the_published_ones():
+    block = README.split("<!-- external:")[1].split("-->", 1)[1].split("<!-- end of external -->")[0]
+    found = [path.read_text().strip() for path in sorted(PUBLISHED.glob("external-*/summary.md"))]
+    assert len(found) == 2 and all(text in block for text in found)
+
+
 def test_every_picture_and_file_it_names_is_there():
     named = re.findall(r"\]\(([^)]+)\)", README)
     named += re.findall(r"`(paper_figures/[\w./-]+)`", README)

@@ -32,6 +32,6 @@ def test_the_rate_with_the_best_validation_dice_is_chosen_and_loss_breaks_ties(s
     study, store, split = small
     study = dataclasses.replace(study, learning_rates=(1e-4, 1e-3, 1e-2), epochs=1)
     scores = {1e-4: (0.9, 0.3), 1e-3: (0.8, 0.5), 1e-2: (0.7, 0.5)}
-    monkeypatch.setattr(training, "evaluate", lambda network, x, y, loss, used: scores[used.learning_rate])
+    monkeypatch.setattr(training, "evaluate", lambda score, slices, used: scores[used.learning_rate])
     table = recipes.search_learning_rate(store, split, study, "unet", tmp_path)
     assert table["learning_rate"].tolist() == [1e-4, 1e-3, 1e-2] and table["chosen"].tolist() == [False, False, True]
