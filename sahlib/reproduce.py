@@ -150,6 +150,8 @@ def _typed(name: str, text: str) -> object:
     default = defaults.get(name)  # an unknown name is named by Study.of_profile
     if not isinstance(default, (tuple, bool, int, float)):
         return text
+    if isinstance(default, tuple) and all(isinstance(value, str) for value in default):
+        return [part.strip() for part in text.split(",") if part.strip()]
     try:
         value = ast.literal_eval(f"[{text}]" if isinstance(default, tuple) else text)
     except (ValueError, SyntaxError) as error:

@@ -48,6 +48,7 @@ class Study:
     phantom_seed: int = 0
     size: int = 256  # height and width after resizing, section 2.2
     windows: tuple[str, ...] = ("brain",)  # of WINDOWS or "LEVEL/WIDTH" in HU; several are channels of one input
+    grey_window: str = ""  # like one of windows: that in which 8-bit slices were exported; "" takes them as they are
 
     # split, by patient: the paper gives no shares
     train_share: float = 0.70
@@ -95,6 +96,8 @@ class Study:
         if not self.windows:
             raise StudyError("windows must name at least one.")
         self.window_values  # noqa: B018 (refuses what is no window)
+        if self.grey_window:
+            _window(self.grey_window)
         if self.target not in TARGETS:
             raise StudyError(f"target {self.target!r} is not known; choose one of {', '.join(TARGETS)}.")
         if unknown := [m for m in self.models if m not in MODELS]:
@@ -160,6 +163,7 @@ class Study:
 
 
 def _window(name: str) -> tuple[float, float]:
+    """(level, width) in HU; StudyError for a name that is no window."""
     if name in WINDOWS:
         return WINDOWS[name]
     try:

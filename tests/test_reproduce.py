@@ -142,3 +142,31 @@ def test_an_unknown_command_is_told_the_known_ones():
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_run_all_is_valid_shell():
     assert subprocess.run(["bash", "-n", PROJECT / "run_all.sh"]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("windows", "brain, 80/200", ["brain", "80/200"]),
+        ("label_map", "1=SAH,#00ffff=IVH", ["1=SAH", "#00ffff=IVH"]),
+        ("channels", "8,16", [8, 16]),
+        ("learning_rates", "1e-3", [0.001]),
+        ("deterministic", "True", True),
+        ("precision", "fp32", "fp32"),
+    ],
+)
+def test_a_field_is_read_by_the_type_of_its_default(name, text, value):
+    assert reproduce._typed(name, text) == value
+
+
+def test_check_and_data_are_commands(paired_folder, tmp_path, capsys):
+    assert main(["check", str(paired_folder), "--to", str(tmp_path / "page")]) == 0
+    assert "Patients          12" in capsys.readouterr().out and (tmp_path / "page" / "check.html").exists()
+    assert main(["data"]) == 0 and "rhuh_sah" in capsys.readouterr().out
+    assert main(["data", "kaggle"]) == 2 and "kaggle" in capsys.readouterr().err
+    assert main(["check", str(tmp_path / "nowhere")]) == 2 and "nowhere" in capsys.readouterr().err
+
+
+def test_an_external_folder_that_is_none_is_named_before_anything_runs(paired_folder, tmp_path, capsys):
+    assert main(arguments(paired_folder, tmp_path, "--external", str(tmp_path / "nowhere"))) == 2
+    assert "nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
