@@ -50,7 +50,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace) -> int:
     from . import reproduce
 
-    return reproduce.run(chosen.profile, chosen.output, reproduce.study_changes(chosen), chosen.external)
+    return reproduce.run(
+        chosen.profile,
+        chosen.output,
+        reproduce.study_changes(chosen),
+        chosen.external,
+        reproduce.assigned(chosen.external_set),
+    )
 
 
 def _check(chosen: argparse.Namespace) -> int:
@@ -89,6 +95,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
     _add_reading_options(run)
     run.add_argument("--external", default="", metavar="DIR", help="scans with masks on which notebook 08 tests")
+    run.add_argument(
+        "--external-set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="how those are to be read: label_map=...",
+    )
     run.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(MODELS)}")
     run.add_argument("--seeds", nargs="+", type=int, metavar="K", help="one training of each network per seed")
     run.add_argument("--output", default="", metavar="DIR", help="where data/, runs/ and paper_figures/ go")

@@ -33,18 +33,25 @@ def study_changes(chosen: argparse.Namespace) -> dict:
     if chosen.label_map:
         changes["label_map"] = chosen.label_map
     changes |= {name: getattr(chosen, name) for name in ("models", "seeds", "target") if getattr(chosen, name, None)}
-    for assignment in chosen.set:
+    return changes | assigned(chosen.set)
+
+
+def assigned(assignments: list[str]) -> dict:
+    """{name: value} of NAME=VALUE, each value of the type that the Study's field has."""
+    fields = {}
+    for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
             raise StudyError(f"--set {assignment!r} must have the form NAME=VALUE.")
-        changes[name] = _typed(name, text)
-    return changes
+        fields[name] = _typed(name, text)
+    return fields
 
 
-def run(profile: str, output: str, changes: dict, external: str = "") -> int:
+def run(profile: str, output: str, changes: dict, external: str = "", reading: dict | None = None) -> int:
     """Runs every notebook; 0 when all went through, 1 when one failed.
 
     external  folder of scans for notebook 08; empty: a fresh phantom
+    reading   Study fields that say how that folder is to be read
 
     The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
     """
@@ -69,7 +76,7 @@ def run(profile: str, output: str, changes: dict, external: str = "") -> int:
             print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
             started = time.perf_counter()
             executed = workspace.executed_notebooks / notebook.name
-            more = {"external": external} if notebook.stem.startswith("08") else {}
+            more = {"external": external, "reading": reading or {}} if notebook.stem.startswith("08") else {}
             if not _execute(notebook, executed, parameters | more):
                 return 1
             pages.append(pool.submit(_write_html, executed))

@@ -93,7 +93,7 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
         "source": source.fingerprint(),
         "size": study.size,
         "windows": study.window_values,
-    }
+    } | ({"grey_window": study.grey_window_values} if study.grey_window else {})
     path = processed / f"{study.dataset}-{digest(recipe)}"
     if not path.exists():
         # The phantom draws its patients in processes of its own.
@@ -117,18 +117,25 @@ def open_store(path: Path) -> SliceStore:
     return SliceStore(path, images, labels, slices, meta, further_images=tuple(further))
 
 
-def preprocess(scan: Scan, size: int, windows: Sequence[tuple[float, float]]) -> tuple[list[np.ndarray], np.ndarray]:
+def preprocess(
+    scan: Scan, size: int, windows: Sequence[tuple[float, float]], grey_window: tuple[float, float] | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
     """(images, one uint8 [D,size,size] per window; labels uint8 [D,size,size]) of one scan.
 
-    Hounsfield units are windowed to 8 bits, grey levels taken as they are; then images are resized bilinearly and
+    Hounsfield units are windowed to 8 bits; grey levels are taken as they are, or, where `grey_window` names the window
+    they were exported in, turned back into Hounsfield units first. Then images are resized bilinearly and
     labels by nearest neighbour (section 2.2). Raises StudyError where grey levels shall be shown in several windows.
     """
     import cv2
 
+    if scan.unit == "grey" and grey_window:
+        level, width = grey_window
+        hounsfield = np.rint(level - width / 2 + scan.image * np.float32(width / 255)).astype(np.int16)
+        scan = replace(scan, image=hounsfield, unit="HU")
     if scan.unit == "grey" and len(windows) > 1:
         raise StudyError(
             f"{scan.sources[0] if scan.sources else scan.patient_id} holds grey levels of one window, not Hounsfield "
-            f"units; several windows need NIfTI or DICOM, so set windows to one."
+            f"units; several windows need NIfTI or DICOM, or grey_window, the window of the export."
         )
     # INTER_NEAREST would sample half a pixel beside where INTER_LINEAR does; the EXACT variant is centred like it.
     images = []
@@ -160,7 +167,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
                 for file in files:
                     file.write(bytes(NPY_HEADER_BYTES))
                 for scan in scans:
-                    images, labels = preprocess(scan, size, windows)
+                    images, labels = preprocess(scan, size, windows, recipe.get("grey_window"))
                     for file, array in zip(files, (labels, *images), strict=True):
                         file.write(array)
                     rows += _slice_rows(scan, labels, size)

@@ -157,6 +157,11 @@ class Study:
         """(level, width) of each window in HU."""
         return tuple(map(_window, self.windows))
 
+    @property
+    def grey_window_values(self) -> tuple[float, float]:
+        """(level, width) of grey_window in HU."""
+        return _window(self.grey_window)
+
     def as_dict(self) -> dict:
         """Plain values, ready for JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}

@@ -165,3 +165,19 @@ def test_scans_read_ahead_come_in_order_few_at_a_time_and_stop_when_nobody_asks(
     next(scans)
     scans.close()
     assert len(read) < 20
+
+
+def test_grey_levels_of_a_known_window_are_turned_back_and_windowed_anew():
+    hounsfield = np.arange(0, 256, dtype=np.int16).reshape(1, 16, 16)
+    labels = np.zeros(hounsfield.shape, np.uint8)
+    grey = window_to_grey(hounsfield, 127.5, 255)
+    (expected,), _ = preprocess(Scan("p", hounsfield, labels, ("a",), "HU"), 16, [(40, 80)])
+    (again,), _ = preprocess(Scan("p", grey, labels, ("a",), "grey"), 16, [(40, 80)], (127.5, 255))
+    np.testing.assert_array_equal(again, expected)
+    (untouched,), _ = preprocess(Scan("p", grey, labels, ("a",), "grey"), 16, [(40, 80)])
+    np.testing.assert_array_equal(untouched, grey)
+
+
+def test_the_window_of_the_export_makes_another_store(paired_folder, tmp_path):
+    plain, anew = (slices.prepare(study(paired_folder, grey_window=w), tmp_path) for w in ("", "127.5/255"))
+    assert plain.digest != anew.digest and (plain.images[:] != anew.images[:]).any()
