@@ -283,3 +283,14 @@ def test_counts_are_those_of_the_saved_probabilities(small, tmp_path):
     assert counts["lesion_pixels"].tolist() == truth.sum((1, 2)).tolist()
     assert (counts[["tp", "fp", "fn", "tn"]].sum(1) == 32 * 32).all()
     np.testing.assert_array_equal(prediction.masks(run, np.array([1, 0])), predicted[[1, 0]])
+
+
+@pytest.mark.parametrize("model", models.LABELS)
+def test_several_windows_are_channels_from_the_store_to_the_counts(small, tmp_path, model):
+    study, store, split = small
+    study = dataclasses.replace(study, windows=("brain", "bone"), models=tuple(models.LABELS))
+    two = dataclasses.replace(store, further_images=(255 - store.images[:],))
+    run = training.train(two, split, study, model, 0, tmp_path)
+    convolutions = [m for m in prediction.load_network(run).modules() if isinstance(m, torch.nn.Conv2d)]
+    assert convolutions[0].in_channels == 2
+    assert len(prediction.test(run, two, split, study)) == len(split.rows(store, "test"))
