@@ -181,7 +181,7 @@ def test_no_name_leads_out(name):
     except ValueError:
         return
     assert not path.is_absolute() and ".." not in path.parts
-    assert os.path.normpath(os.path.join("/root/of/set", path)).startswith("/root/of/set/")
+    assert os.path.normpath(os.path.join("/set", path)).startswith("/set/")
 
 
 def test_very_long_names_are_refused(tmp_path):

@@ -98,7 +98,12 @@ def test_one_class_has_no_overlay_of_its_own(small, tmp_path):
     assert classes.overlay(loaded) is None and classes.table(loaded)["Class"].unique().tolist() == ["SAH"]
 
 
-def test_the_split_is_by_the_lesion_in_question(several):
+def test_the_split_is_stratified_by_the_lesion_in_question(several):
+    """SAH bleeds in every second patient and each side gets some of both; IVH is in all, so no stratum is without."""
     study, workspace = several
     store = slices.prepare(study, workspace.processed)
-    assert splits.prepare(store, study).sides != {} and store.of("IVH").lesion_pixels.gt(0).all()
+    with_sah = splits.prepare(store, study).summary(store)
+    assert ((with_sah["patients with SAH"] > 0) & (with_sah["patients with SAH"] < with_sah["patients"])).all()
+    other = store.of("IVH")
+    assert (splits.prepare(other, study).summary(other)["share positive"] == 1).all()
+    assert len(list((store.path / "splits").glob("*.csv"))) >= 2, "each lesion has a split of its own"
