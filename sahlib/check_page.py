@@ -151,7 +151,9 @@ def html(examination: Examination) -> str:
 def embedded(examination: Examination) -> str:
     """The page within another one: a frame, so that neither takes the other's style."""
     page = escape(html(examination))
-    return f'<iframe srcdoc="{page}" title="Check of {escape(examination.name)}" width="100%" height="900"></iframe>'
+    frame = f'<iframe srcdoc="{page}" title="Check of {escape(examination.name)}" width="100%" height="900"></iframe>'
+    # IPython warns of an output that begins with a frame.
+    return f"<div>{frame}</div>"
 
 
 def _things(count: int) -> str:

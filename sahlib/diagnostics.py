@@ -88,6 +88,11 @@ def gate_weights(results: Results) -> pd.DataFrame:
                     "Inside the lesion": float(np.nanmean(both[:, 0])),
                     "Rest of the head": float(np.nanmean(both[:, 1])),
                     "Difference (95 % interval)": statistics.in_words(found, signed=True),
+                    "Lesion against rest": "higher"
+                    if found.low > 0
+                    else "lower"
+                    if found.high < 0
+                    else "not told apart",
                 }
             )
     table = pd.DataFrame(lines).astype({"Seed": str})

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .datasets import CLASSES, SAH, PairedFolder, Phantom, Scan
-from .figures import OTHER, TRUTH, WIDTH, outline, show, styled
+from .figures import OTHER, TRUTH, WIDTH, described, outline, show, styled
 from .slices import SliceStore, window_to_grey
 from .splits import SIDES, Split
 from .study import Study
@@ -83,7 +83,9 @@ def gallery(scans: Sequence[Scan], level: float, width: float) -> Figure:
         ax.set_title(scan.slice_ids[z])
     handles = [Line2D([], [], color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return figure
+    return described(
+        figure, "One slice of each scan, that with the most blood, each hemorrhage class outlined in its colour."
+    )
 
 
 @styled
@@ -112,7 +114,9 @@ def value_histogram(scans: Sequence[Scan], level: float, width: float) -> Figure
             )
     ax.set(xlabel="Hounsfield units" if unit == "HU" else "grey level", ylabel="share per unit", xlim=(low, high))
     ax.legend(loc="upper left")
-    return figure
+    return described(
+        figure, f"Distributions of the values ({unit}) of SAH, of other hemorrhage and of everything else."
+    )
 
 
 @styled
@@ -130,7 +134,7 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
     ax.set_yticks(range(len(SIDES)), list(reversed(SIDES)))
     ax.set_xscale("log")
     ax.set_xlabel("lesion area, per cent of the image (each dot one slice with SAH)")
-    return figure
+    return described(figure, "Lesion area of every slice with SAH as a dot, one row for each side of the split.")
 
 
 @styled
@@ -158,7 +162,7 @@ def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8)
         show(ax, picture)
         outline(ax, lesion)
         ax.set_title(title, fontsize=7)
-    return figure
+    return described(figure, f"A training slice as it is and in {count} augmented forms, the lesion outlined on each.")
 
 
 def scans_in_words(source: PairedFolder | Phantom, scans: Sequence[Scan]) -> str:

@@ -1,7 +1,7 @@
 """The data figures of the paper (2, 5 to 9), drawn from arrays and tables, and the one way they are saved.
 
 Every figure has two functions: `name(...)` returns a matplotlib Figure, and `name_data(...)` the table of what it
-shows. `save` writes both with a caption:
+shows. `save` writes both with a caption, which is also the alternative text under which a notebook shows the figure:
 
     >>> figure = training_curves(histories, "U-Net", model="unet")
     >>> save(figure, "paper_figures/phantom-quick", "figure_5_training_unet",
@@ -10,9 +10,13 @@ shows. `save` writes both with a caption:
 
 from __future__ import annotations
 
+import base64
 import functools
+import io
+import re
 import textwrap
 from collections.abc import Callable, Iterable
+from html import escape
 from pathlib import Path
 
 import matplotlib
@@ -28,6 +32,8 @@ from .paths import writing
 
 WIDTH = 7.2  # inches: two columns of a journal page, so that a font size below is the size in print
 DPI = 300
+SCREEN_DPI = 100  # at which a notebook shows a figure; it is drawn twice as fine
+ALT_LENGTH = 200  # characters of an alternative text, beyond which a caption is better read than heard
 
 STYLE = {
     "font.family": "sans-serif",
@@ -78,7 +84,7 @@ def save(figure: Figure, folder: str | Path, stem: str, data: pd.DataFrame, capt
     """Write stem.png (300 dpi), stem.svg, stem.csv and stem.txt (the caption); return the four paths by suffix.
 
     Each file appears whole or not at all. Equal input gives equal bytes under equal versions: no date or version is
-    written into them. Makes `folder`; StudyError where the disk refuses.
+    written into them. Makes `folder`; StudyError where the disk refuses. From then on the figure is `described`.
     """
     writers = {
         "png": lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
@@ -90,7 +96,41 @@ def save(figure: Figure, folder: str | Path, stem: str, data: pd.DataFrame, capt
     for suffix, write in writers.items():
         with writing(paths[suffix]) as part:
             write(part)
+    described(figure, alternative_text(caption))
     return paths
+
+
+def described(figure: Figure, alt: str) -> Figure:
+    """The same figure, which a notebook now shows with `alt` for those who do not see it.
+
+    It is shown as HTML, because JupyterLab has no place for such a text beside a PNG; the PNG is there for whatever
+    does not read HTML. This is IPython's protocol for an object that knows how it is shown.
+    """
+    figure._repr_mimebundle_ = functools.partial(_shown, figure, alt)
+    return figure
+
+
+def alternative_text(caption: str) -> str:
+    """The first sentences of a caption, as many as fit into ALT_LENGTH: what is shown comes before of which run."""
+    text = ""
+    for sentence in re.split(r"(?<=\.) (?=[A-Z])", caption.strip()):
+        # "Figure 7." alone says nothing.
+        if re.fullmatch(r"(Figure \d+\.)?", text) or len(text) + len(sentence) < ALT_LENGTH:
+            text = f"{text} {sentence}".strip()
+        else:
+            break
+    return text
+
+
+@styled
+def _shown(figure: Figure, alt: str, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+    """(content by MIME type, metadata by MIME type), as IPython asks for them."""
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=2 * SCREEN_DPI)
+    png = base64.b64encode(file.getvalue()).decode()
+    width = round(figure.get_figwidth() * SCREEN_DPI)
+    html = f'<img src="data:image/png;base64,{png}" alt="{escape(alt)}" width="{width}">'
+    return {"text/html": html, "image/png": png}, {"image/png": {"alt": alt, "width": width}}
 
 
 # Figure 2

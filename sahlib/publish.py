@@ -10,6 +10,7 @@ import json
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from . import architecture, baselines, diagrams, figures, metrics, paper, samples, tables, training
 from .models import LABELS
@@ -138,7 +139,31 @@ def table_3(results: Results) -> pd.DataFrame:
 
 def training_curves(runs: dict[str, list[Run]]) -> list[Figure]:
     """For a notebook: one figure of curves per network of `runs`; Figures 5 and 6 are saved by their own functions."""
-    return [figures.training_curves({run.seed: run.history for run in own}, LABELS[m], m) for m, own in runs.items()]
+    return [
+        figures.described(
+            figures.training_curves({run.seed: run.history for run in own}, LABELS[model], model),
+            f"Loss and validation Dice of {LABELS[model]} against the epoch; a ring marks the epoch that was kept.",
+        )
+        for model, own in runs.items()
+    ]
+
+
+def training_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
+    """One row per run: its network and seed, what training it took, and the digest in its folder's name."""
+    rows = [
+        {
+            "Network": LABELS[run.model],
+            "Seed": run.seed,
+            "Weights": f"{run.record['parameters']:,}",
+            "Epochs": len(run.history),
+            "Minutes": round(run.record["seconds"] / 60, 1),
+            "Device": run.record["provenance"]["device"],
+            "Run": run.record["digest"],
+        }
+        for own in runs.values()
+        for run in own
+    ]
+    return pd.DataFrame(rows)
 
 
 def training_in_words(runs: dict[str, list[Run]]) -> str:
@@ -161,6 +186,12 @@ def scores_in_words(results: Results) -> str:
     trivial = metrics.background_everywhere(next(iter(results.counts.values()))[0])
     lines.append(f"- Background everywhere: {metrics.score(trivial, 'dice', 'mean_empty_1'):.3f} and 0.")
     return "\n".join([*lines, "", *(f"*{note}*  " for note in notes(results))])
+
+
+def readable(table: pd.DataFrame) -> Styler:
+    """The table for a notebook whose cells hold sentences: none of them cut short, all to the left, no row numbers."""
+    left = [{"selector": "th, td", "props": "text-align: left"}]
+    return table.style.hide(axis="index").set_table_styles(left)
 
 
 def record(results: Results) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from . import baselines, metrics, prediction, recipes, slices, splits, training
+from . import baselines, metrics, prediction, progress, recipes, slices, splits, training
 from .paths import Workspace
 from .runs import Run
 from .slices import SliceStore
@@ -56,7 +56,7 @@ class Results:
 
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
     """The slices of a Study and their split; built where they are not on disk yet."""
-    store = slices.prepare(study, workspace.processed)
+    store = slices.prepare(study, workspace.processed, progress.over("scans"))
     return store, splits.prepare(store, study)
 
 

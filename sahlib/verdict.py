@@ -23,7 +23,7 @@ from . import (
     statistics,
     tables,
 )
-from .claim_rules import CONTRADICTS, FAILS, HOLDS, MIN_PATIENTS, UNKNOWN
+from .claim_rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
 from .paths import writing
 from .publish import notes, rates_in_words, run_in_words
 from .recipes import LABELS as RECIPE_LABELS
@@ -118,13 +118,13 @@ def scores(results: Results) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     caption = "Scores with 95 % intervals, resampling patients, not slices."
-    tables.write(table, results.folder, "table_intervals", caption, [*notes(results), *_seed_notes(results)])
+    tables.write(table, results.folder, "table_intervals", caption, [*notes(results), *seed_notes(results)])
     return table
 
 
 def contrasts(results: Results) -> pd.DataFrame:
     """Differences between networks, paired by slice and clustered by patient, with Holm's correction."""
-    rows, tests = [], []
+    rows, tests, ends = [], [], []
     for lower, higher in CONTRASTS:
         if lower not in results.counts or higher not in results.counts:
             continue
@@ -133,6 +133,7 @@ def contrasts(results: Results) -> pd.DataFrame:
                 results.counts[lower], results.counts[higher], metric, convention, batch_size=results.study.batch_size
             )
             tests.append(found.p)
+            ends.append((found.low, found.high))
             rows.append(
                 {
                     "Difference": f"{models.LABELS[higher]} minus {models.LABELS[lower]}",
@@ -143,9 +144,12 @@ def contrasts(results: Results) -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(rows)
-    table["p, Holm"] = [f"{p:.3f}" for p in statistics.holm(tests)]
+    adjusted = statistics.holm(tests)
+    table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
+    apart = (adjusted <= LEVEL) & np.array([not low <= 0 <= high for low, high in ends])
+    table["Told apart"] = np.where(apart, "yes", "no")
     caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
-    tables.write(table, results.folder, "table_differences", caption, [*notes(results), *_seed_notes(results)])
+    tables.write(table, results.folder, "table_differences", caption, [*notes(results), *seed_notes(results)])
     return table
 
 
@@ -174,7 +178,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
     if left_out:
         chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
     caption = "What decided it: how much belongs to the gates and how much to the optimisation."
-    tables.write(table, first.folder, "table_decision", caption, [*notes(first), *chosen, *_seed_notes(first)])
+    tables.write(table, first.folder, "table_decision", caption, [*notes(first), *chosen, *seed_notes(first)])
     return table
 
 
@@ -209,6 +213,12 @@ def claims(recipes: dict[str, Results]) -> pd.DataFrame:
     return tables_by_recipe[fairest(recipes).recipe]
 
 
+def claims_figure(claims: pd.DataFrame) -> Figure:
+    """The ledger on one page; `claims` has saved it with its caption."""
+    figure = ledger_page.ledger_figure(claims)
+    return figures.described(figure, f"The claims ledger on one page, a row for each of {len(claims)} entries.")
+
+
 def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     """The verdict in ten lines of Markdown, saved as verdict.md; every number is from the counts.
 
@@ -241,14 +251,14 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
-    known = [f"- {note}" for note in [*notes(results)[:1], *_seed_notes(results)]]
+    known = [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
     text = "\n".join([*lines, *known]) + "\n"
     with writing(results.folder / "verdict.md") as path:
         path.write_text(text)
     return text
 
 
-def _seed_notes(results: Results) -> list[str]:
+def seed_notes(results: Results) -> list[str]:
     bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
     found = []
     if bleeding < statistics.FEW_PATIENTS:

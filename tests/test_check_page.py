@@ -118,4 +118,5 @@ def test_what_a_source_left_out_is_told_and_the_page_fits_into_a_notebook():
     examination = check.examine(Source())
     assert "p1/scout ignored" in check_page.text(examination)
     frame = check_page.embedded(examination)
-    assert frame.startswith("<iframe srcdoc=") and "<html" not in frame and 'title="Check of a &lt;folder&gt;"' in frame
+    assert frame.startswith("<div><iframe srcdoc=") and "<html" not in frame
+    assert 'title="Check of a &lt;folder&gt;"' in frame
