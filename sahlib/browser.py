@@ -29,7 +29,7 @@ from .runs import Run
 from .slices import SliceStore, window_to_grey
 from .study import WINDOWS, Study, StudyError
 
-BY_HAND = "by hand"
+BY_HAND = "by hand"  # a value of its own: a dropdown shows nothing at all for None
 WHEEL_MS = 30  # a wheel sends more turns than a person can look at
 
 STYLE = """<style>
@@ -61,8 +61,8 @@ STYLE = """<style>
 def browse(*shown: SliceStore | Run | Results, study: Study | None = None) -> Browser:
     """A browser of the slices of a store, of Results, or of runs tested on the same slices.
 
-    study  says where the scans lie, so that any window can be taken from their Hounsfield units; without it a phantom
-           and Results have them, and other slices are windowed within their stored 8 bits
+    study  says where the scans lie, so that any window can be taken from their Hounsfield units; without it runs on a
+           phantom and Results on a study's own slices have them, and others are windowed within their stored 8 bits
     Raises StudyError where nothing of the kind is given, or slices or predictions of a run are missing.
     """
     return Browser(browser_content.of(*shown, study=study))
@@ -132,14 +132,23 @@ class Browser(widgets.VBox):
             if content.unit == "HU" and own not in content.stored_windows
         ]
         self.window = widgets.Dropdown(
-            description="Window", options=[*stored, *named, (BY_HAND, None)], layout={"width": "230px"}, style=small
+            description="Window", options=[*stored, *named, (BY_HAND, BY_HAND)], layout={"width": "230px"}, style=small
         )
-        limits = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
+        least, most, widest = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
+        levels, widths = zip(*content.stored_windows, strict=True)
         self.level = widgets.IntSlider(
-            value=round(level), min=limits[0], max=limits[1], description="Level", layout={"width": "260px"}
+            value=round(level),
+            min=min(least, *map(round, levels)),
+            max=max(most, *map(round, levels)),
+            description="Level",
+            layout={"width": "260px"},
         )
         self.width = widgets.IntSlider(
-            value=round(width), min=1, max=limits[2], description="Width", layout={"width": "260px"}
+            value=round(width),
+            min=1,
+            max=max(widest, *map(round, widths)),
+            description="Width",
+            layout={"width": "260px"},
         )
         self.truth = widgets.Checkbox(value=True, description="Ground truth", indent=False, layout={"width": "120px"})
         self.shown = [
@@ -202,7 +211,7 @@ class Browser(widgets.VBox):
         self._wheel = Event(
             source=self.row_of_panels, watched_events=["wheel"], wait=WHEEL_MS, throttle_or_debounce="throttle"
         )
-        self._wheel.on_dom_event(lambda event: self._step(1 if event["deltaY"] > 0 else -1))
+        self._wheel.on_dom_event(lambda event: self._step(int(np.sign(event["deltaY"]))))
 
     # which slice
 
@@ -246,8 +255,12 @@ class Browser(widgets.VBox):
             self.slice.value = min(self.slice.value, self.slice.max)
 
     def _change_lesion(self) -> None:
-        self.content = self._every_lesion.for_lesion(self.lesion.value)
-        self._fill()
+        with self._at_once():
+            self.content = self._every_lesion.for_lesion(self.lesion.value)
+            # Its lesions have sizes of their own.
+            self.size.max = max(int(self.content.lesion_pixels.max()), 1)
+            self.size.value = (0, self.size.max)
+            self._fill()
 
     def _step(self, by: int) -> None:
         self.slice.value = min(max(self.slice.value + by, 0), self.slice.max)
@@ -277,20 +290,20 @@ class Browser(widgets.VBox):
         return f"{names.get(window, 'window')} {window[0]:g}/{window[1]:g}, as stored"
 
     def _take_window(self) -> None:
-        if self.window.value is not None:
-            with self._at_once():
+        with self._at_once():
+            if self.window.value != BY_HAND:
                 self.level.value, self.width.value = (round(value) for value in self.window.value)
 
     def _window_by_hand(self) -> None:
-        chosen = self.window.value
-        if chosen is not None and (self.level.value, self.width.value) != tuple(map(round, chosen)):
-            self.window.value = None
-        self._show()
+        if not self._quiet:  # where it is a person who moves level or width
+            with self._at_once():
+                self.window.value = BY_HAND
 
     def _grey(self, row: int) -> tuple[np.ndarray, str]:
         """The slice in the chosen window, uint8 [h,w], and what it was computed from."""
         content = self.content
-        level, width = self.window.value or (self.level.value, self.width.value)
+        chosen = self.window.value
+        level, width = (self.level.value, self.width.value) if chosen == BY_HAND else chosen
         unit = " HU" if content.unit == "HU" else " of 255"
         words = f"{level - width / 2:g} to {level + width / 2:g}{unit}"
         if (level, width) in content.stored_windows:
@@ -337,7 +350,7 @@ class Browser(widgets.VBox):
     def _panel(self, number: int, data: bytes) -> str:
         """A panel as HTML: heading, picture and scores; decoded at once, so that nothing flickers."""
         title, (first, beside, below) = self._seen.titles[number], self._seen.notes[number]
-        colour = figures.COLOURS[self.content.networks[number - 1].model] if number else figures.TRUTH
+        colour = figures.COLOURS[self.content.networks[number - 1].model] if number else browser_picture.TRUTH
         alt = escape(f"{title}: {self._seen.identity}. {_sentence(first, beside, below)}", quote=True)
         return (
             f'<div class="sah-head"><i style="border-color:{colour}"></i>{escape(title)}</div>'
@@ -346,9 +359,14 @@ class Browser(widgets.VBox):
         )
 
     def _say(self, message: str) -> None:
-        words = [f"{len(self._rows):,} slices of {len(self.patient.options):,} patients to choose from"]
+        words = []
         if self.row is not None:
-            words = [f"<b>{escape(self._seen.identity)}</b>", f"window {escape(self._window_words)}", *words]
+            choice = f"{_counted(len(self._rows), 'slice')} of {_counted(len(self.patient.options), 'patient')}"
+            words = [
+                f"<b>{escape(self._seen.identity)}</b>",
+                f"window {escape(self._window_words)}",
+                f"{choice} to choose from",
+            ]
         legend = ""
         if self.overlay.value == ERRORS and self.content.networks:
             colours = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in browser_picture.ERRORS.items()}
@@ -381,6 +399,8 @@ class Browser(widgets.VBox):
         )
 
     def _export(self) -> None:
+        if self.row is None:
+            return  # the status says so already
         # A link and not a file: the kernel's disk may be another machine's.
         name = f"{self.content.store.slices['slice_id'].iloc[self.row]}.png".replace("/", "_")
         data = base64.b64encode(self.view()).decode()
@@ -399,6 +419,11 @@ class Browser(widgets.VBox):
 def _classed(box: widgets.Box, name: str) -> widgets.Box:
     box.add_class(name)
     return box
+
+
+def _counted(number: int, what: str) -> str:
+    """ "1 slice", "1,234 slices" """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _sentence(*parts: str) -> str:

@@ -142,15 +142,20 @@ class Content:
     def unit(self) -> str:
         """ "HU", or "grey" where the source is 8-bit slices of a window that nobody has told."""
         recipe = self.store.meta["recipe"]
-        return "grey" if recipe["source"]["name"] == "paired_folder" and not recipe.get("grey_window") else "HU"
+        grey = recipe["source"].get("source") == "paired_folder" and not recipe.get("grey_window")
+        return "grey" if grey else "HU"
 
     @functools.cached_property
     def hounsfield(self) -> Callable[[int], np.ndarray]:
         """row -> the slice in Hounsfield units, int16 [h,w], read from its scan.
 
-        StudyError, which says why, where the scans cannot be read or are other ones than the store was made from.
+        It raises StudyError, which says why, where the scans cannot be read or are other ones than the store was made
+        from. That is found out once, because it takes reading all files.
         """
-        return _hounsfield(self.store, self.study)
+        try:
+            return _hounsfield(self.store, self.study)
+        except (StudyError, OSError) as error:
+            return _refusing(str(error))
 
     def stored(self, row: int, level: float, width: float) -> np.ndarray:
         """The slice in another window, uint8 [H,W], as far as the stored 8 bits go."""
@@ -167,7 +172,8 @@ class Content:
 def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Content:
     """The Content of a store, of Results, or of one or several runs that were tested on the same slices.
 
-    study  says where Hounsfield units are read from; not needed for a phantom or for Results
+    study  says where Hounsfield units are read from; not needed for runs on a phantom, or for Results on a study's own
+           slices
     Raises StudyError where the slices or the split of a run are not found beside it, or runs do not go together.
     """
     first = shown[0] if shown else None
@@ -176,11 +182,13 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
     if len(shown) == 1 and isinstance(first, Results):
         networks = [(own[0], Run(own[0].path.parent, own[0].record) if first.origin else own[0])
                     for own in first.runs.values()]  # fmt: skip
-        return Content(first.store, _sides(first.store, first.split), _named(networks), study or first.study)
+        # With slices from elsewhere, the study says where those of the training lie.
+        own_study = None if first.origin else first.study
+        return Content(first.store, _sides(first.store, first.split), _named(networks), study or own_study)
     if shown and all(isinstance(run, Run) for run in shown):
-        keys = {(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions[0]) for run in shown}
+        keys = {(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in shown}
         if len(keys) > 1:
-            raise StudyError("These runs were not tested on the same slices; show them one by one.")
+            raise StudyError("These runs were not tested on the same slices for the same lesions; show each by itself.")
         if not all(run.file("counts", run.lesions[0], "csv").exists() for run in shown):
             raise StudyError("A run has no predictions yet; run notebook 05, which tests it.")
         store, split = _beside(first)
@@ -214,7 +222,7 @@ def _study(run: Run) -> Study | None:
 
 def _beside(run: Run) -> tuple[SliceStore, Split]:
     """The slices and the split a run was trained on, found in the workspace that holds it."""
-    processed = run.path.resolve().parents[3] / "data" / "processed"
+    processed = run.path.joinpath(*[".."] * 4).resolve() / "data" / "processed"
     recipe = run.record["recipe"]
     path = processed / f"{run.record['study']['dataset']}-{recipe['store']}"
     if not path.exists():
@@ -254,6 +262,13 @@ def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.nd
         return scan.image
 
     return lambda row: image(int(number[row]))[row - first[number[row]]]
+
+
+def _refusing(reason: str) -> Callable[[int], np.ndarray]:
+    def refuse(row: int) -> np.ndarray:
+        raise StudyError(reason)
+
+    return refuse
 
 
 def side_options(content: Content) -> list[str]:

@@ -1,6 +1,6 @@
 """The pixels of a slice browser: a grey slice with outlines, areas or heat on it, from arrays to PNG.
 
-Colours are Okabe & Ito's, told apart by colour-blind readers too; an outline runs along the
+Networks and errors have Okabe & Ito's colours, told apart by colour-blind readers too; an outline is the
 outermost pixels of its mask.
 """
 
@@ -14,6 +14,8 @@ import numpy as np
 from . import figures
 
 SIDE = 352  # pixels of a panel's longer side
+# Not the figures' red: without cones for red or green it is that of a network, and of a map's heat, on which it lies.
+TRUTH = "#00C8FF"
 # Found, invented and missed, as RGB.
 ERRORS = {"found": (0, 158, 115), "invented": (230, 159, 0), "missed": (86, 180, 233)}
 FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # three times as fast as the default, a tenth larger
@@ -26,16 +28,18 @@ def enlarged(grey: np.ndarray) -> np.ndarray:
 
 
 def with_outline(panel: np.ndarray, mask: np.ndarray, colour: str, width: int = 1) -> np.ndarray:
-    """The panel with the outline of a mask bool [H,W] in a colour "#rrggbb", `width` pixels wide."""
-    contours, _ = cv2.findContours(_large(mask, panel), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(panel.copy(), contours, -1, rgb(colour), width, cv2.LINE_AA)
+    """The panel with the outermost `width` pixels of a mask bool [H,W] in a colour "#rrggbb"."""
+    large = _large(mask, panel)
+    # Beyond the slice there is no mask, so that one cut by its edge is outlined there too.
+    outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
+    inner = cv2.erode(large, np.ones((2 * width + 1, 2 * width + 1), np.uint8), **outside)
+    return cv2.copyTo(_plain(panel, rgb(colour)), large - inner, panel.copy())
 
 
 def with_area(panel: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], opacity: float) -> np.ndarray:
     """The panel with a mask bool [H,W] filled."""
-    inside, drawn = _large(mask, panel) > 0, panel.copy()
-    drawn[inside] = _blend(panel[inside], np.asarray(colour, np.float32), np.float32(opacity))
-    return drawn
+    under_colour = cv2.addWeighted(panel, 1 - opacity, _plain(panel, colour), opacity, 0)
+    return cv2.copyTo(under_colour, _large(mask, panel), panel.copy())
 
 
 def with_errors(panel: np.ndarray, predicted: np.ndarray, truth: np.ndarray, opacity: float) -> np.ndarray:
@@ -53,7 +57,8 @@ def with_heat(panel: np.ndarray, values: np.ndarray, opacity: float, everywhere:
     large = cv2.resize(np.asarray(values, np.float32), size, interpolation=cv2.INTER_LINEAR).clip(0, 1)
     heat = cv2.applyColorMap(np.rint(large * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
     share = np.full_like(large, opacity) if everywhere else np.minimum(large * 2, 1) * np.float32(opacity)
-    return _blend(panel, heat, share[..., None])
+    share = share[..., None]
+    return np.rint(panel * (1 - share) + heat * share).astype(np.uint8)
 
 
 def png(panel: np.ndarray) -> bytes:
@@ -66,8 +71,7 @@ def sheet(panels: list[np.ndarray], titles: list[str], notes: list[str], heading
     """The whole view as one PNG: the panels side by side, a title over and a note under each."""
     from matplotlib.figure import Figure
 
-    width = 3.0 * len(panels)
-    figure = Figure(figsize=(width, 3.9), layout="constrained")
+    figure = Figure(figsize=(max(3.0 * len(panels), 5.0), 3.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for ax, panel, title, note in zip(axes, panels, titles, notes, strict=True):
         ax.imshow(panel, interpolation="nearest")
@@ -75,7 +79,7 @@ def sheet(panels: list[np.ndarray], titles: list[str], notes: list[str], heading
         ax.set_xlabel(note)
         ax.set(xticks=[], yticks=[])
         ax.spines[:].set_visible(False)
-    figure.suptitle(heading)
+    figure.suptitle(heading, parse_math=False)  # an identifier may hold a $
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=144, metadata={"Software": None})
     return buffer.getvalue()
@@ -94,8 +98,11 @@ def _size(shape: tuple[int, int]) -> tuple[int, int]:
 
 def _large(mask: np.ndarray, panel: np.ndarray) -> np.ndarray:
     size = panel.shape[1], panel.shape[0]
+    if max(mask.shape) > SIDE:  # a pixel must not get lost where the panel is smaller than the slice
+        return (cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     return cv2.resize(np.ascontiguousarray(mask, np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _blend(panel: np.ndarray, over: np.ndarray, share: np.ndarray | np.float32) -> np.ndarray:
-    return np.rint(panel * (1 - share) + over * share).astype(np.uint8)
+def _plain(panel: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A panel of one colour."""
+    return np.full_like(panel, colour)

@@ -73,7 +73,7 @@ class OneSlice:
     def base(self, grey: np.ndarray, with_truth: bool) -> np.ndarray:
         """The CT's panel of grey levels uint8 [h,w]."""
         panel = browser_picture.enlarged(grey)
-        return browser_picture.with_outline(panel, self.truth, figures.TRUTH) if with_truth else panel
+        return browser_picture.with_outline(panel, self.truth, browser_picture.TRUTH) if with_truth else panel
 
     def panel(self, index: int, grey: np.ndarray, overlay: str, opacity: float, with_truth: bool) -> np.ndarray:
         """The panel of the network number `index`: what the overlay's name says over the CT, truth outlined."""
@@ -94,7 +94,7 @@ class OneSlice:
                 panel = picture.with_area(panel, predicted, picture.rgb(colour), opacity)
             else:
                 panel = picture.with_outline(panel, predicted, colour, width=3)
-        return picture.with_outline(panel, self.truth, figures.TRUTH) if with_truth else panel
+        return picture.with_outline(panel, self.truth, browser_picture.TRUTH) if with_truth else panel
 
     @functools.cached_property
     def _facts(self) -> dict:

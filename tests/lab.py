@@ -24,7 +24,7 @@ SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
-CELL_SECONDS = 120
+CELL_SECONDS = 400
 
 
 @contextlib.contextmanager

@@ -51,7 +51,7 @@ def test_notebook_05_in_jupyterlab(tmp_path):
 
         _changes(page, lambda: _handle(page, "Slice").press("ArrowRight"))
         _changes(page, lambda: _handle(page, "Slice").press("ArrowLeft"))
-        _changes(page, lambda: _handle(page, "Patient").press("ArrowRight"))
+        _changes(page, lambda: _handle(page, "Patient").press("ArrowLeft"))
         page.get_by_role("button", name="Largest").click()
         _changes(page, lambda: _wheel(page))
 
