@@ -34,9 +34,9 @@ class Workspace:
     def runs(self) -> Path:
         return self.root / "runs"
 
-    @property
-    def executed_notebooks(self) -> Path:
-        return self.runs / "notebooks"
+    def executed_notebooks(self, study: Study, fingerprint: dict) -> Path:
+        """The folder of a Study's executed notebooks, named like that of its figures."""
+        return self.runs / "notebooks" / self.figures(study, fingerprint).name
 
     def figures(self, study: Study, fingerprint: dict) -> Path:
         """The folder of a Study's figures and tables: `<dataset>-<profile>` for a profile as it is, on the phantom.

@@ -6,15 +6,20 @@ import argparse
 import ast
 import dataclasses
 import re
+import shlex
+import shutil
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
+from . import notebook_page
 from .datasets import open_source, recognise
-from .paths import NOTEBOOKS, Workspace, disk_errors_named, writing
+from .headless import unattended
+from .paths import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
 from .study import Study, StudyError
 
 TRACEBACK_LINES = 12
@@ -47,6 +52,37 @@ def assigned(assignments: list[str]) -> dict:
     return fields
 
 
+def command_line(study: Study, external: str = "", reading: dict | None = None) -> str:
+    """The ./run_all.sh line that gives this very Study, quoted for a shell.
+
+    A folder is named from the project's or from the home folder where it lies in one of them, so that the line can be
+    published. The precision is always named, because a profile leaves it to the hardware.
+
+    external, reading  as for run
+    """
+    profile = Study.of_profile(study.profile)
+    differing = {
+        field.name: getattr(study, field.name)
+        for field in dataclasses.fields(Study)
+        if field.name == "precision" or getattr(study, field.name) != getattr(profile, field.name)
+    }
+    parts = ["./run_all.sh", f"--profile {study.profile}", f"--dataset {study.dataset}"]
+    differing.pop("dataset", None)
+    if differing.pop("data_dir", ""):
+        parts.append(f"--data-dir {_shown(study.data_dir)}")
+    if differing.pop("slices_are_patients", False):
+        parts.append("--slices-are-patients")
+    for name in ("patient_pattern", "label_map", "target", "models", "seeds"):
+        if name in differing:
+            value = differing.pop(name)
+            parts.append(_option(name, *([value] if isinstance(value, str) else value)))
+    parts += [_option("set", f"{name}={_text(value)}") for name, value in differing.items()]
+    if external:
+        parts.append(f"--external {_shown(external)}")
+    parts += [_option("external_set", f"{name}={_text(value)}") for name, value in (reading or {}).items()]
+    return " ".join(parts)
+
+
 def run(profile: str, output: str, changes: dict, external: str = "", reading: dict | None = None) -> int:
     """Runs every notebook; 0 when all went through, 1 when one failed.
 
@@ -55,6 +91,8 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
 
     The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
     """
+    from . import crate, report
+
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
     source = open_source(study)
@@ -64,8 +102,9 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
     results = workspace.figures(study, source.fingerprint())
     print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {results}")
-    with disk_errors_named(workspace.executed_notebooks):
-        workspace.executed_notebooks.mkdir(parents=True, exist_ok=True)
+    executed_notebooks = workspace.executed_notebooks(study, source.fingerprint())
+    with disk_errors_named(executed_notebooks):
+        executed_notebooks.mkdir(parents=True, exist_ok=True)
 
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     begun = time.perf_counter()
@@ -75,7 +114,7 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
         for number, notebook in enumerate(notebooks, 1):
             print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
             started = time.perf_counter()
-            executed = workspace.executed_notebooks / notebook.name
+            executed = executed_notebooks / notebook.name
             more = {"external": external, "reading": reading or {}} if notebook.stem.startswith("08") else {}
             if not _execute(notebook, executed, parameters | more):
                 return 1
@@ -87,8 +126,16 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
     # What a run found finished took no time in it; how long each training took stands in its own record.
     with writing(results / "times.csv") as file:
         pd.Series(seconds, name="seconds").to_csv(file, index_label="notebook")
+    command = command_line(study, external, reading)
+    page = report.write(results, results / "report.html", command)
+    # The newest study's report lies in sight, one level up.
+    with writing(results.parent / page.name) as newest:
+        shutil.copyfile(page, newest)
+    if (results / "run.json").exists():
+        crate.write(results)
     if (results / "verdict.md").exists():
         print("\n" + (results / "verdict.md").read_text())
+    print(f"The report, verdict first: {results.parent / page.name}")
     print(f"All figures and tables are in {results} ({_minutes(time.perf_counter() - begun)}).")
     return 0
 
@@ -101,7 +148,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     from traitlets.config import Config
 
     try:
-        with disk_errors_named(executed):
+        with disk_errors_named(executed), unattended(), tempfile.TemporaryDirectory() as sockets:
             papermill.execute_notebook(
                 notebook,
                 executed,
@@ -109,11 +156,13 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 kernel_name="python3",
                 cwd=notebook.parent,
                 progress_bar=False,
+                # A still picture stands for each widget; its state would only make the file large.
+                store_widget_state=False,
                 stdout_file=_Indented(),
                 # Kernels log their shutdown to the terminal; what matters comes as an exception.
                 extra_arguments=["--log-level=50"],
-                # A socket file instead of an open port.
-                config=Config({"KernelManager": {"transport": "ipc"}}),
+                # Socket files instead of open ports, in a folder that no other run shares.
+                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
     except PapermillExecutionError as error:
         lines = [line for line in _plain("\n".join(error.traceback)).splitlines() if line.strip()]
@@ -144,11 +193,8 @@ class _Indented:
 
 
 def _write_html(executed: Path) -> None:
-    from nbconvert import HTMLExporter
-
-    html, _ = HTMLExporter(embed_images=True).from_filename(str(executed))
     with writing(executed.with_suffix(".html")) as path:
-        path.write_text(html)
+        path.write_text(notebook_page.html(executed), encoding="utf-8", newline="\n")
 
 
 def _typed(name: str, text: str) -> object:
@@ -164,6 +210,29 @@ def _typed(name: str, text: str) -> object:
     except (ValueError, SyntaxError) as error:
         raise StudyError(f"--set {name}={text} cannot be read; the default is {default!r}.") from error
     return value
+
+
+def _text(value: object) -> str:
+    """A field's value as --set takes it; `_typed` reads it back."""
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _option(name: str, *values: object) -> str:
+    """An option of the command line with its values, quoted for a shell."""
+    option, words = f"--{name.replace('_', '-')}", [str(value) for value in values]
+    if len(words) == 1 and words[0].startswith("-"):  # by itself it would be taken for an option
+        return shlex.quote(f"{option}={words[0]}")
+    return " ".join([option, *map(shlex.quote, words)])
+
+
+def _shown(folder: str) -> str:
+    """A folder for a shell, from the project's folder or from home (~) where it lies in one of them."""
+    path = Path(folder).expanduser().resolve()
+    if path.is_relative_to(PROJECT):
+        return shlex.quote(str(path.relative_to(PROJECT)))
+    if path.is_relative_to(Path.home()):
+        return f"~/{shlex.quote(str(path.relative_to(Path.home())))}"
+    return shlex.quote(str(path))
 
 
 def _plain(text: str) -> str:

@@ -55,9 +55,9 @@ def test_other_errors_pass_unchanged(tmp_path):
 
 def test_an_output_folder_holds_everything_and_profiles_do_not_overwrite_each_other(tmp_path):
     workspace = Workspace(str(tmp_path))
-    places = [workspace.processed, workspace.runs, workspace.executed_notebooks]
+    places = [workspace.processed, workspace.runs]
     studies = [Study.of_profile(profile) for profile in ("quick", "paper", "smoke")]
-    places += [workspace.figures(study, {}) for study in studies]
+    places += [where(study, {}) for study in studies for where in (workspace.figures, workspace.executed_notebooks)]
     assert all(place.is_relative_to(tmp_path) for place in places) and len(set(places)) == len(places)
     assert Workspace().root == PROJECT
 

@@ -50,7 +50,7 @@ def test_parameters_reach_the_notebook_and_html_is_left(one_notebook, paired_fol
     )
     printed = capsys.readouterr().out
     assert f"epoch smoke {paired_folder} [3, 4] [2, 2, 2, 2, 2] 7" in printed and "[1/1] 01_only" in printed
-    executed = Workspace(str(tmp_path / "out")).executed_notebooks
+    (executed,) = (Workspace(str(tmp_path / "out")).runs / "notebooks").iterdir()
     assert {path.name for path in executed.iterdir()} == {"01_only.ipynb", "01_only.html"}
 
 
@@ -136,7 +136,7 @@ def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):
 
 def test_an_unknown_command_is_told_the_known_ones():
     done = subprocess.run([PROJECT / "run_all.sh", "foo"], capture_output=True, text=True)
-    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check or data" in done.stderr
+    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check, data, store" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
