@@ -39,7 +39,7 @@ STYLE = """<style>
 .sah .sah-bar { gap: 4px 14px; flex-flow: row wrap; align-items: center; overflow: visible }
 .sah .sah-panels { gap: 10px; flex-flow: row wrap; margin: 8px 0; overflow: visible }
 .sah .sah-panel { background: #0d1117; border-radius: 8px; padding: 8px; overflow: hidden; flex: 1 1 240px;
-  max-width: 352px }
+  max-width: 340px }
 .sah .sah-panel .widget-html-content { width: 100%; line-height: normal }
 .sah .sah-panel img { width: 100%; aspect-ratio: 1; object-fit: contain; display: block;
   border-radius: 4px; cursor: ns-resize; margin: 6px 0 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import figures
 
-SIDE = 352  # pixels of a panel's longer side
+SIDE = 320  # pixels of a panel's longer side
 # Not the figures' red: without cones for red or green it is that of a network, and of a map's heat, on which it lies.
 TRUTH = "#00C8FF"
 # Found, invented and missed, as RGB.

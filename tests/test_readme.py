@@ -26,7 +26,9 @@ def test_every_picture_and_file_it_names_is_there():
     named += re.findall(r"`(paper_figures/[\w./-]+)`", README)
     named += [f"sahlib/{name}" for name in re.findall(r"`(\w+\.py)`", README)]
     assert len(named) > 10
-    assert [path for path in named if not (PROJECT / path).exists() and "<" not in path] == []
+    made = ["paper_figures/report.html"]  # by a run
+    missing = [path for path in named if not (PROJECT / path).exists() and "<" not in path and path not in made]
+    assert missing == []
 
 
 def test_every_notebook_is_in_the_reading_order():
