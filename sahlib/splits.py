@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +47,11 @@ class Split:
 def prepare(store: SliceStore, study: Study) -> Split:
     """The split of a Study, read from the store's `splits/` when it is there, made and saved when not."""
     shares = (study.train_share, study.validation_share, study.split_seed)
-    path = store.path / "splits" / f"{digest(shares, store.lesion)}.csv"
+    folds = (study.folds, study.fold, study.validation_share, study.split_seed)
+    path = store.path / "splits" / f"{digest(folds if study.folds else shares, store.lesion)}.csv"
     if not path.exists():
         lesion_pixels = store.lesion_pixels.groupby(store.slices["patient_id"]).sum()
-        split = by_patient(lesion_pixels, *shares)
+        split = by_fold(lesion_pixels, *folds) if study.folds else by_patient(lesion_pixels, *shares)
         with writing(path) as file:
             pd.Series(split.sides, name="side").rename_axis("patient_id").to_csv(file)
     return Split(pd.read_csv(path, dtype=str, index_col="patient_id")["side"].to_dict())
@@ -65,23 +67,53 @@ def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: f
 
     lesion_pixels = lesion_pixels.sort_index()
     patients = len(lesion_pixels)
-    bleeding = int((lesion_pixels > 0).sum())
     n_validation = max(1, round(patients * validation_share))
     n_test = max(1, round(patients * (1 - train_share - validation_share)))
     strata = _strata(lesion_pixels, min(n_validation, n_test))
-    too_few = StudyError(
-        f"{patients} patients, {bleeding} of them with SAH, are too few for training, validation and test: "
-        "each needs patients with and without SAH; add patients."
-    )
     try:
         rest, test = train_test_split(lesion_pixels.index, test_size=n_test, stratify=strata, random_state=seed)
         train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
     except ValueError as error:
-        raise too_few from error
-    sides = {side: sorted(ids) for side, ids in zip(SIDES, (train, validation, test), strict=True)}
-    if any((lesion_pixels[ids] > 0).sum() == 0 for ids in sides.values()):
-        raise too_few
-    return Split({patient: side for side, ids in sides.items() for patient in ids})
+        raise _too_few(lesion_pixels) from error
+    return _checked(lesion_pixels, train, validation, test)
+
+
+def by_fold(lesion_pixels: pd.Series, folds: int, fold: int, validation_share: float, seed: int) -> Split:
+    """The split of one fold of a cross-validation by patient: over all folds each patient is tested once.
+
+    Stratified as in by_patient; the validation side is drawn from those who are not tested. Raises StudyError likewise.
+    """
+    from sklearn.model_selection import StratifiedKFold, train_test_split
+
+    lesion_pixels = lesion_pixels.sort_index()
+    n_validation = max(1, round(len(lesion_pixels) * validation_share))
+    strata = _strata(lesion_pixels, min(n_validation, len(lesion_pixels) // folds))
+    if strata.value_counts().min() < folds:
+        strata = (lesion_pixels > 0).astype(int)
+    if strata.value_counts().min() < folds:
+        raise _too_few(lesion_pixels, f"{folds} folds")
+    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(lesion_pixels.index, strata)
+    rest, test = (lesion_pixels.index[positions] for positions in list(parts)[fold])
+    try:
+        train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
+    except ValueError as error:
+        raise _too_few(lesion_pixels, f"{folds} folds") from error
+    return _checked(lesion_pixels, train, validation, test)
+
+
+def _checked(lesion_pixels: pd.Series, *sides: Iterable[str]) -> Split:
+    """The split of patients into train, validation and test, where each of them bleeds."""
+    by_name = {side: sorted(ids) for side, ids in zip(SIDES, sides, strict=True)}
+    if any((lesion_pixels[ids] > 0).sum() == 0 for ids in by_name.values()):
+        raise _too_few(lesion_pixels)
+    return Split({patient: side for side, ids in by_name.items() for patient in ids})
+
+
+def _too_few(lesion_pixels: pd.Series, whereto: str = "training, validation and test") -> StudyError:
+    return StudyError(
+        f"{len(lesion_pixels)} patients, {(lesion_pixels > 0).sum()} of them with SAH, are too few for {whereto}: "
+        "each needs patients with and without SAH; add patients."
+    )
 
 
 def _strata(lesion_pixels: pd.Series, smallest_side: int) -> pd.Series:

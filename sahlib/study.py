@@ -12,6 +12,7 @@ MODELS = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates"
 TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
+OWN = "own"  # the recipe that a Study's own fields are
 RECIPES = ("paper", "prior", "fair")  # what each adds to the one before it is told in recipes.py
 DATASETS = (
     "phantom",
@@ -54,6 +55,8 @@ class Study:
     train_share: float = 0.70
     validation_share: float = 0.15
     split_seed: int = 0
+    folds: int = 0  # 0 splits once, by the shares above; k lets each patient be tested once, in one of k folds
+    fold: int = 0  # which of the folds is the test side
 
     # networks: the paper gives no widths
     models: tuple[str, ...] = MODELS
@@ -129,6 +132,8 @@ class Study:
                 f"train_share {self.train_share} and validation_share {self.validation_share} must be above 0 "
                 "and leave something for the test set."
             )
+        if self.folds not in (0, *range(2, 101)) or not 0 <= self.fold < max(self.folds, 1):
+            raise StudyError(f"folds must be 0 or 2 to 100, and fold below it; they are {self.folds} and {self.fold}.")
         if not 0 <= self.flip_probability <= 1:
             raise StudyError(f"flip_probability must lie between 0 and 1; it is {self.flip_probability}.")
         if self.precision not in ("fp32", "bf16"):
