@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set-up and headless reproduction: ./run_all.sh [run | test | lab | check | data] [options]; ./run_all.sh --help tells all.
+# Set-up and headless reproduction: ./run_all.sh [COMMAND] [options]; ./run_all.sh --help tells all.
 set -euo pipefail
 project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 # The kernels that papermill starts find sahlib here, even where nothing may be installed.
@@ -23,9 +23,9 @@ PY
 
 command="run"
 case "${1:-}" in
-  run | test | lab | check | data) command="$1"; shift ;;
+  run | test | lab | check | data | store | train | predict | score | overview) command="$1"; shift ;;
   "" | -*) ;;
-  *) fail "there is no command '$1'; use run, test, lab, check or data, or ./run_all.sh --help." ;;
+  *) fail "there is no command '$1'; use run, test, lab, check, data, store, train, predict, score or overview, or ./run_all.sh --help." ;;
 esac
 case " $* " in
   *" --help "* | *" -h "*)
@@ -66,7 +66,7 @@ if ! complete "$python" $modules; then
 fi
 
 case "$command" in
-  run | check | data) exec "$python" -m sahlib "$command" "$@" ;;
   test) cd "$project" && exec "$python" -m pytest "$@" ;;
   lab) cd "$project" && exec "$python" -m jupyterlab --notebook-dir="$project" "$project/notebooks/01_data_exploration.ipynb" "$@" ;;
+  *) exec "$python" -m sahlib "$command" "$@" ;;
 esac

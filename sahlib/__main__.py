@@ -1,6 +1,8 @@
 """The command line: `python -m sahlib run` is what ./run_all.sh calls once everything is installed.
 
-`check` looks at a folder of scans before anything is trained; `data` tells where the public sets come from.
+`check` looks at a folder of scans before anything is trained; `data` tells where the public sets come from. `store`,
+`train`, `predict` and `score` are the study's stages one by one, for a cluster to schedule (workflow/Snakefile), and
+`overview` shows how far they are. Several GPUs train one network by `torchrun --nproc-per-node N -m sahlib train`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .study import DATASETS, MODELS, PROFILES, TARGETS, StudyError
+from .study import DATASETS, MODELS, OWN, PROFILES, RECIPES, TARGETS, StudyError
 
 EPILOG = """\
 profiles
@@ -38,7 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
     chosen = _parser().parse_args(arguments)
     try:
-        return {"run": _run, "check": _check, "data": _data}[chosen.command](chosen)
+        commands = {"run": _run, "check": _check, "data": _data, "overview": _overview}
+        return commands.get(chosen.command, _stage)(chosen)
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,22 +81,49 @@ def _data(chosen: argparse.Namespace) -> int:
     return 0
 
 
+def _stage(chosen: argparse.Namespace) -> int:
+    from . import parallel, reproduce, stages
+    from .paths import Workspace
+    from .study import Study
+
+    if parallel.world().size > 1 and chosen.command != "train":
+        raise StudyError(f"Several processes can share `train` alone; call `{chosen.command}` without torchrun.")
+    study = Study.of_profile(chosen.profile, **reproduce.study_changes(chosen))
+    workspace = Workspace(chosen.output)
+    if chosen.command == "store":
+        slices, split = stages.store(study, workspace)
+        print(f"{slices.path}, split {split.digest}")
+        return 0
+    seed = study.seeds[0] if chosen.seed is None else chosen.seed
+    with parallel.joined():
+        done = getattr(stages, chosen.command)(stages.Arm(study, chosen.model, seed, chosen.recipe), workspace)
+        print(done.path if chosen.command != "score" else done)
+    return 0
+
+
+def _overview(chosen: argparse.Namespace) -> int:
+    from . import overview
+    from .paths import Workspace
+
+    print(overview.write(Workspace(chosen.output)).read_text())
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sahlib", description="Reproduce the study from scans to figures.")
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser(
         "run",
         prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab | check | data] [options]",
+        usage="./run_all.sh [run | test | lab | check | data | store | train | predict | score | overview] [options]",
         description="run (the default) reproduces every figure and table; test runs the test suite; "
         "lab opens JupyterLab on the notebooks; check looks at a folder of scans and data tells where the public sets "
-        "come from (each has a --help). The options below are those of run.",
+        "come from; store, train, predict and score are the stages one by one and overview shows all runs (each has a "
+        "--help). The options below are those of run.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    run.add_argument("--profile", default="auto", help=f"auto, {', '.join(PROFILES)} (default: auto)")
-    run.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
-    _add_reading_options(run)
+    _add_study_options(run)
     run.add_argument("--external", default="", metavar="DIR", help="scans with masks on which notebook 08 tests")
     run.add_argument(
         "--external-set",
@@ -102,9 +132,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="how those are to be read: label_map=...",
     )
-    run.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(MODELS)}")
-    run.add_argument("--seeds", nargs="+", type=int, metavar="K", help="one training of each network per seed")
-    run.add_argument("--output", default="", metavar="DIR", help="where data/, runs/ and paper_figures/ go")
 
     check = commands.add_parser(
         "check",
@@ -120,7 +147,40 @@ def _parser() -> argparse.ArgumentParser:
     )
     data.add_argument("name", nargs="?", default="", help="a dataset; without one all are listed")
     data.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder to fetch and unpack it into")
+
+    helps = {
+        "store": "Make the slices and the split.",
+        "train": "Train one network.",
+        "predict": "Test one network; train it first where that is not done.",
+        "score": "Score one network; test it first where that is not done.",
+    }
+    for name, text in helps.items():
+        stage = commands.add_parser(name, prog=f"./run_all.sh {name}", description=text)
+        _add_study_options(stage)
+        if name != "store":
+            stage.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
+            stage.add_argument("--seed", type=int, metavar="K", help="one of the Study's seeds (default: its first)")
+            stage.add_argument(
+                "--recipe",
+                default=OWN,
+                choices=(OWN, *RECIPES),
+                help=f"{OWN}: the Study's own fields (the default); the others are told in sahlib/recipes.py",
+            )
+    overview = commands.add_parser(
+        "overview", prog="./run_all.sh overview", description="One table and figure over all runs, finished or not."
+    )
+    overview.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")
     return parser
+
+
+def _add_study_options(parser: argparse.ArgumentParser) -> None:
+    """What decides a Study, and where its files go."""
+    parser.add_argument("--profile", default="auto", help=f"auto, {', '.join(PROFILES)} (default: auto)")
+    parser.add_argument("--data-dir", default="", metavar="DIR", help="folder of a dataset read from disk")
+    _add_reading_options(parser)
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help=f"of {', '.join(MODELS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, metavar="K", help="one training of each network per seed")
+    parser.add_argument("--output", default="", metavar="DIR", help="where data/, runs/ and paper_figures/ go")
 
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:

@@ -40,8 +40,11 @@ class Resident:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order."""
+    def batches(self, order: torch.Tensor, batch_size: int | list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order.
+
+        `batch_size` may be a list of each batch's own.
+        """
         for batch in order.to(self.device).split(batch_size):
             yield self.images[batch], self.labels[batch]
 
@@ -58,8 +61,11 @@ class Streamed:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order."""
+    def batches(self, order: torch.Tensor, batch_size: int | list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order.
+
+        `batch_size` may be a list of each batch's own.
+        """
         ahead: deque[Future] = deque()
         with ThreadPoolExecutor(1) as reader:
             try:

@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 
+from . import parallel
 from .provenance import cores
 from .study import Study
 
@@ -16,12 +17,12 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 @contextlib.contextmanager
 def numerics(study: Study) -> Iterator[None]:
-    """How numbers are computed within the block: all cores, fp32 that is no TF32, and with `study.deterministic` only
-    operations that give the same bits each time.
+    """How numbers are computed within the block: all cores, which torchrun's processes share, fp32 that is no TF32, and
+    with `study.deterministic` only operations that give the same bits each time.
     """
     import torch
 
-    torch.set_num_threads(cores())
+    torch.set_num_threads(max(1, cores() // parallel.world().size))
     _keep_freed_memory()
     # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -1,7 +1,8 @@
 """Run: one trained network on disk, found again by a digest of all that changes its result.
 
 `<dataset>/<model>/seed<k>-<digest>/` holds run.json (written last: a folder without it is unfinished), history.csv,
-weights.safetensors and, once it has been tested, probabilities.npy and counts.csv.
+weights.safetensors and, once it has been tested, probabilities.npy and counts.csv. Until then begun.json says what is
+trained there, and failed.txt, where an exception ended it, why it is not.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from .slices import SliceStore
 from .splits import Split
 from .study import Study, StudyError, digest
 
+BEGUN, FAILED = "begun.json", "failed.txt"
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
 TRAINING_VERSION = 2
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import models
+from . import models, parallel
 from .augment import transform
 from .study import Study
 
@@ -43,10 +43,11 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
     """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W], matrices [b,2,3]) -> loss that learns one batch.
 
     On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
-    took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
+    took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back. Several processes take
+    the step as it is, each with its share of a batch; the loss is that of the whole batch.
     """
 
-    loss_function = paper_loss()
+    loss_function = parallel.of_whole_batch(paper_loss())
 
     def step_of(network: nn.Module):
         def step(images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
@@ -60,6 +61,9 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
 
         return step
 
+    if parallel.world().size > 1:
+        # Not captured: a graph would have to hold the exchange between GPUs, and the sizes of shares, which vary.
+        return step_of(parallel.shared(network))
     device = next(network.parameters()).device
     if device.type == "cpu" or slices < study.batch_size:
         return step_of(network)
@@ -88,7 +92,7 @@ def validation_score(network: nn.Module, study: Study, slices: int):
             return torch.stack([loss_function(logits, truth).expand_as(overlap), overlap, marked])
 
     device = next(network.parameters()).device
-    if device.type == "cpu" or slices < study.batch_size:
+    if device.type == "cpu" or slices < study.batch_size or parallel.world().size > 1:
         return score
     from .cuda_graph import Captured
 

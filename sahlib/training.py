@@ -3,12 +3,13 @@
     run = train(store, split, study, "unet", seed=0, runs=workspace.runs)
 
 A finished run is found, not repeated; an interrupted one goes on after its last whole epoch; a second process that
-wants the same run waits for the first. Within an epoch nothing waits for the device: batches, augmentation, loss and
-scores stay on it.
+wants the same run waits for the first. The processes that torchrun starts train one run together (parallel.py). Within
+an epoch nothing waits for the device: batches, augmentation, loss and scores stay on it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -20,13 +21,13 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from . import models
+from . import models, parallel, progress
 from .augment import draw_transforms
 from .datasets.scan import CLASSES
 from .numerics import numerics
 from .paths import alone_in, writing
 from .provenance import provenance
-from .runs import Run, find, folder, recipe
+from .runs import BEGUN, FAILED, Run, find, folder, recipe
 from .slices import SliceStore
 from .splits import Split
 from .step import blank_batch, make_optimizer, training_step, validation_score
@@ -46,11 +47,22 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
     """
     this = recipe(store, split, study, model, seed)
     path = folder(runs, study, this)
-    if run := find(path):
+    if run := parallel.from_first(lambda: find(path)):
         return run
-    with alone_in(path):
+    with alone_in(path) if parallel.world().is_first else contextlib.nullcontext():
         # Whoever held the lock may have finished this very run.
-        return find(path) or _train_within_memory(store, split, study, this, path)
+        if run := parallel.from_first(lambda: find(path)):
+            return run
+        parallel.from_first(lambda: _begin(path, this, study))
+        try:
+            return _train_within_memory(store, split, study, this, path)
+        except Exception as error:
+            # For whoever watches many trainings from outside; the disk may be what failed. Of several processes the
+            # first to fail says why, since that is what makes the others fail.
+            if not (path / FAILED).exists():
+                with contextlib.suppress(StudyError, OSError), writing(path / FAILED) as file:
+                    file.write_text(f"{str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}\n")
+            raise
 
 
 def _train_within_memory(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
@@ -63,6 +75,11 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, this: di
             return _train(store, split, study, this, path)
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
+        if (processes := parallel.world().size) > 1:
+            raise StudyError(
+                f"{label} does not fit into the memory of {processes} GPUs with batch_size {study.batch_size}; start "
+                "more processes, or set a smaller batch_size or size. Finished epochs are kept."
+            ) from error
         fits = fitting_batch_size(study, this["model"])
         way_out = (
             f"set batch_size to {fits}, at which a step fits, or"
@@ -107,60 +124,66 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
     step = training_step(network, optimizer, study, len(feed), steps)
     score = validation_score(network, study, len(validation))
     preparation = time.perf_counter() - began
-    for epoch in range(len(history) + 1, study.epochs + 1):
-        started = time.perf_counter()
-        train_loss = train_epoch(step, feed, study, seed, epoch)
-        if not math.isfinite(train_loss):
-            raise StudyError(
-                f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
-                f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
-            )
+    with progress.bar(study.epochs, name, done=len(history)) as advance:
+        for epoch in range(len(history) + 1, study.epochs + 1):
+            started = time.perf_counter()
+            train_loss = train_epoch(step, feed, study, seed, epoch)
+            if not math.isfinite(train_loss):
+                raise StudyError(
+                    f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
+                    f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
+                )
 
-        validation_loss, validation_dice = evaluate(score, validation, study)
-        is_best = best is None or (validation_dice, -validation_loss) > max(
-            (row["validation_dice"], -row["validation_loss"]) for row in history
-        )
-        if is_best:
-            best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-        history.append(
-            {
-                "epoch": epoch,
-                "train_loss": train_loss,
-                "validation_loss": validation_loss,
-                "validation_dice": validation_dice,
-                "learning_rate": study.learning_rate,
-                # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
-                "seconds": round(time.perf_counter() - started + preparation, 3),
-                "best": is_best,
-            }
-        )
-        preparation = 0.0
-        checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
-        print(
-            f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
-            f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
-            f"{history[-1]['seconds']:.1f} s",
-            flush=True,
-        )
-    return _finish(path, this, study, network, shares, best, history)
+            validation_loss, validation_dice = evaluate(score, validation, study)
+            is_best = best is None or (validation_dice, -validation_loss) > max(
+                (row["validation_dice"], -row["validation_loss"]) for row in history
+            )
+            if is_best:
+                best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+            history.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": train_loss,
+                    "validation_loss": validation_loss,
+                    "validation_dice": validation_dice,
+                    "learning_rate": study.learning_rate,
+                    # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
+                    "seconds": round(time.perf_counter() - started + preparation, 3),
+                    "best": is_best,
+                }
+            )
+            preparation = 0.0
+            if parallel.world().is_first:
+                checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
+            advance(
+                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
+                f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
+                f"{history[-1]['seconds']:.1f} s",
+                loss=train_loss,
+                validation_Dice=validation_dice,
+            )
+    return parallel.from_first(lambda: _finish(path, this, study, network, shares, best, history))
 
 
 def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
     """One pass over all slices of `feed`; the loss of an epoch is the mean over its slices.
 
     Order and augmentation are seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one
-    would have drawn.
+    would have drawn. Each process draws for all, and takes its share of each batch.
     """
     import torch
 
     generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
     order = torch.randperm(len(feed), generator=generator)
     matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator)
+    batches = torch.arange(len(feed)).split(study.batch_size)
+    shares = [parallel.world().part_of(batch) for batch in batches]
+    mine, sizes = torch.cat(shares), [len(share) for share in shares]
     total = None
-    for (images, labels), matrix in zip(
-        feed.batches(order, study.batch_size), matrices.to(feed.device).split(study.batch_size), strict=True
+    for (images, labels), matrix, batch in zip(
+        feed.batches(order[mine], sizes), matrices[mine].to(feed.device).split(sizes), batches, strict=True
     ):
-        loss = step(images, labels, matrix) * len(images)
+        loss = step(images, labels, matrix) * len(batch)
         total = loss if total is None else total + loss
     return float(total) / len(feed)
 
@@ -168,16 +191,18 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
 def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[float, float]:
     """(mean loss over batches weighted by slices, Dice of all pixels pooled) of the slices of `feed`.
 
-    Where there are several classes, the Dice is the mean over them.
+    Where there are several classes, the Dice is the mean over them. Several processes deal out the batches.
     """
     import torch
 
-    total = 0.0
-    for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
+    own, order = parallel.world(), torch.arange(len(feed))
+    batches = order.split(study.batch_size)[own.rank :: own.size]
+    total = torch.zeros(())
+    for images, labels in feed.batches(torch.cat([order[:0], *batches]), [len(batch) for batch in batches]):
         scores = score(images, labels).double()
         scores[0] *= len(images)
         total = total + scores
-    loss, overlap, marked = total.cpu()
+    loss, overlap, marked = sum(parallel.from_all(total.cpu()))
     return float(loss[0]) / len(feed), float((2 * overlap / marked.clamp(min=1)).mean())
 
 
@@ -228,6 +253,26 @@ def fitting_batch_size(study: Study, model: str) -> int:
     return 0
 
 
+def _begin(path: Path, recipe: dict, study: Study) -> None:
+    """Says in the run's folder what is trained there, until run.json says it."""
+    (path / FAILED).unlink(missing_ok=True)
+    with writing(path / BEGUN) as file:
+        file.write_text(json.dumps(_identity(recipe, study), indent=1))
+
+
+def _identity(recipe: dict, study: Study) -> dict:
+    """What run.json says of a training from its beginning."""
+    return {
+        "model": recipe["model"],
+        "seed": recipe["seed"],
+        "digest": digest(recipe),
+        "recipe": recipe,
+        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
+        "processes": parallel.world().size,
+        "provenance": provenance(),
+    }
+
+
 def _finish(
     path: Path, recipe: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
 ) -> Run:
@@ -237,18 +282,12 @@ def _finish(
     rows = pd.DataFrame(history)
     # Only the last improvement is the epoch whose weights were kept.
     rows["best"] = rows["epoch"] == rows.loc[rows["best"], "epoch"].max()
-    record = {
-        "model": recipe["model"],
-        "seed": recipe["seed"],
-        "digest": digest(recipe),
-        "recipe": recipe,
-        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
+    record = _identity(recipe, study) | {
         "lesions": list(shares),
         "lesion_share": next(iter(shares.values())),
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
         "seconds": round(float(rows["seconds"].sum()), 1),
-        "provenance": provenance(),
     }
     with writing(path / "weights.safetensors") as file:
         tensors = {name: tensor.cpu().contiguous() for name, tensor in best.items()}
@@ -257,5 +296,6 @@ def _finish(
         rows.to_csv(file, index=False)
     with writing(path / "run.json") as file:
         file.write_text(json.dumps(record, indent=1))
-    (path / "state.safetensors").unlink(missing_ok=True)
+    for leftover in ("state.safetensors", BEGUN):
+        (path / leftover).unlink(missing_ok=True)
     return Run(path, record)
