@@ -82,7 +82,7 @@ def _data(chosen: argparse.Namespace) -> int:
 
 
 def _stage(chosen: argparse.Namespace) -> int:
-    from . import parallel, reproduce, stages
+    from . import gpus, parallel, reproduce, stages
     from .paths import Workspace
     from .study import Study
 
@@ -95,7 +95,7 @@ def _stage(chosen: argparse.Namespace) -> int:
         print(f"{slices.path}, split {split.digest}")
         return 0
     seed = study.seeds[0] if chosen.seed is None else chosen.seed
-    with parallel.joined():
+    with parallel.joined(), gpus.own_gpu():
         done = getattr(stages, chosen.command)(stages.Arm(study, chosen.model, seed, chosen.recipe), workspace)
         print(done.path if chosen.command != "score" else done)
     return 0
