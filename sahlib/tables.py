@@ -155,6 +155,8 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
     ]
     if changed:
         notes.append(f"Other than in the paper: {', '.join(changed)}.")
+    if study.folds:
+        notes.append(f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.")
     if study.target == "any":
         notes.append("The target is any hemorrhage: where it says SAH, read hemorrhage of every type.")
     if study.target == "all":

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahlib import splits
-from sahlib.splits import SIDES, by_patient
+from sahlib.splits import SIDES, by_fold, by_patient
 from sahlib.study import StudyError
 
 
@@ -73,3 +75,32 @@ def test_the_summary_counts_patients_and_slices(small):
     table = split.summary(store)
     assert table["patients"].sum() == 12 and table["slices"].sum() == 36
     assert table["patients with SAH"].sum() == 6 and table["slices with SAH"].sum() == 12
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(10, 40), st.integers(10, 40), st.integers(2, 5), st.integers(0, 1000))
+def test_over_all_folds_each_patient_is_tested_once(bleeding, others, folds, seed):
+    pixels = lesions(bleeding, others, seed)
+    found = [by_fold(pixels, folds, fold, 0.15, seed) for fold in range(folds)]
+    tested = [patient for split in found for patient, side in split.sides.items() if side == "test"]
+    assert sorted(tested) == sorted(pixels.index)
+    for split in found:
+        sides = pd.Series(split.sides)
+        assert set(split.sides) == set(pixels.index) and set(sides) == set(SIDES)
+        patients = sides.index[sides == "test"]
+        # As many who bleed as the whole would lead to expect, to within one.
+        assert abs((pixels[patients] > 0).sum() - bleeding / folds) <= 1
+
+
+def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
+    study, store, single = small
+    first, second = (splits.prepare(store, dataclasses.replace(study, folds=2, fold=fold)) for fold in (0, 1))
+    sides = [{p for p, side in split.sides.items() if side == "test"} for split in (first, second)]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set(single.sides)
+    assert len({split.digest for split in (single, first, second)}) == 3
+    assert splits.prepare(store, study) == single
+
+
+def test_too_few_patients_for_so_many_folds_are_counted_out_loud():
+    with pytest.raises(StudyError, match="12 patients, 4 of them with SAH, are too few for 5 folds"):
+        by_fold(lesions(4, 8), 5, 0, 0.15, 0)

@@ -289,3 +289,9 @@ def test_latex_compiles(table, tmp_path):
 def test_table_3_conventions_exist():
     assert set(tables.TABLE_3_CONVENTIONS.values()) <= set(metrics.CONVENTIONS)
     assert list(tables.TABLE_3_CONVENTIONS) == list(paper.TABLE_3.rows)
+
+
+def test_a_fold_is_named_as_one_of_several():
+    notes = tables.study_notes(Study.of_profile("quick", folds=5, fold=1, precision="fp32"))
+    assert "Tested on fold 2 of 5 of a cross-validation by patient." in notes
+    assert not any("fold" in note for note in tables.study_notes(Study.of_profile("quick", precision="fp32")))
