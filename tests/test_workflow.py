@@ -66,7 +66,7 @@ def snakemake(folder, *arguments, target="all", profile="local", environment=Non
 
 
 def ended_well(sweep, folder):
-    assert sweep.wait(600) == 0, (folder / "snakemake.log").read_text()[-4000:]
+    assert sweep.wait(1500) == 0, (folder / "snakemake.log").read_text()[-4000:]
 
 
 def found(output):
@@ -183,7 +183,7 @@ for model in study.models:
 
 def _a_training(output, sweep, besides):
     """("model/seed", id of its process) of a training that has an epoch behind it and more to come."""
-    end = time.monotonic() + 240
+    end = time.monotonic() + 600
     while time.monotonic() < end and sweep.poll() is None:
         for process in Path("/proc").glob("[0-9]*"):
             words = _words(process)
