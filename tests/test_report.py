@@ -218,7 +218,9 @@ def test_every_claim_stands_in_the_ledger_with_its_verdict(page):
 def test_what_holds_for_all_is_said_once(text, page):
     """Besides in the model cards, each of which is a page of its own."""
     note = "Prior bias initialisation on: the output bias starts at the log-odds of a lesion pixel"
-    assert text.count(note) - str(page.find(id="cards")).count(note) == 1 and note in page.find(class_="every").get_text()
+    assert (
+        text.count(note) - str(page.find(id="cards")).count(note) == 1 and note in page.find(class_="every").get_text()
+    )
     caption = page.find("div", id="phantom-quick-figure-1-workflow").figcaption.get_text()
     assert caption == "Figure 1. Workflow of the study."
 
