@@ -26,6 +26,7 @@ from . import (
     tables,
     volumes,
 )
+from .numerics import numerics
 from .publish import notes, run_in_words
 from .results import Results
 
@@ -56,7 +57,8 @@ def gate_maps(results: Results) -> Figure:
     """What the gates of the first seed let through on the three sample slices."""
     rows = samples.three_test_slices(results.store, results.split)
     images, truth = results.store.images[rows], results.store.masks(rows)
-    maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), results.store.inputs(rows))
+    with numerics(results.study):
+        maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), results.store.inputs(rows))
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
     names = results.store.slices["slice_id"].iloc[rows].tolist()
     caption = (
@@ -77,7 +79,8 @@ def gate_weights(results: Results) -> pd.DataFrame:
     patients = results.store.slices["patient_id"].to_numpy()[rows][bleeding]
     lines = []
     for run in results.runs["attention_unet"]:
-        maps = gates.gate_maps(prediction.load_network(run), results.store.inputs(rows[bleeding]))
+        with numerics(results.study):
+            maps = gates.gate_maps(prediction.load_network(run), results.store.inputs(rows[bleeding]))
         for level in maps:
             both = gates.inside_and_outside(level, truth[bleeding], baselines.head(images[bleeding]))
             found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
