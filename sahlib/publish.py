@@ -194,8 +194,11 @@ def readable(table: pd.DataFrame) -> Styler:
     return table.style.hide(axis="index").set_table_styles(left)
 
 
-def record(results: Results) -> dict:
-    """run.json of the folder: the Study, the data and every run behind the figures and tables."""
+def record(results: Results, *further: Results) -> dict:
+    """run.json of the folder: the Study, the data and every run behind the figures and tables.
+
+    further  the same Study's Results under further recipes
+    """
     content = {
         "study": {name: value for name, value in results.study.as_dict().items() if name != "data_dir"},
         "store": {"digest": results.store.digest, "recipe": results.store.meta["recipe"]},
@@ -203,15 +206,23 @@ def record(results: Results) -> dict:
             "digest": results.split.digest,
             **results.split.summary(results.store).to_dict(orient="index"),
         },
-        "runs": {model: [run.record for run in own] for model, own in results.runs.items()},
-        "collapsed": {
-            model: [bool(metrics.is_collapsed(counts)) for counts in own] for model, own in results.counts.items()
-        },
+        **_trainings(results),
+        "further_recipes": {other.recipe: _trainings(other) for other in further},
         "provenance": provenance(),
     }
     with writing(results.folder / "run.json") as path:
         path.write_text(json.dumps(content, indent=1) + "\n")
     return content
+
+
+def _trainings(results: Results) -> dict:
+    """The runs of Results, and which of them have collapsed."""
+    return {
+        "runs": {model: [run.record for run in own] for model, own in results.runs.items()},
+        "collapsed": {
+            model: [bool(metrics.is_collapsed(counts)) for counts in own] for model, own in results.counts.items()
+        },
+    }
 
 
 def record_in_words(record: dict) -> str:

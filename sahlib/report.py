@@ -195,6 +195,7 @@ def html(folder: Path, command: str) -> str:
         name=folder.name,
         printed=[(LABELS[model], paper.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
         record=record,
+        recipes=trainings(record),
         warnings=warnings(record),
         verdict=prose(text_of(folder / "verdict.md")),
         opening=opening,
@@ -307,15 +308,25 @@ def warnings(record: dict) -> list[tuple[str, str]]:
         found.append(
             ("Patients are not known.", "Slices of one patient may be on both sides of the split: scores too good.")
         )
-    for model, seeds in record.get("collapsed", {}).items():
-        if any(seeds):
+    further = record.get("further_recipes", {})
+    for recipe, own in ({"": record} | further).items():
+        for model, seeds in own.get("collapsed", {}).items():
+            if not any(seeds):
+                continue
+            where = f" under the recipe {recipe}" * bool(recipe)
             found.append(
                 (
-                    f"{LABELS[model]} collapsed in {sum(seeds)} of {len(seeds)} trainings.",
+                    f"{LABELS[model]} collapsed in {sum(seeds)} of {len(seeds)} trainings{where}.",
                     "It calls every pixel background; that says nothing of its architecture.",
                 )
             )
     return found
+
+
+def trainings(record: dict) -> dict[str, dict]:
+    """recipe -> network -> the records of its trainings, the study's own recipe first."""
+    further = record.get("further_recipes", {})
+    return {"the study's own": record.get("runs", {})} | {recipe: own["runs"] for recipe, own in further.items()}
 
 
 def model_cards(folder: Path) -> list[tuple[str, str]]:

@@ -136,9 +136,14 @@ def table(folder: Path, stem: str, title: str) -> Table:
 
 
 def shared_notes(tables: Sequence[Table]) -> list[str]:
-    """The notes that stand under most of the tables, so that they can be said once."""
+    """The notes that stand under most of the tables, so that they can be said once.
+
+    Where tables are of several recipes, as their lines on the profile tell, those that stand under all of them.
+    """
     counts = Counter(note for one in tables for note in one.notes)
-    return [note for note, number in counts.items() if len(tables) > 1 and number > len(tables) / 2]
+    several = sum(note.startswith("Profile ") and "recipe" in note for note in counts) > 1
+    least = len(tables) if several else len(tables) / 2 + 0.5
+    return [note for note, number in counts.items() if len(tables) > 1 and number >= least]
 
 
 def without(item: Picture | Table, notes: Sequence[str]) -> Picture | Table:

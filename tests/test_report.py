@@ -485,3 +485,29 @@ def test_every_field_of_a_study_can_be_told():
         assert again(reproduce.command_line(study))[0] == study, name
     one_fold = dataclasses.replace(base, folds=5, fold=3)
     assert again(reproduce.command_line(one_fold))[0] == one_fold
+
+
+def test_a_note_that_holds_for_one_recipe_alone_is_not_said_of_all():
+    """Tables 1 to 3 may be of another recipe than the verdict's; each then keeps its own line."""
+    own, fair = "Profile smoke, 2 epochs; recipe paper.", "Profile smoke, 2 epochs; recipe fair."
+    rest = ["The scans are synthetic."]
+    tables = [_noted([own, *rest]), _noted([fair, *rest]), _noted([fair, *rest])]
+    assert report_parts.shared_notes(tables) == rest
+    assert report_parts.shared_notes(tables[1:]) == [fair, *rest]
+
+
+def _noted(notes):
+    fields = {field.name: "" for field in dataclasses.fields(report_parts.Table)}
+    return report_parts.Table(**fields | {"notes": notes})
+
+
+def test_the_trainings_of_every_recipe_are_listed(tmp_path):
+    folder = tmp_path / "several"
+    shutil.copytree(PUBLISHED, folder)
+    record = json.loads((folder / "run.json").read_text())
+    twin = json.loads(json.dumps(record["runs"]))
+    twin["unet"][0]["digest"] = "feedfeedfeed"
+    record["further_recipes"] = {"prior": {"runs": twin, "collapsed": {"unet": [True]}}}
+    (folder / "run.json").write_text(json.dumps(record))
+    said = BeautifulSoup(report.html(folder, COMMAND), "html.parser").get_text(" ", strip=True)
+    assert "feedfeedfeed" in said and "U-Net collapsed in 1 of 1 trainings under the recipe prior." in said
