@@ -33,8 +33,14 @@ pytestmark = pytest.mark.skipif(
 
 def config(output, **changes):
     """The sweep's settings as --config takes them."""
-    settings = {"output": str(output), "profile": "smoke", "models": MODELS, "seeds": [0]} | changes
-    settings["set"] = ["precision=fp32", "further_recipes=", "phantom_patients=12", *changes.get("set", [])]
+    settings = {
+        "output": str(output),
+        "profile": "smoke",
+        "precision": "fp32",
+        "models": MODELS,
+        "seeds": [0],
+    } | changes
+    settings["set"] = ["further_recipes=", "phantom_patients=12", *changes.get("set", [])]
     return ["--config", *(f"{name}={json.dumps(value)}" for name, value in settings.items())]
 
 
@@ -119,7 +125,8 @@ def test_cross_validation_tests_each_patient_once(tmp_path):
     patients = [set(counts["patient_id"]) for counts in tested]
     assert len(patients) == 2 and not patients[0] & patients[1] and len(patients[0] | patients[1]) == 16
     overview = pd.read_csv(output / "runs" / "overview.csv")
-    assert set(overview["Network"]) == {"U-Net", "Attention U-Net"}
+    assert set(overview["model"]) == set(MODELS)
+    assert overview["patients"].tolist() == [16, 16] and overview["folds_tested"].tolist() == [2, 2]
 
 
 @pytest.mark.skipif(slurm_node.why_not() is not None, reason=str(slurm_node.why_not()))
