@@ -1,4 +1,4 @@
-"""Fetch: what `python -m sahlib data` says and does; sets under open licences are downloaded, checked and unpacked.
+"""Fetch: what `./run_all.sh data` says and does; sets under open licences are downloaded, checked and unpacked.
 
 pooch checks the content and puts the file in its place only when it is right, but begins every download anew. Here it
 is given a downloader that keeps what has arrived and asks the server for the rest (HTTP Range, RFC 9110 section 14).
@@ -24,7 +24,7 @@ TIMEOUT = (10, 60)  # seconds to connect, and to wait for the next bytes
 
 
 def data(name: str = "", folder: Path | None = None) -> str:
-    """What `python -m sahlib data [NAME] [--to DIR]` prints.
+    """What `./run_all.sh data [NAME] [--to DIR]` prints.
 
     Without a name all sets in one line each; with one where it comes from, its terms and layout; with a folder too it
     is fetched and unpacked there if its licence is open. Raises StudyError for an unknown name, for a set that must be
@@ -32,14 +32,14 @@ def data(name: str = "", folder: Path | None = None) -> str:
     """
     if not name:
         if folder is not None:
-            raise StudyError("--to needs the name of a set before it: python -m sahlib data NAME --to DIR.")
+            raise StudyError("--to needs the name of a set before it: ./run_all.sh data NAME --to DIR.")
         return catalogue.listing()
     chosen = catalogue.find(name)
     if folder is None:
         return catalogue.describe(chosen)
     if chosen.archive is None:
         way = "it is data of your own." if chosen.access == catalogue.OWN else chosen.access.text
-        raise StudyError(f"{name} cannot be fetched for you: {way} See python -m sahlib data {name}.")
+        raise StudyError(f"{name} cannot be fetched for you: {way} See ./run_all.sh data {name}.")
     found = fetch_and_unpack(chosen.archive, folder)
     return (
         f"{name} is in {found}\n"

@@ -76,7 +76,7 @@ RHUH_SAH = PublicSet(
     ),
     licence=Fact("CC BY 4.0", "https://zenodo.org/records/8228847"),
     access=Fact(
-        "Open: python -m sahlib data rhuh_sah --to DIR downloads and unpacks it, with unrar, unar, 7z or bsdtar.",
+        "Open: ./run_all.sh data rhuh_sah --to DIR downloads and unpacks it, with unrar, unar, 7z or bsdtar.",
         "https://zenodo.org/records/8228847",
     ),
     citation=Fact(
@@ -286,7 +286,7 @@ def listing() -> str:
     ways = [("open" if s.archive else "yours" if s.access == OWN else "by hand") for s in CATALOGUE]
     lines = [f"{s.name:<15}{way:<9}{s.title.text}" for s, way in zip(CATALOGUE, ways, strict=True)]
     return "\n".join(
-        [*lines, "", "python -m sahlib data NAME says more; the built-in phantom needs nothing from anywhere."]
+        [*lines, "", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
     )
 
 
@@ -315,8 +315,8 @@ def page() -> str:
         [
             "# Datasets",
             "",
-            "Nothing is redistributed here. `python -m sahlib data NAME` prints a row of this table with its sources",
-            "and the command to run next; `python -m sahlib data NAME --to DIR` fetches a set whose licence is open.",
+            "Nothing is redistributed here. `./run_all.sh data NAME` prints a row of this table with its sources",
+            "and the command to run next; `./run_all.sh data NAME --to DIR` fetches a set whose licence is open.",
             "`sahlib/datasets/catalogue.py` writes this page.",
             "",
             *table,
