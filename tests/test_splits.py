@@ -77,7 +77,7 @@ def test_the_summary_counts_patients_and_slices(small):
     assert table["patients with SAH"].sum() == 6 and table["slices with SAH"].sum() == 12
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(st.integers(10, 40), st.integers(10, 40), st.integers(2, 5), st.integers(0, 1000))
 def test_over_all_folds_each_patient_is_tested_once(bleeding, others, folds, seed):
     pixels = lesions(bleeding, others, seed)
@@ -88,8 +88,8 @@ def test_over_all_folds_each_patient_is_tested_once(bleeding, others, folds, see
         sides = pd.Series(split.sides)
         assert set(split.sides) == set(pixels.index) and set(sides) == set(SIDES)
         patients = sides.index[sides == "test"]
-        # As many who bleed as the whole would lead to expect, to within one.
-        assert abs((pixels[patients] > 0).sum() - bleeding / folds) <= 1
+        # As many who bleed as the whole would lead to expect: two strata of them, each dealt out to within one.
+        assert abs((pixels[patients] > 0).sum() - bleeding / folds) < 2
 
 
 def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
