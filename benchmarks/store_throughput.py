@@ -22,13 +22,12 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from sahlib import slices
-from sahlib.datasets import SAH, Phantom, Scan, open_source
-from sahlib.datasets.nifti_file import hounsfield, read_volume
-from sahlib.datasets.volumes import VolumeFolder, read_labels
-from sahlib.paths import writing
-from sahlib.provenance import provenance
+from sahlib.data import slices
+from sahlib.data.sources import SAH, Phantom, Scan, open_source
+from sahlib.data.sources.nifti_file import hounsfield, read_volume
+from sahlib.data.sources.volume_folder import VolumeFolder, read_labels
 from sahlib.study import Study
+from sahlib.workspace import provenance, writing
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = {

@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sahlib import figures, models
-from sahlib.paths import writing
-from sahlib.provenance import cores, provenance
+from sahlib.figures import drawing
+from sahlib.networks import models
 from sahlib.study import Study
+from sahlib.workspace import cores, provenance, writing
 
 BATCH_SIZE = 16  # the paper's
 WORKERS = min(8, cores())
@@ -77,12 +77,12 @@ def markdown(table: pd.DataFrame, precision: str, caption: str) -> str:
     return "\n".join([*lines, "", caption, ""])
 
 
-@figures.styled
+@drawing.styled
 def chart(table: pd.DataFrame, title: str) -> Figure:
     """Slices per second, one panel per network, one bar per loop; beside ours its ratio to (a) and the faster (b)."""
     names = list(dict.fromkeys(table["model"]))
     height = 0.9 + sum(0.22 * len(rows) + 0.3 for _, rows in table.groupby("model"))
-    figure = Figure(figsize=(figures.WIDTH, height), layout="constrained")
+    figure = Figure(figsize=(drawing.WIDTH, height), layout="constrained")
     counts = [(table["model"] == model).sum() for model in names]
     axes = figure.subplots(len(names), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
     for ax, model in zip(axes, names, strict=True):

@@ -37,13 +37,14 @@ from monai.data import DataLoader as MonaiDataLoader
 from throughput_report import BATCH_SIZE, LOOPS, WORKERS, write_report
 from torch.utils.data import DataLoader, Dataset
 
-from sahlib import models, slices, splits
-from sahlib.feed import open_feed
-from sahlib.numerics import numerics
-from sahlib.slices import SliceStore
-from sahlib.step import make_optimizer, paper_loss, training_step
+from sahlib.data import slices, splits
+from sahlib.data.slices import SliceStore
+from sahlib.networks import models
 from sahlib.study import Study
-from sahlib.training import initial_network, train_epoch
+from sahlib.training.feed import open_feed
+from sahlib.training.loop import initial_network, train_epoch
+from sahlib.training.numerics import numerics
+from sahlib.training.step import make_optimizer, paper_loss, training_step
 
 
 @dataclass(frozen=True)

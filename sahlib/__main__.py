@@ -2,7 +2,7 @@
 
 `check` looks at a folder of scans before anything is trained; `data` tells where the public sets come from. `store`,
 `train`, `predict` and `score` are the study's stages one by one, for a cluster to schedule (workflow/Snakefile), and
-`overview` shows how far they are. Several GPUs train one network by `torchrun --nproc-per-node N -m sahlib train`.
+`overview` shows how far they are.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .study import DATASETS, MODELS, OWN, PROFILES, RECIPES, TARGETS, StudyError
+from sahlib.study import DATASETS, MODELS, OWN, PROFILES, RECIPES, TARGETS, StudyError
 
 EPILOG = """\
 profiles
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from . import reproduce
+    from sahlib import reproduce
 
     return reproduce.run(
         chosen.profile,
@@ -65,9 +65,10 @@ def _run(chosen: argparse.Namespace) -> int:
 def _check(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from . import check_page, reproduce
-    from .datasets import open_source
-    from .study import Study
+    from sahlib import reproduce
+    from sahlib.data.sources import open_source
+    from sahlib.report import check_page
+    from sahlib.study import Study
 
     source = open_source(Study.of_profile("quick", **reproduce.study_changes(chosen)))
     print(check_page.write(source, chosen.to, lambda scans: tqdm(scans, total=len(source), unit="scan")))
@@ -75,19 +76,19 @@ def _check(chosen: argparse.Namespace) -> int:
 
 
 def _data(chosen: argparse.Namespace) -> int:
-    from . import fetch
+    from sahlib.data import fetch
 
     print(fetch.data(chosen.name, chosen.to))
     return 0
 
 
 def _stage(chosen: argparse.Namespace) -> int:
-    from . import gpus, parallel, reproduce, stages
-    from .paths import Workspace
-    from .study import Study
+    from sahlib import reproduce
+    from sahlib.study import Study
+    from sahlib.sweep import stages
+    from sahlib.training import gpus
+    from sahlib.workspace import Workspace
 
-    if parallel.world().size > 1 and chosen.command != "train":
-        raise StudyError(f"Several processes can share `train` alone; call `{chosen.command}` without torchrun.")
     study = Study.of_profile(chosen.profile, **reproduce.study_changes(chosen))
     workspace = Workspace(chosen.output)
     if chosen.command == "store":
@@ -95,15 +96,15 @@ def _stage(chosen: argparse.Namespace) -> int:
         print(f"{slices.path}, split {split.digest}")
         return 0
     seed = study.seeds[0] if chosen.seed is None else chosen.seed
-    with parallel.joined(), gpus.own_gpu():
+    with gpus.own_gpu():
         done = getattr(stages, chosen.command)(stages.Arm(study, chosen.model, seed, chosen.recipe), workspace)
         print(done.path if chosen.command != "score" else done)
     return 0
 
 
 def _overview(chosen: argparse.Namespace) -> int:
-    from . import overview
-    from .paths import Workspace
+    from sahlib.sweep import overview
+    from sahlib.workspace import Workspace
 
     print(overview.write(Workspace(chosen.output)).read_text())
     return 0

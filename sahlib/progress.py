@@ -1,4 +1,6 @@
-"""How far a long step has come: a bar in JupyterLab, plain lines where nobody watches.
+"""How far a long step has come: a bar in JupyterLab, plain lines where nobody watches; and whether a person watches.
+
+A headless run leaves still pictures and plain lines where a person at JupyterLab gets widgets and moving bars.
 
 >>> for scan in over("scans")(source): ...
 
@@ -9,10 +11,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 
-from .headless import is_headless
-
+VARIABLE = "SAHLIB_HEADLESS"
 LINES = 10  # that a headless run prints of one iteration, however long
 
 
@@ -53,3 +56,28 @@ def over(label: str) -> Callable[[Iterable], Iterator]:
 def _print_line(line: str = "", **numbers: float) -> None:
     if line:
         print(line, flush=True)
+
+
+def is_headless() -> bool:
+    """True where nobody watches: in a kernel that `unattended` started, and wherever there is no notebook at all."""
+    return os.environ.get(VARIABLE) == "1" or not _in_a_kernel()
+
+
+@contextlib.contextmanager
+def unattended() -> Iterator[None]:
+    """Kernels started meanwhile know that they are headless; they inherit this process's environment."""
+    before = os.environ.get(VARIABLE)
+    os.environ[VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[VARIABLE]
+        else:
+            os.environ[VARIABLE] = before
+
+
+def _in_a_kernel() -> bool:
+    """Of the shells that IPython has, only that of a kernel can show a widget."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None

@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import notebook_page
-from .datasets import open_source, recognise
-from .headless import unattended
-from .paths import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
-from .study import Study, StudyError
+from sahlib.data.sources import open_source, recognise
+from sahlib.progress import unattended
+from sahlib.report import notebook_page
+from sahlib.study import Study, StudyError
+from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
 
@@ -91,7 +91,7 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
 
     The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
     """
-    from . import crate, report
+    from sahlib.report import crate, report_page
 
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
@@ -127,7 +127,7 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
     with writing(results / "times.csv") as file:
         pd.Series(seconds, name="seconds").to_csv(file, index_label="notebook")
     command = command_line(study, external, reading)
-    page = report.write(results, results / "report.html", command)
+    page = report_page.write(results, results / "report.html", command)
     # The newest study's report lies in sight, one level up.
     with writing(results.parent / page.name) as newest:
         shutil.copyfile(page, newest)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import sahlib
-from sahlib.paths import PROJECT
+from sahlib.workspace import PROJECT
 
 
 @pytest.fixture(scope="module")

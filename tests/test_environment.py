@@ -8,7 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from sahlib.paths import PROJECT
+from sahlib.workspace import PROJECT
 
 # The same package under its name on conda-forge.
 CONDA_NAMES = {"opencv-python": "py-opencv", "torch": "pytorch"}

@@ -16,8 +16,9 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
-from sahlib import headless, notebook_page
-from sahlib.paths import NOTEBOOKS, PROJECT
+from sahlib import progress
+from sahlib.report import notebook_page
+from sahlib.workspace import NOTEBOOKS, PROJECT
 
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 KERNELS = 2  # at a time
@@ -49,7 +50,7 @@ def test_skeleton(notebook):
     first, parameters, imports, body = notebook.cells[:4]
     assert first.cell_type == "markdown" and first.source.startswith("# ") and "?**" in first.source
     assert parameters.metadata["tags"] == ["parameters"]
-    assert "import" in imports.source and imports.source.endswith("print(provenance.in_words())")
+    assert "import" in imports.source and imports.source.endswith("print(made_by())")
     assert body.source.startswith("## ")
     assert sections(notebook)[-1][0].startswith("## Summary\n")
     assert notebook.cells[-1].cell_type == "code"
@@ -132,7 +133,7 @@ async def _three_passes(notebook, folder):
     # The parameters, what papermill put below them, and the imports.
     backwards = forwards[:2] + forwards[:2:-1]
     states = []
-    async with client.async_setup_kernel(env={**ENVIRONMENT, headless.VARIABLE: "1"}):
+    async with client.async_setup_kernel(env={**ENVIRONMENT, progress.VARIABLE: "1"}):
         for order in (forwards, forwards, backwards):
             for index in order:
                 await client.async_execute_cell(notebook.cells[index], index)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-from sahlib import headless, progress, reproduce
+from sahlib import progress, reproduce
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def watched(monkeypatch):
     """As in a kernel under JupyterLab, with a bar that keeps what it was told."""
     shell = SimpleNamespace(kernel=object())
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
-    monkeypatch.delenv(headless.VARIABLE, raising=False)
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
     bars = []
 
     class Bar:
@@ -42,28 +42,28 @@ def watched(monkeypatch):
 
 
 def test_a_plain_python_process_is_headless(monkeypatch):
-    monkeypatch.delenv(headless.VARIABLE, raising=False)
-    assert headless.is_headless()
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
+    assert progress.is_headless()
 
 
 def test_a_shell_without_a_kernel_is_headless(monkeypatch):
-    monkeypatch.delenv(headless.VARIABLE, raising=False)
+    monkeypatch.delenv(progress.VARIABLE, raising=False)
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: SimpleNamespace()))
-    assert headless.is_headless()
+    assert progress.is_headless()
 
 
 def test_a_kernel_is_headless_only_where_nobody_watches(watched):
-    assert not headless.is_headless()
-    with headless.unattended():
-        assert headless.is_headless()
-    assert not headless.is_headless() and headless.VARIABLE not in os.environ
+    assert not progress.is_headless()
+    with progress.unattended():
+        assert progress.is_headless()
+    assert not progress.is_headless() and progress.VARIABLE not in os.environ
 
 
 def test_what_was_set_before_is_set_again_even_after_an_error(monkeypatch):
-    monkeypatch.setenv(headless.VARIABLE, "0")
-    with pytest.raises(KeyError), headless.unattended():
+    monkeypatch.setenv(progress.VARIABLE, "0")
+    with pytest.raises(KeyError), progress.unattended():
         raise KeyError
-    assert os.environ[headless.VARIABLE] == "0"
+    assert os.environ[progress.VARIABLE] == "0"
 
 
 def test_headless_lines_are_printed_as_they_are_given(capsys):
@@ -106,9 +106,9 @@ def test_the_kernels_of_a_headless_run_know_it_and_leave_no_socket(tmp_path, cap
     parameters = nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})
     notebook.cells = [
         parameters,
-        nbformat.v4.new_code_cell("from sahlib import headless\nprint(headless.is_headless())"),
+        nbformat.v4.new_code_cell("from sahlib import progress\nprint(progress.is_headless())"),
     ]
     nbformat.write(notebook, tmp_path / "one.ipynb")
     assert reproduce._execute(tmp_path / "one.ipynb", tmp_path / "done.ipynb", {})
-    assert "True" in capsys.readouterr().out and headless.VARIABLE not in os.environ
+    assert "True" in capsys.readouterr().out and progress.VARIABLE not in os.environ
     assert {path.name for path in tmp_path.iterdir()} == {"one.ipynb", "done.ipynb"}

@@ -4,7 +4,7 @@ import getpass
 import json
 import socket
 
-from sahlib import provenance
+from sahlib import workspace as provenance
 
 
 def test_it_says_what_made_a_file_and_nothing_private():
@@ -21,4 +21,4 @@ def test_outside_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
 
 
 def test_one_line_for_a_notebook():
-    assert provenance.in_words().count("\n") == 0 and "torch" in provenance.in_words()
+    assert provenance.made_by().count("\n") == 0 and "torch" in provenance.made_by()

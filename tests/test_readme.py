@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from sahlib.paths import NOTEBOOKS, PROJECT
+from sahlib.workspace import NOTEBOOKS, PROJECT
 
 README = (PROJECT / "README.md").read_text()
 PUBLISHED = PROJECT / "paper_figures" / "phantom-quick"
@@ -24,7 +24,7 @@ def test_the_scores_elsewhere_are_the_published_ones():
 def test_every_picture_and_file_it_names_is_there():
     named = re.findall(r"\]\(([^)]+)\)", README)
     named += re.findall(r"`(paper_figures/[\w./-]+)`", README)
-    named += [f"sahlib/{name}" for name in re.findall(r"`(\w+\.py)`", README)]
+    named += re.findall(r"`((?:sahlib|docs|benchmarks|workflow)/[\w./-]*)`", README)
     assert len(named) > 10
     made = ["paper_figures/report.html"]  # by a run
     missing = [path for path in named if not (PROJECT / path).exists() and "<" not in path and path not in made]

@@ -13,7 +13,7 @@ import pytest
 
 from sahlib import reproduce
 from sahlib.__main__ import main
-from sahlib.paths import PROJECT, Workspace
+from sahlib.workspace import PROJECT, Workspace
 
 
 @pytest.fixture

@@ -1,0 +1,278 @@
+"""What a slice browser has to show: slices, who is on which side, what networks say, and Hounsfield units.
+
+Nothing here draws; everything is read when a slice is asked for, so that a store of any length opens at once.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.chapters.results import Results
+from sahlib.data.scan import CLASSES
+from sahlib.data.slices import SliceStore, open_store
+from sahlib.data.splits import SIDES, Split
+from sahlib.networks import models
+from sahlib.scoring import metrics
+from sahlib.study import Study, StudyError
+from sahlib.training.runs import Run
+
+SCANS_KEPT = 4  # in Hounsfield units, a patient's scan each: about 20 MB of 512x512 slices
+EVERY, LESION, NO_LESION = "all slices", "with lesion", "without lesion"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One trained network; `run` has its probabilities of the test slices, `weights` (the same run, or the one it was
+    trained in) its weights; `lesion` is the output in question."""
+
+    label: str
+    model: str
+    run: Run
+    weights: Run
+    lesion: str
+
+    @functools.cached_property
+    def probabilities(self) -> np.ndarray:
+        """float16 [k,H,W] of the test slices, memory-mapped."""
+        return self.run.probabilities_of(self.lesion)
+
+    @functools.cached_property
+    def counts(self) -> pd.DataFrame:
+        return self.run.counts_of(self.lesion)
+
+    @property
+    def has_gates(self) -> bool:
+        return self.model == "attention_unet"
+
+    @functools.cached_property
+    def _network(self):
+        from sahlib.scoring.prediction import load_network
+
+        return load_network(self.weights)
+
+    def gate_map(self, inputs: np.ndarray) -> np.ndarray:
+        """Coefficients of the gate at full resolution, float32 [H,W], of one slice's inputs uint8 [1,C,H,W]."""
+        from sahlib.networks.gates import gate_maps
+
+        return gate_maps(self._network, inputs)[0][0]
+
+
+@dataclass(frozen=True)
+class Content:
+    """The slices of a store and, where networks were tested on them, what these say.
+
+    sides     the side of each slice, str [N]; empty strings where there is no split
+    study     where the scans are read from for their Hounsfield units; None where that is not known
+    """
+
+    store: SliceStore
+    sides: np.ndarray
+    networks: tuple[Network, ...] = ()
+    study: Study | None = None
+
+    @functools.cached_property
+    def tested(self) -> np.ndarray:
+        """Rows of the store that the networks were tested on, int [k], in the order of their probabilities."""
+        return np.flatnonzero(self.sides == "test")
+
+    def position(self, row: int) -> int | None:
+        """Where a row of the store stands among the tested slices; None where the networks were not tested on it."""
+        at = int(np.searchsorted(self.tested, row))
+        return at if at < len(self.tested) and self.tested[at] == row else None
+
+    @functools.cached_property
+    def lesion_pixels(self) -> np.ndarray:
+        """Pixels of the lesion in each slice, int [N]."""
+        return self.store.lesion_pixels.to_numpy()
+
+    @functools.cached_property
+    def patients(self) -> np.ndarray:
+        return self.store.slices["patient_id"].to_numpy()
+
+    @property
+    def lesions(self) -> tuple[str, ...]:
+        """What the networks find, each by an output of its own."""
+        return self.networks[0].run.lesions if self.networks else (self.store.lesion,)
+
+    def for_lesion(self, lesion: str) -> Content:
+        """The same with another of `lesions` in question."""
+        networks = tuple(replace(network, lesion=lesion) for network in self.networks)
+        return replace(self, store=self.store.of(lesion), networks=networks)
+
+    def kinds(self) -> dict[str, np.ndarray]:
+        """What a slice can show -> which slices do, bool [N]; the classes that occur, after the lesion in question."""
+        found = {EVERY: np.ones(len(self.store), bool), LESION: self.lesion_pixels > 0}
+        found[NO_LESION] = ~found[LESION]
+        for name in CLASSES[1:]:
+            has = self.store.slices[f"pixels_{name}"].to_numpy() > 0
+            if has.any():
+                found[f"with {name}"] = has
+        return found
+
+    def rows(self, side: str, kind: str, least: int, most: int) -> np.ndarray:
+        """Rows of the slices on a side ("" for all) of a kind, with `least` to `most` lesion pixels, int [k]."""
+        chosen = self.kinds()[kind] & (self.lesion_pixels >= least) & (self.lesion_pixels <= most)
+        return np.flatnonzero(chosen & (self.sides == side) if side else chosen)
+
+    def by_dice(self, network: Network, among: np.ndarray) -> np.ndarray:
+        """Those of the rows `among` that the network was tested on, worst Dice first, at the threshold of its counts;
+        slices without lesion on which nothing was found have no Dice and are left out."""
+        dice = pd.Series(metrics.dice(network.counts), index=self.tested)
+        return dice.reindex(among).dropna().sort_values(kind="stable").index.to_numpy()
+
+    def by_area(self, among: np.ndarray) -> np.ndarray:
+        """Those of the rows `among` that show a lesion, smallest first."""
+        area = self.lesion_pixels[among]
+        order = np.argsort(area, kind="stable")
+        return among[order][area[order] > 0]
+
+    @functools.cached_property
+    def stored_windows(self) -> list[tuple[float, float]]:
+        """(level, width) of each window the store holds, in the unit of `unit`."""
+        if self.unit == "grey":
+            return [(127.5, 255.0)]
+        return [tuple(window) for window in self.store.meta["recipe"]["windows"]]
+
+    @functools.cached_property
+    def unit(self) -> str:
+        """ "HU", or "grey" where the source is 8-bit slices of a window that nobody has told."""
+        recipe = self.store.meta["recipe"]
+        grey = recipe["source"].get("source") == "paired_folder" and not recipe.get("grey_window")
+        return "grey" if grey else "HU"
+
+    @functools.cached_property
+    def hounsfield(self) -> Callable[[int], np.ndarray]:
+        """row -> the slice in Hounsfield units, int16 [h,w], read from its scan.
+
+        It raises StudyError, which says why, where the scans cannot be read or are other ones than the store was made
+        from. That is found out once, because it takes reading all files.
+        """
+        try:
+            return _hounsfield(self.store, self.study)
+        except (StudyError, OSError) as error:
+            return _refusing(str(error))
+
+    def stored(self, row: int, level: float, width: float) -> np.ndarray:
+        """The slice in another window, uint8 [H,W], as far as the stored 8 bits go."""
+        images = (self.store.images, *self.store.further_images)
+        at = [i for i, window in enumerate(self.stored_windows) if window == (level, width)]
+        if at:
+            return np.asarray(images[at[0]][row])
+        own_level, own_width = self.stored_windows[0]
+        values = own_level - own_width / 2 + np.arange(256) * (own_width / 255)
+        table = np.rint(np.clip((values - (level - width / 2)) / width, 0, 1) * 255).astype(np.uint8)
+        return table[images[0][row]]
+
+
+def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Content:
+    """The Content of a store, of Results, or of one or several runs that were tested on the same slices.
+
+    study  says where Hounsfield units are read from; not needed for runs on a phantom, or for Results on a study's own
+           slices
+    Raises StudyError where the slices or the split of a run are not found beside it, or runs do not go together.
+    """
+    first = shown[0] if shown else None
+    if len(shown) == 1 and isinstance(first, SliceStore):
+        return Content(first, np.full(len(first), ""), study=study)
+    if len(shown) == 1 and isinstance(first, Results):
+        networks = [(own[0], Run(own[0].path.parent, own[0].record) if first.origin else own[0])
+                    for own in first.runs.values()]  # fmt: skip
+        # With slices from elsewhere, the study says where those of the training lie.
+        own_study = None if first.origin else first.study
+        return Content(first.store, _sides(first.store, first.split), _named(networks), study or own_study)
+    if shown and all(isinstance(run, Run) for run in shown):
+        keys = {(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in shown}
+        if len(keys) > 1:
+            raise StudyError("These runs were not tested on the same slices for the same lesions; show each by itself.")
+        if not all(run.file("counts", run.lesions[0], "csv").exists() for run in shown):
+            raise StudyError("A run has no predictions yet; run notebook 05, which tests it.")
+        store, split = _beside(first)
+        return Content(store, _sides(store, split), _named([(run, run) for run in shown]), study or _study(first))
+    raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
+
+
+def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
+    several = len({run.model for run, _ in runs}) < len(runs)
+    return tuple(
+        Network(
+            models.LABELS[run.model] + (f", seed {run.seed}" if several else ""),
+            run.model,
+            run,
+            weights,
+            run.lesions[0],
+        )
+        for run, weights in runs
+    )
+
+
+def _sides(store: SliceStore, split: Split) -> np.ndarray:
+    return store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str)
+
+
+def _study(run: Run) -> Study | None:
+    """The run's Study, where its scans need no folder; a run does not keep where that was."""
+    record = run.record["study"]
+    return Study(**record) if record["dataset"] == "phantom" else None
+
+
+def _beside(run: Run) -> tuple[SliceStore, Split]:
+    """The slices and the split a run was trained on, found in the workspace that holds it."""
+    processed = run.path.joinpath(*[".."] * 4).resolve() / "data" / "processed"
+    recipe = run.record["recipe"]
+    path = processed / f"{run.record['study']['dataset']}-{recipe['store']}"
+    if not path.exists():
+        raise StudyError(f"The slices of {run.path} are not in {processed}; run notebook 02, or copy them there.")
+    for file in sorted(path.glob("splits/*.csv")):
+        split = _split(file)
+        if split.digest == recipe["split"]:
+            return open_store(path).of("any" if run.lesions[0] == "any" else "SAH"), split
+    raise StudyError(f"The split of {run.path} is not in {path / 'splits'}; run notebook 02.")
+
+
+def _split(file: Path) -> Split:
+    return Split(pd.read_csv(file, dtype=str, index_col="patient_id")["side"].to_dict())
+
+
+def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.ndarray]:
+    from sahlib.data.sources import open_source
+
+    if study is None:
+        raise StudyError("where the scans lie is not known; give browse() the Study.")
+    source = open_source(study)
+    if source.fingerprint() != store.meta["recipe"]["source"]:
+        raise StudyError("the scans are others than these slices were made from.")
+    # A scan's slices lie together; the next scan begins where patient or files change.
+    keys = store.slices["patient_id"] + "\n" + store.slices["source"].fillna("")
+    number = (keys != keys.shift()).cumsum().to_numpy() - 1
+    if number[-1] + 1 != len(source):
+        raise StudyError("which scan a slice came from cannot be told.")
+    first = np.flatnonzero(np.r_[True, np.diff(number) > 0])
+
+    @functools.lru_cache(SCANS_KEPT)
+    def image(index: int) -> np.ndarray:
+        scan = source.scan(index)
+        own = tuple(store.slices["slice_id"].iloc[first[index] : first[index] + len(scan.slice_ids)])
+        if scan.unit != "HU" or own != scan.slice_ids:
+            raise StudyError("the source has 8-bit grey levels only." if scan.unit != "HU" else "slices do not match.")
+        return scan.image
+
+    return lambda row: image(int(number[row]))[row - first[number[row]]]
+
+
+def _refusing(reason: str) -> Callable[[int], np.ndarray]:
+    def refuse(row: int) -> np.ndarray:
+        raise StudyError(reason)
+
+    return refuse
+
+
+def side_options(content: Content) -> list[str]:
+    """The sides that a person can choose from, "" for all of them."""
+    present = set(content.sides)
+    return ["", *(side for side in SIDES if side in present)]

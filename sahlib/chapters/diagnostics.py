@@ -1,0 +1,165 @@
+"""What lies behind the scores: cost, gates, distances, lesions found, calibration, volume; one function each.
+
+As in `publish` and `verdict`, a function draws or tabulates, saves to the results' folder, and returns for a notebook.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sahlib.chapters.publish import notes, run_in_words
+from sahlib.chapters.results import Results
+from sahlib.data import samples
+from sahlib.figures import drawing, evidence_plots, probability_plots, tables
+from sahlib.networks import gates, models
+from sahlib.scoring import baselines, calibration, detection, distances, lesions, prediction, statistics, volumes
+from sahlib.training.numerics import numerics
+
+
+def arms(results: Results) -> pd.DataFrame:
+    """Parameters, GFLOP of one image forward, and training slices a second, validation included."""
+    slices = len(results.split.rows(results.store, "train"))
+    rows = []
+    for model, own in results.runs.items():
+        network = models.build(model, results.study.channels, len(results.study.windows), len(own[0].lesions))
+        seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
+        rows.append(
+            {
+                "Network": models.LABELS[model],
+                "Parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
+                "GFLOP per image, forward": models.gflop(network, results.study.size),
+                "Training slices per second": f"{slices / seconds:.0f}",
+                "Device": own[0].record["provenance"]["device"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    caption = "The networks: size, arithmetic and speed."
+    tables.write(table, results.folder, "table_networks", caption, notes(results)[:1])
+    return tables.displayed(table)
+
+
+def gate_maps(results: Results) -> Figure:
+    """What the gates of the first seed let through on the three sample slices."""
+    rows = samples.three_test_slices(results.store, results.split)
+    images, truth = results.store.images[rows], results.store.masks(rows)
+    with numerics(results.study):
+        maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), results.store.inputs(rows))
+    titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
+    names = results.store.slices["slice_id"].iloc[rows].tolist()
+    caption = (
+        "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
+        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. {run_in_words(results)}"
+    )
+    figure = probability_plots.gate_maps(images, truth, maps, titles, names)
+    data = probability_plots.gate_maps_data(images, truth, maps, titles, names)
+    drawing.save(figure, results.folder, "gate_maps", data, caption)
+    return figure
+
+
+def gate_weights(results: Results) -> pd.DataFrame:
+    """Whether gates weigh lesions more than the rest of the head: mean coefficients, interval over patients."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    bleeding = truth.any((1, 2))
+    patients = results.store.slices["patient_id"].to_numpy()[rows][bleeding]
+    lines = []
+    for run in results.runs["attention_unet"]:
+        with numerics(results.study):
+            maps = gates.gate_maps(prediction.load_network(run), results.store.inputs(rows[bleeding]))
+        for level in maps:
+            both = gates.inside_and_outside(level, truth[bleeding], baselines.head(images[bleeding]))
+            found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
+            lines.append(
+                {
+                    "Seed": run.seed,
+                    "Level": f"{level.shape[1]}x{level.shape[2]}",
+                    "Inside the lesion": float(np.nanmean(both[:, 0])),
+                    "Rest of the head": float(np.nanmean(both[:, 1])),
+                    "Difference (95 % interval)": statistics.in_words(found, signed=True),
+                    "Lesion against rest": "higher"
+                    if found.low > 0
+                    else "lower"
+                    if found.high < 0
+                    else "not told apart",
+                }
+            )
+    table = pd.DataFrame(lines).astype({"Seed": str})
+    caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."
+    tables.write(table, results.folder, "table_gates", caption, notes(results))
+    return tables.displayed(table)
+
+
+def clinical_scores(results: Results) -> pd.DataFrame:
+    """Distances in mm, lesions found, slices detected, calibration; of each network the first seed."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    sides = results.store.slices[["row_mm", "column_mm"]].to_numpy()[rows].T
+    predicted = {model: np.asarray(own[0].probabilities) for model, own in results.runs.items()}
+    predicted[baselines.BACKGROUND] = np.zeros(truth.shape, np.float16)
+    predicted[baselines.THRESHOLD] = baselines.band_masks(images, results.band).astype(np.float16)
+    columns: dict[str, dict] = {}
+    for series, probabilities in predicted.items():
+        masks = probabilities > prediction.THRESHOLD
+        surface = distances.summary(distances.surface_scores(masks, truth, *sides)).set_index("slices")
+        lesion = lesions.lesion_scores(lesions.lesion_counts(masks, truth))
+        slicewise = detection.detection(detection.slice_scores(probabilities), truth.any((1, 2)))
+        head = calibration.calibration_scores(calibration.reliability_bins(probabilities, truth, images)).iloc[1]
+        columns[tables.label(series, results.every_series[series][:1])] = {
+            "NSD at 1 mm, SAH slices": surface.loc["with lesion", "nsd_1mm"],
+            "NSD at 2 mm, SAH slices": surface.loc["with lesion", "nsd_2mm"],
+            "HD95 in mm, SAH slices": surface.loc["with lesion", "hd95_mm"],
+            "Lesions found": lesion["sensitivity"],
+            "Lesion-wise F1": lesion["f1"],
+            "False alarms per slice": lesion["false_positives_per_slice"],
+            "Slice AUROC": slicewise["auroc"],
+            "Slice sensitivity": slicewise["sensitivity"],
+            "Slice specificity": slicewise["specificity"],
+            "Brier skill, head": head["brier_skill"],
+        }
+    table = pd.DataFrame(columns).rename_axis("Score").reset_index()
+    rules = [
+        "A missed lesion counts: NSD 0, and HD95 the diagonal of the slice. Both are NaN where the pixel spacing is "
+        "not known.",
+        "A lesion is an 8-connected component; any overlap finds it. A slice is called positive if one pixel is.",
+        "Brier skill is measured against saying the head's lesion share everywhere; 0 is no better than that.",
+    ]
+    caption = "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed."
+    tables.write(table, results.folder, "table_clinical", caption, [*notes(results), *rules])
+    return tables.displayed(table)
+
+
+def reliability(results: Results) -> Figure:
+    """Whether a predicted probability means what it says."""
+    rows = results.test_rows
+    truth, images = results.store.masks(rows), results.store.images[rows]
+    curves = {
+        model: calibration.reliability_bins(own[0].probabilities, truth, images) for model, own in results.runs.items()
+    }
+    labels = {model: tables.label(model, results.counts[model][:1]) for model in curves}
+    caption = (
+        "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
+        f"Below, how many pixels each bin holds. First seed. {run_in_words(results)}"
+    )
+    figure = probability_plots.reliability(curves, labels)
+    data = probability_plots.reliability_data(curves, labels)
+    drawing.save(figure, results.folder, "reliability", data, caption)
+    return figure
+
+
+def bland_altman(results: Results) -> Figure:
+    """Predicted against true volume per patient."""
+    sides = results.store.slices[["row_mm", "column_mm", "thickness_mm"]].to_numpy()[results.test_rows].T
+    frames = []
+    for model, own in results.counts.items():
+        table = volumes.patient_volumes(own[0], *sides)
+        frames.append(table.assign(series=model, label=tables.label(model, own[:1])))
+    data = pd.concat(frames, ignore_index=True)
+    caption = (
+        "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
+        f"limits of agreement (Bland and Altman 1986). {run_in_words(results)}"
+    )
+    figure = evidence_plots.bland_altman(data)
+    drawing.save(figure, results.folder, "bland_altman", evidence_plots.bland_altman_data(data), caption)
+    return figure

@@ -1,0 +1,119 @@
+"""Other people's scans: networks as they were trained, tested on slices that no part of the study has seen.
+
+    found = test(results.load(study, workspace), workspace, "~/their_scans")
+
+The result is Results again, of the same networks on other slices, so that every figure and table can be made from it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.chapters import publish
+from sahlib.chapters.results import Results, trivial_counts
+from sahlib.data import slices
+from sahlib.data.sources import recognise
+from sahlib.data.splits import Split
+from sahlib.figures import tables
+from sahlib.scoring import baselines, metrics, prediction, statistics
+from sahlib.training.runs import Run
+from sahlib.workspace import Workspace, writing
+
+# Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
+FRESH_SEED = 1000
+DEVELOPMENT = (
+    "These scans are a development set: they may be looked at to make the phantom more realistic, so scores on them "
+    "are no promise for others."
+)
+FRESH = f"They are phantom patients of a seed {FRESH_SEED} further on: still no clinical evidence."
+
+
+def test(results: Results, workspace: Workspace, folder: str = "", **reading: object) -> Results:
+    """The networks of `results` on all scans in `folder`, whose layout is recognised; without one, on a fresh phantom.
+
+    reading  Study fields that say how the folder is to be read, for example label_map or patient_pattern
+    """
+    unread = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
+    if folder:
+        root = Path(folder).expanduser()
+        how = {**unread, "dataset": recognise(root), "data_dir": str(root), **reading}
+    else:
+        how = {**unread, "dataset": "phantom", "phantom_seed": results.study.phantom_seed + FRESH_SEED}
+    there = dataclasses.replace(results.study, **how)
+    store = slices.prepare(there, workspace.processed)
+    split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
+    runs = {model: [_elsewhere(run, store.digest) for run in own] for model, own in results.runs.items()}
+    counts = {
+        model: [
+            prediction.test(run, store, split, results.study, trained)
+            for run, trained in zip(runs[model], own, strict=True)
+        ]
+        for model, own in results.runs.items()
+    }
+    everything = split.rows(store, "test")
+    patients = store.slices["patient_id"].nunique()
+    origin = (
+        f"Tested on {len(store)} slices of {patients} patients from elsewhere ({there.dataset}, slices "
+        f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
+    )
+    return dataclasses.replace(
+        results,
+        store=store,
+        split=split,
+        runs=runs,
+        counts=counts,
+        trivial=trivial_counts(counts, store, everything, results.band),
+        folder=results.folder / f"external-{store.digest[:6]}",
+        origin=origin,
+    )
+
+
+def table(here: Results, elsewhere: Results) -> pd.DataFrame:
+    """Dice, precision and recall of each network on the study's own test slices and on the others, saved there.
+
+    Intervals are over patients; the predictors that know nothing stand below.
+    """
+    rows = []
+    for series, counts in elsewhere.every_series.items():
+        row = {"Predictor": tables.label(series, counts)}
+        for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
+            found = statistics.interval(own, "dice", "sah_slices")
+            row[f"Dice, slices with lesion, {where}"] = statistics.in_words(found)
+        row |= {
+            f"{name}, pooled, elsewhere": float(np.mean([metrics.score(c, score, "pooled") for c in counts]))
+            for name, score in (("Dice", "dice"), ("Precision", "precision"), ("Recall", "recall"))
+        }
+        rows.append(row)
+    found = pd.DataFrame(rows)
+    caption = "The same networks on their own test set and on scans from elsewhere."
+    tables.write(found, elsewhere.folder, "table_external", caption, publish.notes(elsewhere))
+    return tables.displayed(found)
+
+
+def in_words(here: Results, elsewhere: Results) -> str:
+    """What the table shows, as Markdown, saved as summary.md."""
+    lines = [elsewhere.origin, ""]
+    threshold = elsewhere.trivial[baselines.THRESHOLD]
+    bar = metrics.score(threshold, "dice", "sah_slices")
+    for model, counts in elsewhere.counts.items():
+        own, other = (statistics.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
+        gain = statistics.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        better, worse = gain.low > 0, gain.high < 0
+        compared = "better than" if better else "worse than" if worse else "not told apart from"
+        lines.append(
+            f"- {tables.label(model, counts)}: Dice over slices with lesion {statistics.in_words(other)} elsewhere, "
+            f"{statistics.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
+        )
+    text = "\n".join(lines)
+    with writing(elsewhere.folder / "summary.md") as file:
+        file.write_text(text + "\n")
+    return text
+
+
+def _elsewhere(run: Run, digest: str) -> Run:
+    """The same training, with counts and probabilities of other slices in a folder of its own."""
+    return Run(run.path / f"external-{digest}", run.record)

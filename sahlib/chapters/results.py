@@ -1,0 +1,136 @@
+"""Results: all that the figures and tables of one Study are made from, found on disk or made on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib import progress
+from sahlib.data import slices, splits
+from sahlib.data.slices import SliceStore
+from sahlib.data.splits import Split
+from sahlib.scoring import baselines, metrics, prediction
+from sahlib.study import Study
+from sahlib.training import loop, recipes
+from sahlib.training.runs import Run
+from sahlib.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Results:
+    """Runs and counts of every network of a Study under one recipe, one of each per seed, and the data they come from.
+
+    trivial   the counts of the two predictors that know nothing, by name
+    band      the grey levels that the threshold predictor takes for blood, fitted on the training side
+    searches  per network, the learning rates tried; empty for a recipe that does not choose one
+    origin    a sentence on slices that come from elsewhere than the Study's dataset (external.py); empty otherwise
+    """
+
+    study: Study
+    recipe: str
+    store: SliceStore
+    split: Split
+    runs: dict[str, list[Run]]
+    counts: dict[str, list[pd.DataFrame]]
+    trivial: dict[str, pd.DataFrame]
+    band: baselines.Band
+    searches: dict[str, pd.DataFrame]
+    folder: Path
+    origin: str = ""
+
+    @property
+    def test_rows(self) -> np.ndarray:
+        """Positions in the store of the test slices, in the order of counts and probabilities, int [k]."""
+        return self.split.rows(self.store, "test")
+
+    @property
+    def every_series(self) -> dict[str, list[pd.DataFrame]]:
+        """The counts of the networks and of the trivial predictors."""
+        return {**self.counts, **{name: [counts] for name, counts in self.trivial.items()}}
+
+    def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
+        """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
+        return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
+
+
+def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
+    """The slices of a Study and their split; built where they are not on disk yet."""
+    store = slices.prepare(study, workspace.processed, progress.over("scans"))
+    return store, splits.prepare(store, study)
+
+
+def train_models(
+    study: Study, store: SliceStore, split: Split, models: Iterable[str], workspace: Workspace
+) -> dict[str, list[Run]]:
+    """The runs of those of `models` that the Study has, one per seed; a finished run is found, not repeated."""
+    return {
+        model: [loop.train(store, split, study, model, seed, workspace.runs) for seed in study.seeds]
+        for model in models
+        if model in study.models
+    }
+
+
+def load(study: Study, workspace: Workspace) -> Results:
+    """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
+    store, split = load_data(study, workspace)
+    folder = workspace.figures(study, store.meta["recipe"]["source"])
+    return _results(study, recipes.name_of(study), store, split, workspace, lambda model: study, {}, folder)
+
+
+def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
+    """The Results under the Study's own recipe, first, and under each of its further recipes."""
+    own = load(study, workspace)
+    found = {own.recipe: own}
+    for recipe in study.further_recipes:
+        searches, rates = {}, dict.fromkeys(study.models)
+        if recipe == "fair":
+            searches = {
+                model: recipes.search_learning_rate(own.store, own.split, study, model, workspace.runs)
+                for model in study.models
+            }
+            rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
+        found[recipe] = _results(
+            # Where each network has its own rate, `searches` tells them.
+            recipes.under(study, "prior" if searches else recipe),
+            recipe,
+            own.store,
+            own.split,
+            workspace,
+            lambda model, recipe=recipe, rates=rates: recipes.under(study, recipe, rates[model]),
+            searches,
+            own.folder,
+        )
+    return found
+
+
+def _results(
+    study: Study,
+    recipe: str,
+    store: SliceStore,
+    split: Split,
+    workspace: Workspace,
+    study_of: Callable[[str], Study],
+    searches: dict[str, pd.DataFrame],
+    folder: Path,
+) -> Results:
+    runs = {}
+    for model in study.models:
+        runs |= train_models(study_of(model), store, split, [model], workspace)
+    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
+    train, test = split.rows(store, "train"), split.rows(store, "test")
+    band = baselines.fit_band(store.images[train], store.masks(train))
+    trivial = trivial_counts(counts, store, test, band)
+    return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)
+
+
+def trivial_counts(
+    counts: dict[str, list[pd.DataFrame]], store: SliceStore, rows: np.ndarray, band: baselines.Band
+) -> dict[str, pd.DataFrame]:
+    """The counts of the two predictors that know nothing, on the slices of `counts` at `rows` of the store."""
+    threshold = prediction.counts_of(baselines.band_masks(store.images[rows], band), store, rows)
+    first = next(iter(counts.values()))[0]
+    return {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}

@@ -1,0 +1,265 @@
+"""Beyond the paper: the evidence on each of its claims, one function each; drawn or tabulated, saved, returned.
+
+`recipes` everywhere is what results.load_recipes returned: {recipe: Results}, the Study's own recipe first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from sahlib.chapters.publish import notes, rates_in_words, run_in_words
+from sahlib.chapters.results import Results
+from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
+from sahlib.networks import models
+from sahlib.paper import ledger, printed, transcript
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
+from sahlib.scoring import baselines, calibration, metrics, statistics
+from sahlib.training.recipes import LABELS as RECIPE_LABELS
+from sahlib.workspace import writing
+
+# Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
+REPORTED = (
+    ("dice", "mean_empty_1"),
+    ("dice", "sah_slices"),
+    ("dice", "pooled"),
+    ("iou", "sah_slices"),
+    ("precision", "pooled"),
+    ("recall", "pooled"),
+)
+CONTROL = "attention_unet_open_gates"
+CONTRASTS = (("unet", "attention_unet"), (CONTROL, "attention_unet"), ("unet", CONTROL))
+SOFT = "soft Dice, pooled"
+# How the summary says a number of verdicts.
+WORDS = {
+    HOLDS: "hold",
+    FAILS: "do not hold",
+    UNKNOWN: "cannot be told",
+    CONTRADICTS: "contradict themselves",
+}
+
+
+def fairest(recipes: dict[str, Results]) -> Results:
+    """The recipe that lets every network learn, where the Study has it: only there do scores compare architectures."""
+    return recipes.get("fair", next(iter(recipes.values())))
+
+
+def conventions(results: Results) -> Figure:
+    """Every series under every convention, with soft Dice; the figure and its table."""
+    frames = []
+    for series, own in results.every_series.items():
+        for counts in own:
+            scores = metrics.all_scores(counts, results.study.batch_size)
+            frames.append(scores.assign(series=series, label=tables.label(series, own)))
+    truth = results.store.masks(results.test_rows)
+    for model, own in results.runs.items():
+        for run in own:
+            soft = calibration.soft_counts(run.probabilities, truth)
+            row = {"convention": SOFT, "metric": "dice", "value": metrics.score(soft, "dice", "pooled")}
+            row |= {"series": model, "label": tables.label(model, results.counts[model])}
+            frames.append(pd.DataFrame([row]))
+    table = pd.concat(frames, ignore_index=True)
+    names = {key: convention.label for key, convention in metrics.CONVENTIONS.items()}
+    table["convention_label"] = table["convention"].map(names).fillna(SOFT)
+    data = evidence_plots.conventions_data(table)
+    caption = (
+        "The same predictions under every convention in use. A marker is one predictor's score, averaged over seeds; "
+        "the lines are what the paper printed. Where the grey cross of 'background everywhere' stands near them, the "
+        "convention alone explains most of the score. Recall and precision below use the same rows. "
+        f"{run_in_words(results)}"
+    )
+    figure = evidence_plots.conventions(table)
+    drawing.save(figure, results.folder, "conventions", data, caption)
+    wide = data[~data["printed"]].pivot_table(
+        index=["metric", "convention_label"], columns="label", values="value", sort=False
+    )
+    tables.write(
+        wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"}),
+        results.folder,
+        "table_conventions",
+        "Every score under every convention, mean over seeds.",
+        [*notes(results), *_library_notes()],
+    )
+    return figure
+
+
+def printed_numbers(results: Results) -> Figure:
+    """What the paper's printed Dice and IoU already prove; needs no network."""
+    caption = (
+        "What the printed Dice and IoU imply if both are means over slices: how good the slices that are not perfect "
+        "can be, and how many slices at least must be near perfect. On slices that show hemorrhage no method is near "
+        "perfect, so these are slices without any."
+    )
+    figure = printed_plot.perfect_slices()
+    drawing.save(figure, results.folder, "printed_numbers", printed.perfect_slices_curves(), caption)
+    return figure
+
+
+def scores(results: Results) -> pd.DataFrame:
+    """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
+    rows = []
+    for metric, convention in REPORTED:
+        row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
+        for series, own in results.every_series.items():
+            found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
+            spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
+            row[tables.label(series, own)] = statistics.in_words(found) + spread
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    caption = "Scores with 95 % intervals, resampling patients, not slices."
+    tables.write(table, results.folder, "table_intervals", caption, [*notes(results), *seed_notes(results)])
+    return table
+
+
+def contrasts(results: Results) -> pd.DataFrame:
+    """Differences between networks, paired by slice and clustered by patient, with Holm's correction."""
+    rows, tests, ends = [], [], []
+    for lower, higher in CONTRASTS:
+        if lower not in results.counts or higher not in results.counts:
+            continue
+        for metric, convention in REPORTED[:3]:
+            found = statistics.difference(
+                results.counts[lower], results.counts[higher], metric, convention, batch_size=results.study.batch_size
+            )
+            tests.append(found.p)
+            ends.append((found.low, found.high))
+            rows.append(
+                {
+                    "Difference": f"{models.LABELS[higher]} minus {models.LABELS[lower]}",
+                    "Score": metrics.LABELS[metric],
+                    "Convention": metrics.CONVENTIONS[convention].label,
+                    "Estimate (95 % interval)": statistics.in_words(found, signed=True),
+                    "p, permutation": f"{found.p:.3f}",
+                }
+            )
+    table = pd.DataFrame(rows)
+    adjusted = statistics.holm(tests)
+    table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
+    apart = (adjusted <= LEVEL) & np.array([not low <= 0 <= high for low, high in ends])
+    table["Told apart"] = np.where(apart, "yes", "no")
+    caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
+    tables.write(table, results.folder, "table_differences", caption, [*notes(results), *seed_notes(results)])
+    return table
+
+
+def decision(recipes: dict[str, Results]) -> pd.DataFrame:
+    """What decided it: networks by recipes, pooled Dice and Dice over SAH slices with intervals."""
+    first = next(iter(recipes.values()))
+    shown = [model for model in ("unet", CONTROL, "attention_unet", "unet_resnet34") if model in first.counts]
+    rows = []
+    for metric, convention in REPORTED[1:3]:
+        for recipe, results in recipes.items():
+            row = {
+                "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
+                "Recipe": RECIPE_LABELS[recipe] if len(recipes) > 1 else f"{RECIPE_LABELS[recipe]}, not searched",
+            }
+            for series in shown:
+                own = results.counts[series]
+                collapsed = sum(map(metrics.is_collapsed, own))
+                text = statistics.in_words(statistics.interval(own, metric, convention))
+                row[models.LABELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
+            for name, counts in first.trivial.items():
+                row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
+            rows.append(row)
+    table = pd.DataFrame(rows)
+    chosen = [note for results in recipes.values() for note in rates_in_words(results)]
+    left_out = [RECIPE_LABELS[recipe] for recipe in RECIPE_LABELS if recipe not in recipes]
+    if left_out:
+        chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
+    caption = "What decided it: how much belongs to the gates and how much to the optimisation."
+    tables.write(table, first.folder, "table_decision", caption, [*notes(first), *chosen, *seed_notes(first)])
+    return table
+
+
+def lesion_size(results: Results) -> Figure:
+    """Dice by thirds of lesion area, with intervals; the paper claims an advantage on small SAH."""
+    table = statistics.by_size(results.every_series)
+    table["label"] = table["series"].map({s: tables.label(s, own) for s, own in results.every_series.items()})
+    caption = (
+        "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
+        f"helps on small lesions. {run_in_words(results)}"
+    )
+    figure = evidence_plots.size_strata(table)
+    drawing.save(figure, results.folder, "lesion_size", evidence_plots.size_strata_data(table), caption)
+    return figure
+
+
+def claims(recipes: dict[str, Results]) -> pd.DataFrame:
+    """The ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
+
+    Saved for every recipe, as ledger.* for the fairest one, which is returned, and ledger_<recipe>.* for the others.
+    """
+    tables_by_recipe = {}
+    for recipe, results in recipes.items():
+        histories = {model: [run.history for run in own] for model, own in results.runs.items()}
+        study = results.study
+        evidence = ledger.Evidence(
+            results.counts, histories, recipe, study.profile, study.dataset, batch_size=study.batch_size
+        )
+        tables_by_recipe[recipe] = ledger.ledger(evidence)
+        stem = "ledger" if results is fairest(recipes) else f"ledger_{recipe}"
+        ledger_page.write(tables_by_recipe[recipe], results.folder, evidence, stem)
+    return tables_by_recipe[fairest(recipes).recipe]
+
+
+def claims_figure(claims: pd.DataFrame) -> Figure:
+    """The ledger on one page; `claims` has saved it with its caption."""
+    figure = ledger_page.ledger_figure(claims)
+    return drawing.described(figure, f"The claims ledger on one page, a row for each of {len(claims)} entries.")
+
+
+def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
+    """The verdict in ten lines of Markdown, saved as verdict.md; every number is from the counts.
+
+    claims: the ledger
+    """
+    results = fairest(recipes)
+    trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
+    lines = [
+        f"- Calling every pixel background scores Dice {trivial:.3f} on this test set when empty against empty counts "
+        f"as 1; the paper prints {transcript.TABLE_3.value('dice', 'unet'):.3f} and "
+        f"{transcript.TABLE_3.value('dice', 'attention_unet'):.3f}."
+    ]
+    for model, own in results.counts.items():
+        flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
+        found = statistics.interval(own, "dice", "sah_slices")
+        interval = "" if np.isnan(found.low) else " (95 % interval over patients)"
+        lines.append(
+            f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, "
+            f"{statistics.in_words(found)} over SAH slices only{interval}."
+        )
+    for lower, higher in CONTRASTS[:2]:
+        if lower in results.counts and higher in results.counts:
+            found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
+            lines.append(
+                f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
+                f"{statistics.in_words(found, signed=True)}, p = {found.p:.2f}."
+            )
+    verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
+    counted = ", ".join(f"{number} {WORDS[verdict]}" for verdict, number in verdicts.items())
+    lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
+    contradictions = int((claims["kind"] == "contradiction").sum())
+    lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
+    known = [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
+    text = "\n".join([*lines, *known]) + "\n"
+    with writing(results.folder / "verdict.md") as path:
+        path.write_text(text)
+    return text
+
+
+def seed_notes(results: Results) -> list[str]:
+    bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
+    found = []
+    if bleeding < statistics.FEW_PATIENTS:
+        who = "1 test patient has" if bleeding == 1 else f"{bleeding} test patients have"
+        found.append(f"Only {who} SAH: these intervals cover less than they say.")
+    if bleeding < MIN_PATIENTS:
+        found.append("With so few no paired test can reach 5 %, so no claim about scores over SAH slices can be told.")
+    if len(results.study.seeds) == 1:
+        found.append("One seed: intervals hold the chance of other patients, not that of another training.")
+    return found
+
+
+def _library_notes() -> list[str]:
+    return [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]

@@ -1,0 +1,79 @@
+"""Scan: what every dataset yields, and nothing else; the classes a label can hold."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sahlib.study import StudyError
+
+# Index in this tuple = value in every label array of the project.
+CLASSES = ("background", "SAH", "IVH", "IPH", "SDH", "EDH")
+SAH = CLASSES.index("SAH")
+
+
+def class_value(name: str) -> int:
+    """The value of a class in label arrays; StudyError for a name that is none."""
+    if name not in CLASSES:
+        raise StudyError(f"{name!r} is no class; there are {', '.join(CLASSES)}.")
+    return CLASSES.index(name)
+
+
+def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
+    """{"4": 1, "#00ffff": 1} of ("4=SAH", "#00FFFF=SAH"): what a mask holds, colours in lower case, to class values."""
+    parsed: dict[str, int] = {}
+    for entry in entries:
+        value, equals, name = entry.partition("=")
+        value = value.strip().lower()
+        if not equals or not re.fullmatch(r"\d+|#[0-9a-f]{6}", value):
+            raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH.")
+        if value in parsed:
+            raise StudyError(f"label_map names {value} twice; keep one.")
+        parsed[value] = class_value(name.strip())
+    return parsed
+
+
+def patient_by_pattern(name: str, pattern: str) -> str:
+    """The first group of the regular expression `pattern` in a name; StudyError where there is none."""
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise StudyError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
+    if match is None or not match.groups() or not match.group(1):
+        raise StudyError(f"patient_pattern {pattern!r} finds no patient in {name!r}; its first group must match one.")
+    return match.group(1)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One head-CT series of one patient, slices ordered from the neck to the vertex where the source knows the order.
+
+    image        [D,H,W], int16 Hounsfield units (unit="HU") or uint8 grey levels (unit="grey")
+    labels       [D,H,W] uint8, indices into CLASSES
+    slice_ids    D names, unique in the dataset
+    spacing_mm   (row, column) pixel spacing; NaN where the source does not say
+    thickness_mm slice thickness; NaN where the source does not say
+    sources      the files it was read from; empty for a generated scan
+    """
+
+    patient_id: str
+    image: np.ndarray
+    labels: np.ndarray
+    slice_ids: tuple[str, ...]
+    unit: str
+    spacing_mm: tuple[float, float] = (float("nan"), float("nan"))
+    thickness_mm: float = float("nan")
+    sources: tuple[Path, ...] = ()
+
+    def __post_init__(self):
+        if self.unit not in ("HU", "grey"):
+            raise ValueError(f"{self.patient_id}: unit must be 'HU' or 'grey', not {self.unit!r}")
+        if self.image.ndim != 3 or self.image.shape != self.labels.shape:
+            raise ValueError(
+                f"{self.patient_id}: image {self.image.shape} and labels {self.labels.shape} must be the same [D,H,W]"
+            )
+        if len(self.slice_ids) != len(self.image):
+            raise ValueError(f"{self.patient_id}: {len(self.slice_ids)} slice ids for {len(self.image)} slices")

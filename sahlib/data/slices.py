@@ -1,0 +1,214 @@
+"""SliceStore: the preprocessed slices on disk, memory-mapped (section 2.2 of the paper).
+
+A store is a folder `<dataset>-<digest>/` with images.npy and labels.npy (uint8 [N,H,W]), slices.csv (one row per
+slice) and meta.json. It is written under a temporary name and renamed when whole, so half a store is never taken
+for a store; the digest covers the source's pixels and all that was done to them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.data.scan import CLASSES, Scan, class_value
+from sahlib.study import Study, StudyError, digest
+from sahlib.workspace import disk_errors_named, partial_name, provenance
+
+# Raise when the same Study would give other pixels, so that old stores are not mistaken for new ones.
+STORE_VERSION = 2
+NPY_HEADER_BYTES = 128
+
+
+@dataclass(frozen=True)
+class SliceStore:
+    """The slices of one dataset; row i of `slices`, `images` and `labels` is the same slice, patients in one piece.
+
+    images  uint8 [N,H,W], window or grey levels scaled to 0..255; the first window where there are several
+    labels  uint8 [N,H,W], indices into CLASSES
+    slices  slice_id, patient_id, z, row_mm, column_mm, thickness_mm (after resizing; NaN where unknown),
+            pixels_<class> for each lesion class, source
+    lesion  what counts as lesion: a class, or "any" of them
+    further_images  the same slices in the other windows, each like images
+    """
+
+    path: Path
+    images: np.ndarray
+    labels: np.ndarray
+    slices: pd.DataFrame
+    meta: dict
+    lesion: str = "SAH"
+    further_images: tuple[np.ndarray, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    @property
+    def digest(self) -> str:
+        return self.meta["digest"]
+
+    def rows(self, slice_ids: Iterable[str]) -> np.ndarray:
+        """Positions of `slice_ids` in the store, int [k], in the order given."""
+        positions = pd.Series(np.arange(len(self)), index=self.slices["slice_id"])
+        return positions.loc[list(slice_ids)].to_numpy()
+
+    def of(self, lesion: str) -> SliceStore:
+        """The same slices with another lesion in question."""
+        return replace(self, lesion=lesion)
+
+    def inputs(self, rows: np.ndarray) -> np.ndarray:
+        """What a network is given of the slices, one channel per window, uint8 [k,C,H,W]."""
+        return np.stack([images[rows] for images in (self.images, *self.further_images)], 1)
+
+    def masks(self, rows: np.ndarray) -> np.ndarray:
+        """Where the slices show the lesion, bool [k,H,W]."""
+        return self.labels[rows] > 0 if self.lesion == "any" else self.labels[rows] == class_value(self.lesion)
+
+    @property
+    def lesion_pixels(self) -> pd.Series:
+        """Pixels of the lesion in each slice."""
+        classes = CLASSES[1:] if self.lesion == "any" else (self.lesion,)
+        return self.slices[[f"pixels_{name}" for name in classes]].sum(axis=1)
+
+
+def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterable] = iter) -> SliceStore:
+    """The store of a Study under the folder `processed`: found when it is there, built from the scans when not.
+
+    `progress` wraps the iteration over scans, for example tqdm.
+    """
+    from sahlib.data.sources import open_source
+    from sahlib.data.sources.ahead import Ahead
+
+    source = open_source(study)
+    recipe = {
+        "version": STORE_VERSION,
+        "source": source.fingerprint(),
+        "size": study.size,
+        "windows": study.window_values,
+    } | ({"grey_window": study.grey_window_values} if study.grey_window else {})
+    path = processed / f"{study.dataset}-{digest(recipe)}"
+    if not path.exists():
+        # The phantom draws its patients in processes of its own.
+        _build(path, progress(source if study.dataset == "phantom" else Ahead(source)), recipe)
+    return open_store(path).of("any" if study.target == "any" else "SAH")
+
+
+def open_store(path: Path) -> SliceStore:
+    """Maps a finished store; StudyError where a file of it is missing, truncated or does not fit the others."""
+    try:
+        meta = json.loads((path / "meta.json").read_text())
+        slices = pd.read_csv(path / "slices.csv", dtype={"slice_id": str, "patient_id": str, "source": str})
+        names = ("labels", *_image_names(meta["recipe"]["windows"]))
+        labels, images, *further = (np.load(path / f"{name}.npy", mmap_mode="r") for name in names)
+        shape = (len(slices), meta["size"], meta["size"])
+        whole = all(array.shape == shape for array in (labels, images, *further))
+    except (OSError, ValueError, KeyError) as error:
+        raise StudyError(f"The slice store {path} is damaged ({error}); delete it and run again.") from error
+    if not whole:
+        raise StudyError(f"The slice store {path} is damaged (its files differ in length); delete it and run again.")
+    return SliceStore(path, images, labels, slices, meta, further_images=tuple(further))
+
+
+def preprocess(
+    scan: Scan, size: int, windows: Sequence[tuple[float, float]], grey_window: tuple[float, float] | None = None
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """(images, one uint8 [D,size,size] per window; labels uint8 [D,size,size]) of one scan.
+
+    Hounsfield units are windowed to 8 bits; grey levels are taken as they are, or, where `grey_window` names the window
+    they were exported in, turned back into Hounsfield units first. Then images are resized bilinearly and
+    labels by nearest neighbour (section 2.2). Raises StudyError where grey levels shall be shown in several windows.
+    """
+    import cv2
+
+    if scan.unit == "grey" and grey_window:
+        level, width = grey_window
+        hounsfield = np.rint(level - width / 2 + scan.image * np.float32(width / 255)).astype(np.int16)
+        scan = replace(scan, image=hounsfield, unit="HU")
+    if scan.unit == "grey" and len(windows) > 1:
+        raise StudyError(
+            f"{scan.sources[0] if scan.sources else scan.patient_id} holds grey levels of one window, not Hounsfield "
+            f"units; several windows need NIfTI or DICOM, or grey_window, the window of the export."
+        )
+    # INTER_NEAREST would sample half a pixel beside where INTER_LINEAR does; the EXACT variant is centred like it.
+    images = []
+    for level, width in windows:
+        # Slice by slice, which stays in the processor's cache, as a whole scan would not.
+        grey = scan.image if scan.unit == "grey" else (window_to_grey(image, level, width) for image in scan.image)
+        images.append(np.stack([cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR) for image in grey]))
+    labels = [cv2.resize(label, (size, size), interpolation=cv2.INTER_NEAREST_EXACT) for label in scan.labels]
+    return images, np.stack(labels)
+
+
+def window_to_grey(hounsfield: np.ndarray, level: float, width: float) -> np.ndarray:
+    """Grey levels uint8 of a window: level - width/2 HU and below are 0, level + width/2 HU and above 255."""
+    share = (hounsfield.astype(np.float32) - (level - width / 2)) / width
+    return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
+
+
+def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
+    """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset."""
+    size, windows = recipe["size"], recipe["windows"]
+    partial = partial_name(path)
+    with disk_errors_named(path):
+        try:
+            partial.mkdir(parents=True)
+            rows: list[dict] = []
+            with contextlib.ExitStack() as stack:
+                names = ("labels", *_image_names(windows))
+                files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in names]
+                for file in files:
+                    file.write(bytes(NPY_HEADER_BYTES))
+                for scan in scans:
+                    images, labels = preprocess(scan, size, windows, recipe.get("grey_window"))
+                    for file, array in zip(files, (labels, *images), strict=True):
+                        file.write(array)
+                    rows += _slice_rows(scan, labels, size)
+                for file in files:
+                    _write_npy_header(file, (len(rows), size, size))
+            slices = pd.DataFrame(rows)
+            # A patient may come in several scans; z counts through all slices of the patient.
+            slices.insert(2, "z", slices.groupby("patient_id").cumcount())
+            slices.to_csv(partial / "slices.csv", index=False)
+            meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
+            meta |= {"recipe": recipe, "provenance": provenance()}
+            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
+            if not path.exists():  # another process may have built the same store meanwhile
+                os.replace(partial, path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def _image_names(windows: Sequence) -> list[str]:
+    return ["images", *(f"images_{number}" for number in range(2, len(windows) + 1))]
+
+
+def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
+    _, height, width = scan.image.shape
+    pixels = np.stack([np.bincount(label.ravel(), minlength=len(CLASSES)) for label in labels])
+    return [
+        {
+            "slice_id": slice_id,
+            "patient_id": scan.patient_id,
+            "row_mm": scan.spacing_mm[0] * height / size,
+            "column_mm": scan.spacing_mm[1] * width / size,
+            "thickness_mm": scan.thickness_mm,
+            **{f"pixels_{name}": int(count) for name, count in zip(CLASSES[1:], counts[1:], strict=True)},
+            "source": "; ".join(str(source) for source in scan.sources),
+        }
+        for slice_id, counts in zip(scan.slice_ids, pixels, strict=True)
+    ]
+
+
+def _write_npy_header(file, shape: tuple[int, ...]) -> None:
+    """Fills the room left at the start of a file whose length was not known when it was begun."""
+    file.seek(0)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    assert file.tell() == NPY_HEADER_BYTES

@@ -1,0 +1,101 @@
+"""BHSD, the Brain Hemorrhage Segmentation Dataset: five types in 192 scans (Wu et al., MLMI 2023, arXiv 2308.11298).
+
+Documented: label_192/ with images/ and "ground truths/", matched by stem, and a dataset.json in the form of nnU-Net
+whose images are in imagesTr/ and imagesTs/; both layouts are read. Masks hold 1 EDH, 2 IPH, 3 IVH, 4 SAH, 5 SDH; where
+a dataset.json is there it decides, and a label_map that contradicts either is refused. The challenge MBH-Seg of 2024
+used these files.
+
+Inferred: names are `ID_<patient>_ID_<series>` as in the RSNA 2019 challenge that the scans come from; the published
+list has scans that share the first part, and two scans of one patient must not be split between training and test.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from sahlib.data.scan import CLASSES, class_value
+from sahlib.data.sources.nifti import find_cases
+from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, value_classes
+from sahlib.study import StudyError
+
+name = "bhsd"
+FOLDERS = (("images", "ground truths"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
+VALUES = {1: "EDH", 2: "IPH", 3: "IVH", 4: "SAH", 5: "SDH"}
+NAMES = {
+    "background": "background",
+    "epidural": "EDH",
+    "extradural": "EDH",
+    "intraparenchymal": "IPH",
+    "intraventricular": "IVH",
+    "subarachnoid": "SAH",
+    "subdural": "SDH",
+}
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder holds "ground truths/", or a dataset.json that tells of hemorrhage beside imagesTr/."""
+    for place in (root, root / "label_192"):
+        if (place / "images").is_dir() and (place / "ground truths").is_dir():
+            return True
+        if (place / "imagesTr").is_dir() and (table := _table(root)):
+            text = table.read_text(errors="replace").lower()
+            return "subarachnoid" in text or '"sah"' in text
+    return False
+
+
+def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
+    """The source of the unpacked set, its folder or the one above label_192/.
+
+    Raises StudyError for a dataset.json that names no class known here or contradicts label_map, and what `nifti`
+    raises for scans and masks that do not pair.
+    """
+    root = require_folder(root)
+    place = root / "label_192" if (root / "label_192").is_dir() else root
+    classes = {value: class_value(type_name) for value, type_name in VALUES.items()}
+    table = _table(root)
+    if table:
+        classes = read_values(table)
+    for value, index in value_classes(label_map, {}).items():
+        if classes.get(value, 0) != index:
+            told = CLASSES[classes[value]] if value in classes else "no class"
+            raise StudyError(
+                f"label_map says {value}={CLASSES[index]}, but by {table or 'the documentation of BHSD'} {value} is "
+                f"{told}; leave label_map out, or correct one of them."
+            )
+    cases = find_cases(place, patient_pattern, FOLDERS, rsna_patient)
+    return VolumeFolder(name, place, cases, tuple(sorted(classes.items())))
+
+
+def rsna_patient(scan_id: str) -> str:
+    """The patient in a name like ID_2db7ee14_ID_f27e38fdfd; the whole name where it is none."""
+    match = re.fullmatch(r"(ID_[0-9a-f]+)_ID_[0-9a-f]+", scan_id)
+    return match.group(1) if match else scan_id
+
+
+def read_values(table: Path) -> dict[int, int]:
+    """{mask value: class value} of a dataset.json, as nnU-Net 1 ("1": "EDH") or 2 ("EDH": 1) writes its labels."""
+    try:
+        labels = json.loads(table.read_text(encoding="utf-8"))["labels"]
+        numbered = {int(v) if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in labels.items()}
+        names = {value: NAMES.get(text.strip().lower(), text.strip()) for value, text in numbered.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{table} does not say what mask values mean ({error!r}); its labels must read like {{'4': 'SAH'}}."
+        ) from error
+    upper = {type_name.upper(): type_name for type_name in CLASSES}
+    classes = {}
+    for value, text in names.items():
+        if text.upper() not in upper:
+            raise StudyError(f"{table} calls the value {value} {text!r}; known are {', '.join(CLASSES)}.")
+        classes[value] = class_value(upper[text.upper()])
+    if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
+        raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
+    return classes
+
+
+def _table(root: Path) -> Path | None:
+    """The dataset.json of the set, in its folder or in label_192/."""
+    tables = (root / "label_192" / "dataset.json", root / "dataset.json")
+    return next((table for table in tables if table.is_file()), None)

@@ -1,0 +1,195 @@
+"""One NIfTI file, read with every check and turned to the canonical view; no voxel is interpolated.
+
+The view is the phantom's, the radiologist's: slices from the neck to the vertex, rows from the face to the back of the
+head, columns from the patient's right to the left. In nibabel's letters the array [D,H,W] has the axes (S, P, L).
+
+Axes are swapped and flipped as `nibabel.as_closest_canonical` would. An oblique scan or one under gantry tilt stays as
+it was cut, its axes named after the nearest ones, and its spacing is the length of the affine's columns. Where a header
+gives neither sform nor qform, the axes are what nibabel assumes then: left, anterior, superior.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sahlib.study import StudyError
+
+SMALLEST_SPAN_HU = 20.0  # air, water and bone lie further apart in any scan; a normalised one has a span of 1
+SPACING_MM = (0.05, 50.0)
+MOST_VOXELS = 2**30
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Volume:
+    """One NIfTI file in the canonical view, its voxels not yet scaled.
+
+    voxels        [D,H,W], a view of what the file holds
+    scale         (slope, intercept), or None where the voxels are the values
+    affine        4x4, from (column, row, slice) to mm towards the patient's right, front and top
+    stored_slice  int [D], where each slice lies along its axis in the file
+    """
+
+    path: Path
+    voxels: np.ndarray
+    scale: tuple[float, float] | None
+    affine: np.ndarray
+    stored_slice: np.ndarray
+
+    @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """(row, column) spacing."""
+        return float(np.linalg.norm(self.affine[:3, 1])), float(np.linalg.norm(self.affine[:3, 0]))
+
+    @property
+    def thickness_mm(self) -> float:
+        return float(np.linalg.norm(self.affine[:3, 2]))
+
+
+def read_volume(path: Path) -> Volume:
+    """One NIfTI-1 or NIfTI-2 file, .nii or .nii.gz, in the canonical view.
+
+    Raises StudyError for whatever is not one scan of plain numbers: an empty or truncated file, a header that does
+    not fit the data, several volumes or colours in one file, an affine that is no grid in space.
+    """
+    from nibabel import orientations
+    from nibabel.spatialimages import HeaderDataError
+
+    packed = path.name.lower().endswith(".gz")
+    try:
+        content = path.read_bytes()
+        start = zlib.decompressobj(wbits=31).decompress(content[:CHUNK], 540) if packed else content[:540]
+        header = _header(start)
+        shape, dtype, offset = _layout(header)
+        end = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+        if packed:
+            content = _inflate(content, end)
+        if len(content) != end:
+            size = f"more than {end}" if packed and len(content) > end else len(content)
+            raise ValueError(f"its header tells of {end} bytes and there are {size}")
+        scale = header.get_slope_inter()
+        affine = _checked_affine(header)
+    except (OSError, EOFError, zlib.error, ArithmeticError, LookupError, ValueError, HeaderDataError) as error:
+        raise StudyError(
+            f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it with its mask."
+        ) from error
+    stored = np.frombuffer(content, dtype, offset=offset).reshape(shape, order="F")
+    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    axis = int(np.flatnonzero(turn[:, 0] == 2)[0])
+    return Volume(
+        path=path,
+        voxels=orientations.apply_orientation(stored, turn).transpose(2, 1, 0),
+        scale=None if scale in ((None, None), (1.0, 0.0)) else scale,
+        affine=affine @ orientations.inv_ornt_aff(turn, shape),
+        stored_slice=np.arange(shape[axis])[:: int(turn[axis, 1])],
+    )
+
+
+def hounsfield(volume: Volume) -> np.ndarray:
+    """The voxels as Hounsfield units, int16 [D,H,W], rounded where the file holds fractions.
+
+    Raises StudyError for NaN or infinite voxels, values beyond int16, and a span too small for Hounsfield units.
+    """
+    values = scaled(volume)
+    if values.dtype.kind == "f":
+        values = np.rint(values)
+    low, high = float(values.min()), float(values.max())
+    limits = np.iinfo(np.int16)
+    if low < limits.min or high > limits.max:
+        raise StudyError(
+            f"{volume.path} holds values from {low:g} to {high:g}, more than Hounsfield units can be; its slope and "
+            "intercept are wrong: export it again."
+        )
+    if high - low < SMALLEST_SPAN_HU:
+        raise StudyError(
+            f"{volume.path} holds values from {low:g} to {high:g}, which is no scan in Hounsfield units; export the "
+            "scan without normalising it, or remove it with its mask."
+        )
+    return np.ascontiguousarray(values, dtype=np.int16)
+
+
+def scaled(volume: Volume) -> np.ndarray:
+    """The voxels' values [D,H,W], as stored where no scale is given, else floats; StudyError for NaN or infinity."""
+    values = volume.voxels
+    if volume.scale is not None:
+        slope, intercept = volume.scale
+        exact = values.dtype.itemsize <= 2 or values.dtype == np.float32
+        with np.errstate(all="ignore"):
+            values = values.astype(np.float32 if exact else np.float64) * slope + intercept
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise StudyError(
+            f"{volume.path} holds voxels that are not numbers (NaN or infinite); export it again, or remove it with "
+            "its pair."
+        )
+    return values
+
+
+def _header(start: bytes):
+    """The header in a file's first 540 bytes; ValueError where they are none."""
+    from nibabel.nifti1 import Nifti1Header
+    from nibabel.nifti2 import Nifti2Header
+
+    if not start:
+        raise ValueError("it is empty")
+    for size, kind, magic in ((348, Nifti1Header, b"n+1"), (540, Nifti2Header, b"n+2")):
+        if len(start) >= size and size in (int.from_bytes(start[:4], order) for order in ("little", "big")):
+            header = kind(start[:size])
+            if bytes(header["magic"])[:3] == magic:
+                return header
+    raise ValueError("it does not begin like a NIfTI file")
+
+
+def _layout(header) -> tuple[tuple[int, ...], np.dtype, int]:
+    """((x, y, z), dtype, offset of the voxels); ValueError where it is not one volume of plain numbers."""
+    shape = tuple(int(length) for length in header.get_data_shape())
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+        raise ValueError(f"it is {'x'.join(map(str, shape))}, not one volume of slices")
+    shape = shape[:3]
+    if min(shape) < 1 or np.prod([float(length) for length in shape]) > MOST_VOXELS:
+        raise ValueError(f"its header gives the shape {'x'.join(map(str, shape))}")
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"its voxels are colours or complex numbers ({dtype}), not Hounsfield units")
+    offset = float(header["vox_offset"])
+    if not (offset.is_integer() and int(header["sizeof_hdr"]) <= offset < MOST_VOXELS):
+        raise ValueError(f"its header says that the voxels begin at byte {offset:g}")
+    return shape, dtype, int(offset)
+
+
+def _checked_affine(header) -> np.ndarray:
+    """The header's affine, 4x4; ValueError where its columns do not span space or no scanner has such voxels."""
+    with np.errstate(all="ignore"):
+        affine = np.asarray(header.get_best_affine(), np.float64)
+        lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or not ((lengths >= SPACING_MM[0]) & (lengths <= SPACING_MM[1])).all():
+        raise ValueError(f"its affine gives voxels of {' x '.join(f'{length:.3g}' for length in lengths)} mm")
+    if abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
+        raise ValueError("two axes of its affine point the same way")
+    return affine
+
+
+def _inflate(content: bytes, length: int) -> bytes:
+    """The first `length` bytes of gzip data, one more where there are more; checks every checksum it passes.
+
+    Never holds more than that, whatever the data would unpack to. Raises EOFError where the data end early.
+    """
+    parts, size, member = [], 0, zlib.decompressobj(wbits=31)
+    for begin in range(0, len(content), CHUNK):
+        piece = content[begin : begin + CHUNK]
+        while piece:
+            if member.eof:  # another member, or the zeros some writers pad with
+                piece = piece.lstrip(b"\0")
+                member = zlib.decompressobj(wbits=31) if piece else member
+                continue
+            parts.append(member.decompress(piece, length + 1 - size))
+            size += len(parts[-1])
+            if size > length:
+                return b"".join(parts)
+            piece = member.unused_data
+    if not member.eof:
+        raise EOFError("its compressed data end early")
+    return b"".join(parts)

@@ -1,0 +1,198 @@
+"""What each phantom patient has: the plan, and where blood and calcium lie in the undeformed head of `anatomy`.
+
+Subarachnoid blood spreads from its source along the cisterns, fissures and sulci; other bleeds are drawn where they
+occur in people. Everything is a map on the coarse grid [y, z, x] of `anatomy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+from sahlib.data.scan import CLASSES
+from sahlib.data.sources.phantom.anatomy import COARSE_SHAPE, Anatomy, coordinates
+
+# Of every five patients two do not have SAH; the order within the five is random.
+PATTERNS = ("none", "none", "aneurysmal", "aneurysmal", "convexity")
+# Where aneurysms rupture, MNI mm (x to the side, y, z): anterior communicating, middle cerebral, posterior
+# communicating, basilar tip. Convexity bleeds start on the surface.
+ANEURYSMS = ((1, 6, -16), (24, 2, -18), (10, -6, -20), (1, -14, -18))
+
+
+@dataclass(frozen=True)
+class PatientPlan:
+    """What was decided about a patient before anything was drawn; lengths in mm, ages in years."""
+
+    index: int
+    age: int
+    pattern: str  # "aneurysmal", "convexity" or "none"
+    amount: str  # "thick" or "thin", "" without SAH
+    other_bleeds: tuple[str, ...]  # classes other than SAH
+    calcified: tuple[str, ...]  # of "pineal", "choroid", "falx"
+    dense_tentorium: bool
+    thickness_mm: float
+    spacing_mm: float
+    sah_hu: float
+    noise_hu: float
+
+
+def plan(seed: int, index: int) -> PatientPlan:
+    """Draw the plan of one patient; depends on (seed, index) only."""
+    block = np.random.default_rng([seed, index // len(PATTERNS), 7]).permutation(len(PATTERNS))
+    pattern = PATTERNS[block[index % len(PATTERNS)]]
+    rng = np.random.default_rng([seed, index, 0])
+    amount = "" if pattern == "none" else str(rng.choice(["thick", "thin"], p=[0.75, 0.25]))
+    chance = {  # of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both
+        "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
+        "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
+        "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
+    }[pattern]
+    draw = {name: rng.random() < p for name, p in chance.items()}
+    draw["EDH"] = draw["EDH"] and not draw["SDH"]
+    age = int(rng.integers(22, 90))
+    return PatientPlan(
+        index=index,
+        age=age,
+        pattern=pattern,
+        amount=amount,
+        other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
+        calcified=tuple(
+            name for name, p in (("pineal", 0.7), ("choroid", 0.55), ("falx", 0.25)) if rng.random() < p * (age > 25)
+        ),
+        dense_tentorium=bool(rng.random() < 0.4),
+        thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
+        spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),
+        sah_hu=float(rng.uniform(62, 80) if amount == "thick" else rng.uniform(55, 70)),
+        noise_hu=float(rng.uniform(3.0, 6.0)),
+    )
+
+
+def smooth_noise(rng, shape, sigma):
+    """Noise that varies smoothly over about sigma voxels, [a,b,c] float32, mean 0, standard deviation about 1."""
+    knots = rng.standard_normal([int(n / sigma) + 3 for n in shape]).astype(np.float32)
+    plane = cv2.resize(knots.transpose(1, 2, 0), shape[:0:-1], interpolation=cv2.INTER_CUBIC).transpose(2, 0, 1)
+    at = np.linspace(0, len(knots) - 1.001, shape[0])
+    low = at.astype(int)
+    share = at - low
+    share = (share * share * (3 - 2 * share)).astype(np.float32)[:, None, None]
+    return np.float32(1.4) * (plane[low] * (1 - share) + plane[low + 1] * share)
+
+
+def _run_along_cisterns(start, cisterns, reach_mm, levels=8):
+    """Distance in mm from a coarse voxel along the subarachnoid space, [127,115,99] float32; beyond reach 2 x reach."""
+    steps = max(1, round(reach_mm / 2 / levels))
+    structure = ndimage.generate_binary_structure(3, 2)
+    low = np.maximum(np.array(start) - steps * levels - 6, 0)
+    box = tuple(slice(a, b + steps * levels + 7) for a, b in zip(low, start, strict=True))
+    space = cisterns[box]
+    reached = np.zeros_like(space)
+    reached[tuple(np.array(start) - low)] = True
+    reached = ndimage.binary_dilation(reached, structure, iterations=2) & space
+    distance = np.full(space.shape, 2.0 * steps, np.float32)
+    for _ in range(levels):
+        distance += 2.0 * steps * ~reached
+        reached = ndimage.binary_dilation(reached, structure, iterations=steps, mask=space)
+    distance[~reached] += reach_mm
+    # Carry the distances a little into the brain, so that interpolation at the banks of a sulcus finds blood.
+    weight = ndimage.gaussian_filter(space.astype(np.float32), 1.0)
+    carried = ndimage.gaussian_filter(distance * space, 1.0) / np.maximum(weight, 1e-3)
+    out = np.full(cisterns.shape, 2.0 * reach_mm, np.float32)
+    out[box] = np.where(weight > 0.05, carried, 2.0 * reach_mm)
+    return out
+
+
+def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
+    """SAH as a margin in mm, [127,115,99] float32: positive where blood has come, growing towards its source."""
+    y, z, x = coordinates()
+    side = rng.choice([-1, 1])
+    thick = p.amount == "thick"
+    if p.pattern == "aneurysmal":
+        source = np.array(ANEURYSMS[rng.integers(len(ANEURYSMS))]) * (side, 1, 1)
+        reach = rng.uniform(50, 80) if thick else rng.uniform(28, 52)
+        # Blood stays in the basal cisterns and fissures; little climbs to the vertex or under the frontal lobes.
+        uphill = 0.5 * np.clip(z - 5, 0, None) + np.clip(y - 24, 0, None) * (z < -12)
+    else:
+        direction = np.array([side * rng.uniform(0.35, 1.0), rng.uniform(-0.8, 0.8), rng.uniform(0.1, 0.75)])
+        source = np.array([0, -14, 8]) + direction / np.linalg.norm(direction) * (62, 80, 62)
+        reach = rng.uniform(40, 60) if thick else rng.uniform(28, 42)
+        uphill = np.float32(0)
+    space = head.cisterns > 0
+    near = (x - source[0]) ** 2 + (y - source[1]) ** 2 + (z - source[2]) ** 2
+    # The widest cleft nearby, 1/50 of CSF fraction given up per mm of distance; on the convexity, inside a sulcus.
+    worth = np.where(space & ((p.pattern == "aneurysmal") | (head.shell[..., 0] < -6)), head.cisterns, -9)
+    nearest = np.unravel_index(np.argmax(worth - np.sqrt(near) / 50), space.shape)
+    distance = _run_along_cisterns(nearest, space, reach)
+    patchy = smooth_noise(rng, distance.shape, 7) * np.float32(0.12 * reach)
+    # Blood collects in cisterns and sulci; it does not coat the brain where it lies against the skull.
+    coated = 0.3 if p.pattern == "convexity" else 1.0
+    against_skull = coated * np.clip((head.shell[..., 0] + 5) / 2, 0, 1) * (np.abs(x) > 18)
+    return (reach * (1 - against_skull) - distance - uphill + patchy).astype(np.float32)
+
+
+def bleeds(p: PatientPlan, head: Anatomy, rng):
+    """Margins in mm (positive inside) of SAH, IPH, extra-axial and intraventricular blood, [127,115,99,4] float32.
+
+    The extra-axial channel is how deep under the inner table the blood lies; the ventricular one is how far below the
+    level of blood settled in the horns, or inside a clot, a point is.
+    """
+    y, z, x = coordinates()
+    out = np.full(COARSE_SHAPE + (4,), -99, np.float32)
+    if p.pattern != "none":
+        out[..., 0] = _subarachnoid(p, head, rng)
+    side = rng.choice([-1, 1])
+    if "IPH" in p.other_bleeds:
+        # Deep (putamen, thalamus), lobar or cerebellar, as in Qureshi et al., N Engl J Med 344:1450, 2001.
+        sites = ((27, 0, 4), (14, -18, 8), (38, 22, 26), (36, -52, 24), (46, -30, 2), (24, -62, -38))
+        centre = np.array(sites[rng.integers(len(sites))]) * (side, 1, 1) + rng.normal(0, 4, 3)
+        radii = rng.uniform(6, 17) * rng.uniform(0.7, 1.3, 3)
+        r = np.sqrt(sum(((c - m) / s) ** 2 for c, m, s in zip((x, y, z), centre, radii, strict=True)))
+        out[..., 1] = (1 - r) * radii.mean() + smooth_noise(rng, r.shape, 4) * np.float32(1.6)
+    if "SDH" in p.other_bleeds or "EDH" in p.other_bleeds:
+        subdural = "SDH" in p.other_bleeds
+        direction = np.array([side * 1.0, rng.uniform(-0.7, 0.7), rng.uniform(-0.1, 0.7)])
+        direction /= np.linalg.norm(direction)
+        away = np.sqrt(x**2 + (y + 14) ** 2 + (z - 8) ** 2) + 1e-3
+        cosine = (x * direction[0] + (y + 14) * direction[1] + (z - 8) * direction[2]) / away
+        angle = np.arccos(np.clip(cosine, -1, 1))
+        if subdural:  # a crescent over most of a hemisphere
+            wide, deep = rng.uniform(0.7, 1.25), rng.uniform(4, 11)
+            profile = 1 - (angle / wide) ** 4
+        else:  # a lens, held by the sutures
+            wide, deep = rng.uniform(0.35, 0.55), rng.uniform(9, 20)
+            profile = 1 - (angle / wide) ** 2
+        base = 3 * np.clip(-10 - z, 0, 8)  # does not follow the steps of the skull base
+        cap = deep * np.clip(profile, -1, 1) - base + smooth_noise(rng, angle.shape, 8) * np.float32(0.6)
+        out[..., 2] = np.where((x * side > 3) & (profile > -0.9), cap, -99)
+    if "IVH" in p.other_bleeds:
+        level = rng.uniform(-52, -34)  # blood settles at the back of a patient who lies on his back
+        lean = rng.uniform(-0.3, 0.3)
+        out[..., 3] = level - y - lean * x + 0 * z
+        if rng.random() < 0.5:  # a clot in one lateral ventricle, the third or the fourth
+            spots = ((side * 12, 12, 10), (side * 20, -20, 18), (0, -12, 0), (0, -44, -32))
+            spot = spots[rng.integers(len(spots))]
+            r = np.sqrt((x - spot[0]) ** 2 + (y - spot[1]) ** 2 + (z - spot[2]) ** 2)
+            out[..., 3] = np.maximum(out[..., 3], rng.uniform(10, 22) - r)
+    return out
+
+
+def dense_spots(p: PatientPlan, dura, rng):
+    """HU added to the brain by calcification and dura, [127,115,99] float32."""
+    y, z, x = coordinates()
+
+    def spot(cx, cy, cz, radius):
+        return np.clip((radius + 1 - np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)) / 2, 0, 1)
+
+    added = dura * np.float32(rng.uniform(22, 34) if p.dense_tentorium else rng.uniform(6, 14))
+    if "pineal" in p.calcified:
+        added = added + spot(rng.normal(0, 0.7), -28, 2, rng.uniform(1.5, 3.5)) * rng.uniform(60, 260)
+    if "choroid" in p.calcified:
+        for side in (-1, 1):
+            reach = rng.uniform(1.5, 4.5)
+            added = added + spot(side * 23, -42 + rng.normal(0, 2), 8, reach) * rng.uniform(50, 220)
+    if "falx" in p.calcified:
+        plaque = np.clip(smooth_noise(rng, added.shape, 6) - 1.0, 0, 1) * (np.abs(x) < 3) * (z > 0)
+        added = added + plaque * dura * rng.uniform(100, 350)
+    return added.astype(np.float32)

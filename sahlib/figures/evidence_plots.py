@@ -1,0 +1,313 @@
+"""The figures behind the verdict: conventions, lesion size, volumes.
+
+As in `figures`, every figure has a twin `name_data` that gives the table of what it shows, and `figures.save` writes
+both. A series is a network's name or one of the two trivial predictors; it keeps its colour and its marker in every
+figure, so that no figure depends on colour alone. A column `label` holds the legend's text, for instance with a
+collapse said in it; without it the name for people is taken.
+"""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
+from sahlib.networks.models import LABELS
+from sahlib.paper import transcript
+from sahlib.scoring import baselines, metrics, volumes
+
+SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
+MARKERS = {
+    "unet": "o",
+    "unet_resnet34": "s",
+    "attention_unet": "^",
+    "attention_unet_open_gates": "v",
+    baselines.BACKGROUND: "X",
+    baselines.THRESHOLD: "D",
+}
+
+
+# All conventions
+
+
+@styled
+def conventions(table: pd.DataFrame) -> Figure:
+    """Every series under every convention: Dice large, the other metrics small, the paper's numbers as lines.
+
+    table: rows of `metrics.all_scores` with a column series (and label); several rows of one series, convention and
+    metric are seeds: the marker is their mean, the line through it reaches from the least to the greatest. A further
+    column convention_label names conventions that metrics.CONVENTIONS does not have.
+    """
+    data = conventions_data(table)
+    ours = data[~data["printed"]]
+    rows, series = list(dict.fromkeys(ours["convention"])), list(dict.fromkeys(ours["series"]))
+    others = [m for m in dict.fromkeys(ours["metric"]) if m != "dice"]
+    names = dict(zip(ours["convention"], ours["convention_label"], strict=True))
+    height = len(rows) * max(0.30, 0.075 * len(series) + 0.06)
+    figure = Figure(figsize=(WIDTH, 1.7 + height * (1.62 if others else 1)), layout="constrained")
+    figure.get_layout_engine().set(hspace=0.04, wspace=0.03)
+    top, *bottom = figure.subfigures(2 if others else 1, 1, height_ratios=[1, 0.62] if others else None, squeeze=False)[
+        :, 0
+    ]
+    _convention_panel(top.subplots(), data[data["metric"] == "dice"], rows, series, names, large=True)
+    if others:
+        for ax, metric in zip(bottom[0].subplots(1, len(others), sharey=True), others, strict=True):
+            _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
+    handles = [handle(s, label) for s, label in labels_of(ours).items()]
+    for model, dash in _PRINTED_DASHES.items():
+        label = f"printed in the paper, {LABELS[model]}"
+        handles.append(Line2D([], [], color=SERIES_COLOURS[model], linestyle=dash, label=label))
+    if ours["value"].isna().any():
+        handles.append(Line2D([], [], linestyle="none", label="no marker: the score is undefined"))
+    legend(figure, handles)
+    return figure
+
+
+def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per series, convention and metric: value (mean over seeds), low, high, seeds; then the paper's numbers.
+
+    The paper's have printed True and no convention, for it names none.
+    """
+    table = with_labels(table)
+    if "convention_label" not in table:
+        known = {name: c.label for name, c in metrics.CONVENTIONS.items()}
+        table = table.assign(convention_label=[known.get(c, c) for c in table["convention"]])
+    keys = ["metric", "convention", "convention_label", "series", "label"]
+    groups = table.groupby(keys, sort=False)["value"]
+    data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
+    printed = [
+        (metric, "", "", model, LABELS[model], value, value, value, 0, True)
+        for metric in dict.fromkeys(table["metric"])
+        for model in _PRINTED_DASHES
+        for value in [transcript.TABLE_3.value(metric, model)]
+    ]
+    return pd.concat([data, pd.DataFrame(printed, columns=data.columns)], ignore_index=True)
+
+
+_PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1.2))}
+
+
+def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, names: dict, large: bool) -> None:
+    metric = data["metric"].iloc[0]
+    for model, dash in _PRINTED_DASHES.items():
+        value = transcript.TABLE_3.value(metric, model)
+        ax.axvline(value, color=SERIES_COLOURS[model], linestyle=dash, linewidth=1.1 if large else 0.9, zorder=1)
+    for r in range(0, len(rows), 2):
+        ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
+    step = 0.84 / max(len(series), 1)
+    for row in data[~data["printed"]].itertuples():
+        colour = SERIES_COLOURS.get(row.series, OTHER)
+        y = rows.index(row.convention) + (series.index(row.series) - (len(series) - 1) / 2) * step
+        if np.isnan(row.value):
+            continue
+        ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.1, solid_capstyle="butt", zorder=3)
+        size = (5.2 if large else 3.4) * (1.3 if row.series == baselines.BACKGROUND else 1)
+        marker = MARKERS.get(row.series, "o")
+        ax.plot(row.value, y, marker, color=colour, markersize=size, markeredgewidth=0, zorder=4, clip_on=False)
+        if large and row.series == baselines.BACKGROUND and row.value > 0:
+            text = f"{row.value:.3f} for finding nothing"
+            left = row.value > 0.5
+            ax.annotate(
+                text,
+                (row.value, y),
+                xytext=(-5 if left else 5, 0),
+                textcoords="offset points",
+                ha="right" if left else "left",
+                va="center",
+                fontsize=7,
+                fontweight="bold",
+                color="0.25",
+                zorder=2,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+            )
+    ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xticks=np.linspace(0, 1, 6 if large else 3))
+    ax.set_yticks(range(len(rows)), [_wrapped(names[r], 26) for r in rows])
+    ax.tick_params(axis="y", length=0, labelsize=7.5 if large else 6)
+    ax.spines["left"].set_visible(False)
+    ax.set_title(metrics.LABELS.get(metric, metric), loc="left", fontweight="bold" if large else "normal")
+    if large:
+        ax.tick_params(axis="x", top=False)
+        ax.grid(axis="x", color="0.9", linewidth=0.6)
+        ax.set_axisbelow(True)
+        for lift, model in ((11, transcript.ATTENTION), (2, transcript.UNET)):
+            value = transcript.TABLE_3.value(metric, model)
+            ax.annotate(
+                f"paper, {LABELS[model]}: {value:.3f}",
+                (value, 1),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, lift),
+                textcoords="offset points",
+                ha="right",
+                fontsize=7,
+                color=SERIES_COLOURS[model],
+            )
+    else:
+        ax.tick_params(axis="x", labelsize=6.5)
+
+
+# By lesion size
+
+
+@styled
+def size_strata(table: pd.DataFrame, score: str = "Dice") -> Figure:
+    """A score in each tercile of lesion area, with intervals.
+
+    table: one row per series and tercile: series (and label), tercile (the text under the axis), estimate, low, high;
+    order of appearance is order in the figure. NaN is left out. score: the text beside the axis.
+    """
+    data = size_strata_data(table)
+    terciles, series = list(dict.fromkeys(data["tercile"])), list(dict.fromkeys(data["series"]))
+    figure = Figure(figsize=(WIDTH * 0.8, 3.2), layout="constrained")
+    ax = figure.subplots()
+    step = min(0.14, 0.8 / max(len(series), 1))
+    for s, name in enumerate(series):
+        rows = data[data["series"] == name]
+        x = np.array([terciles.index(t) for t in rows["tercile"]]) + (s - (len(series) - 1) / 2) * step
+        colour = SERIES_COLOURS.get(name, OTHER)
+        ax.vlines(x, rows["low"], rows["high"], color=colour, linewidth=1.3)
+        look = {"color": colour, "markersize": 6, "markeredgewidth": 0, "clip_on": False}
+        ax.plot(x, rows["estimate"], MARKERS.get(name, "o"), **look)
+    for edge in np.arange(len(terciles) - 1) + 0.5:
+        ax.axvline(edge, color="0.85", linewidth=0.6)
+    ax.set_xticks(range(len(terciles)), terciles)
+    ax.tick_params(axis="x", length=0)
+    ax.set(xlim=(-0.5, len(terciles) - 0.5), xlabel="Lesion area", ylabel=f"{score} (interval: 95 %)")
+    low, high = data[["estimate", "low"]].min().min(), data[["estimate", "high"]].max().max()
+    ax.set_ylim(min(0, low) if np.isfinite(low) else 0, max(1, high) if np.isfinite(high) else 1)
+    ax.grid(axis="y", color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    legend(figure, [handle(s, label) for s, label in labels_of(data).items()])
+    return figure
+
+
+def size_strata_data(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with series, label, tercile, estimate, low, high first and whatever else it holds behind them."""
+    table = with_labels(table)
+    first = ["series", "label", "tercile", "estimate", "low", "high"]
+    return table[[*first, *(c for c in table if c not in first)]].reset_index(drop=True)
+
+
+# Volumes
+
+
+@styled
+def bland_altman(data: pd.DataFrame) -> Figure:
+    """Difference of predicted and true volume against their mean, one panel per series, one dot per patient.
+
+    data: rows of `volumes.patient_volumes` with a column series (and label). Lines and shades are
+    `volumes.bland_altman`'s bias and limits with their 95 % intervals. Panels share their axes, except that of a series
+    whose spread would flatten all others: it says so.
+    """
+    data = with_labels(data)
+    labels = labels_of(data)
+    columns = 2 if len(labels) == 4 else min(3, len(labels))
+    rows = -(-len(labels) // columns)
+    panel = 2.25 if columns > 1 else 2.8
+    figure = Figure(figsize=(WIDTH if columns == 3 else 3.3 * columns, rows * panel + 0.35), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    groups = {name: data[data["series"] == name] for name in labels}
+    agreements = {name: volumes.bland_altman(group) for name, group in groups.items()}
+    spans = {name: _volume_span(groups[name], agreements[name]) for name in labels}
+    reach = {name: max(abs(span[2]), abs(span[3]), 1e-9) for name, span in spans.items()}
+    usual = 3 * np.median(list(reach.values()))
+    shared = [spans[name] for name in labels if reach[name] <= usual]
+    common = [f(s[i] for s in shared) for i, f in enumerate((min, max, min, max))]
+    for ax, (name, label) in zip(axes, labels.items(), strict=False):
+        own = reach[name] > usual
+        left, right, low, high = spans[name] if own else common
+        _bland_altman_panel(ax, groups[name], agreements[name], SERIES_COLOURS.get(name, OTHER), MARKERS.get(name, "o"))
+        pad_x, pad_y = 0.05 * (right - left or 1), 0.08 * (high - low or 1)
+        ax.set(xlim=(left - pad_x, right + pad_x), ylim=(low - pad_y, high + pad_y))
+        if agreements[name]["patients"]:
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+        ax.set_title(textwrap.fill(label + (" (own\u00a0scale)" if own else ""), 28 if columns == 3 else 36))
+    for ax in axes[len(labels) :]:
+        ax.set_axis_off()
+    figure.supxlabel("Mean of true and predicted volume (mL)", fontsize=8)
+    figure.supylabel("Predicted - true volume (mL)".replace("-", "\N{MINUS SIGN}"), fontsize=8)
+    return figure
+
+
+def bland_altman_data(data: pd.DataFrame) -> pd.DataFrame:
+    """One row per series and patient, with the series' bias and limits of agreement repeated in each."""
+    data = with_labels(data)
+    parts = []
+    for _, group in data.groupby("series", sort=False):
+        agreement = volumes.bland_altman(group)
+        parts.append(group.assign(**{c: agreement[c] for c in ("bias_ml", "lower_ml", "upper_ml")}))
+    first = ["series", "label"]
+    return pd.concat(parts, ignore_index=True)[[*first, *(c for c in parts[0] if c not in first)]]
+
+
+def _volume_span(group: pd.DataFrame, agreement: dict) -> tuple[float, float, float, float]:
+    """(left, right, low, high) that a panel has to show, mL; 0 is always in it."""
+    x = np.append(group["mean_ml"].dropna(), 0)
+    y = np.concatenate([group["difference_ml"].dropna(), [0, agreement["lower_ml"], agreement["upper_ml"]]])
+    return float(x.min()), float(x.max()), float(np.nanmin(y)), float(np.nanmax(y))
+
+
+def _bland_altman_panel(ax: Axes, group: pd.DataFrame, agreement: dict, colour: str, marker: str) -> None:
+    ax.axhline(0, color="0.75", linewidth=0.7, zorder=1)
+    if np.isfinite(agreement["bias_ml"]):
+        ax.axhline(agreement["bias_ml"], color=colour, linewidth=1.2, zorder=2)
+    if np.isfinite(agreement["sd_ml"]):
+        ax.axhspan(agreement["bias_low_ml"], agreement["bias_high_ml"], color=colour, alpha=0.15, linewidth=0)
+        for limit in (agreement["lower_ml"], agreement["upper_ml"]):
+            ax.axhline(limit, color=colour, linewidth=1.0, linestyle=(0, (4, 2)), zorder=2)
+            margin = agreement["limit_margin_ml"]
+            ax.axhspan(limit - margin, limit + margin, color=colour, alpha=0.07, linewidth=0)
+    look = {"color": colour, "markersize": 4, "markeredgecolor": "white", "markeredgewidth": 0.4}
+    ax.plot(group["mean_ml"], group["difference_ml"], marker, zorder=3, **look)
+    if not agreement["patients"]:
+        ax.set(xticks=[], yticks=[], xlabel=f"no volume of {agreement['left_out']} patients is known")
+        return
+    lines = [f"bias {_signed(agreement['bias_ml'])} mL"]
+    if np.isfinite(agreement["sd_ml"]):
+        lines.append(f"limits {_signed(agreement['lower_ml'])} to {_signed(agreement['upper_ml'])} mL")
+    left_out = f", {agreement['left_out']} without a volume" if agreement["left_out"] else ""
+    lines.append(f"{agreement['patients']} patients{left_out}")
+    ax.set_xlabel("\n".join(lines), fontsize=7)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+# What the figures share
+
+
+def name_of(series: str) -> str:
+    return LABELS.get(series, f"{series[:1].upper()}{series[1:]}".replace("_", " "))
+
+
+def _wrapped(text: str, width: int) -> str:
+    """`text` in lines of `width` letters, none of which ends or begins in the middle of "0/0 = 1"."""
+    return textwrap.fill(text.replace(" = ", "\u00a0=\u00a0"), width)
+
+
+def with_labels(table: pd.DataFrame) -> pd.DataFrame:
+    if "series" not in table or len(table) == 0:
+        raise ValueError(f"the table needs a column series and rows; it has {', '.join(map(str, table.columns))}")
+    return table if "label" in table else table.assign(label=[name_of(s) for s in table["series"]])
+
+
+def labels_of(table: pd.DataFrame) -> dict[str, str]:
+    """series -> label, in order of appearance."""
+    return dict(zip(table["series"], table["label"], strict=True))
+
+
+def handle(series: str, label: str) -> Line2D:
+    look = {"color": SERIES_COLOURS.get(series, OTHER), "marker": MARKERS.get(series, "o"), "linestyle": "none"}
+    return Line2D([], [], markersize=5.5, markeredgewidth=0, label=textwrap.fill(label, 38), **look)
+
+
+def legend(figure: Figure, handles: list[Line2D]) -> None:
+    longest = max(len(line) for h in handles for line in h.get_label().split("\n"))
+    fit = max(1, int(figure.get_figwidth() / (0.062 * longest + 0.45)))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(fit, 4, len(handles)))

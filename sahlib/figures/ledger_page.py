@@ -1,0 +1,143 @@
+"""The page of the claims ledger: its figure, its text, and the files they are written to.
+
+`ledger` decides; nothing here changes a verdict:
+
+    >>> table = ledger.ledger(evidence)
+    >>> write(table, "paper_figures/phantom-quick", evidence)
+"""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sahlib.figures import drawing, tables
+from sahlib.paper.ledger import COLLAPSED, Evidence
+from sahlib.paper.rules import CONTRADICTS, CONTROLS, FAILS, HOLDS, MEASURES, RULE, UNKNOWN, VERDICTS
+from sahlib.scoring import metrics
+from sahlib.workspace import writing
+
+# Okabe & Ito; the sign says the same without colour.
+SIGNS = {HOLDS: ("✓", "#00734F"), FAILS: ("✗", "#B34700"), UNKNOWN: ("?", "#666666"), CONTRADICTS: ("≠", "#8F3F71")}
+HEADINGS = {"training": "Training", "samples": "Single samples", "test set": "The test set",
+            "control": "Control: the same network with its gates open",
+            "contradiction": "Where the paper contradicts itself"}  # fmt: skip
+_LEFT = {"claim": 0.0, "printed": 0.32, "ours": 0.44, "verdict": 0.735}  # of the width
+_WHISKER = (0.665, 0.045)  # middle and half-width
+_LINE, _PAD = 0.098, 0.045  # inches
+
+
+def published(table: pd.DataFrame) -> pd.DataFrame:
+    """The ledger as text for people: Claim, Section, Printed, Measured, Ours, Verdict, Why, Shown in."""
+    names = {"claim": "Claim", "sections": "Section", "printed": "Printed", "measure": "Measured",
+             "ours": "Ours (95 % interval)", "verdict": "Verdict", "reason": "Why", "where": "Shown in"}  # fmt: skip
+    return table[list(names)].rename(columns=names)
+
+
+def caption(table: pd.DataFrame, evidence: Evidence) -> str:
+    """What the ledger is of, and its verdicts counted."""
+    numbers = table["verdict"].value_counts()
+    counted = ", ".join(f"{v} {numbers.get(v, 0)}" for v in VERDICTS)
+    seeds = sorted({len(own) for own in evidence.counts.values()})
+    text = f"The claims ledger, recipe {evidence.recipe}, profile {evidence.profile}, {evidence.dataset}: {counted}."
+    if table["reason"].str.contains(COLLAPSED, regex=False).any():
+        text += " Collapsed: a network that calls every pixel background; it says nothing of its architecture."
+    if seeds == [1]:
+        text += " One seed: a verdict on scores is on these trained networks, not on the architectures."
+    if evidence.dataset == "phantom":
+        text += " The phantom's scans are synthetic: no verdict here is clinical evidence."
+    return text
+
+
+def write(table: pd.DataFrame, folder: str | Path, evidence: Evidence, stem: str = "ledger") -> dict[str, Path]:
+    """Write stem.csv (every column, full precision), stem.md (with RULE) and the figure as stem.png and stem.svg, with
+    stem.txt its caption; return the paths by suffix."""
+    words = caption(table, evidence)
+    paths = drawing.save(ledger_figure(table, words), folder, stem, table, words)
+    paths["md"] = Path(folder) / f"{stem}.md"
+    with writing(paths["md"]) as part:
+        text = tables.markdown(published(table), words) + "\n" + RULE
+        part.write_text(text, encoding="utf-8", newline="\n")
+    return paths
+
+
+@drawing.styled
+def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figure:
+    """One page: a row per claim with the printed value, ours with its interval, and the verdict in word and sign."""
+    lines = []
+    for kind, heading in HEADINGS.items():
+        rows = table[table["kind"] == kind]
+        lines += [(heading, None)] if len(rows) else []
+        lines += [(_cells(row), row) for _, row in rows.iterrows()]
+    heights = [0.21 if row is None else _LINE * max(c.count("\n") + 1 for c in cells.values()) + _PAD
+               for cells, row in lines]  # fmt: skip
+    title = textwrap.fill(title, 112)
+    top = 0.34 + 0.15 * (title.count("\n") + 1)
+    height = sum(heights) + top + 0.1
+    figure = Figure(figsize=(drawing.WIDTH, height))
+    ax = figure.add_axes((0.01, 0, 0.98, 1))
+    ax.set(xlim=(0, 1), ylim=(height, 0))
+    ax.set_axis_off()
+    ax.text(0, 0.06, title, va="top", fontsize=8.5)
+    for column, words in (("claim", "Claim (section)"), ("printed", "Printed"), ("ours", "Ours (95 % interval)"),
+                          ("verdict", "Verdict, and why")):  # fmt: skip
+        ax.text(_LEFT[column], top - 0.04, words, va="bottom", fontsize=7, color="0.35")
+    y = top
+    ends = np.abs(table[["low", "high"]].to_numpy(float))
+    reach = ends[np.isfinite(ends)].max(initial=0.0) or 1.0
+    for (cells, row), tall in zip(lines, heights, strict=True):
+        if row is None:
+            ax.text(0, y + tall - 0.05, cells, va="bottom", fontsize=7.5, fontweight="bold")
+            ax.plot([0, 1], [y + tall - 0.02] * 2, color="0.3", linewidth=0.7)
+        else:
+            sign, colour = SIGNS[row["verdict"]]
+            for column, text in cells.items():
+                x = _LEFT[column] + (0.021 if column == "verdict" else 0)
+                ax.text(x, y + _PAD / 2 + 0.012, text, va="top", fontsize=5.8, linespacing=1.12,
+                        color=colour if column == "verdict" else "black")  # fmt: skip
+            ax.text(_LEFT["verdict"] + 0.006, y + _PAD / 2, sign, va="top", ha="center", fontsize=8, color=colour,
+                    fontweight="bold")  # fmt: skip
+            if np.isfinite(row[["estimate", "low", "high"]].to_numpy(float)).all():
+                _whisker(ax, row, y + _PAD / 2 + 0.01, colour, reach)
+            ax.plot([0, 1], [y + tall] * 2, color="0.88", linewidth=0.5)
+        y += tall
+    return figure
+
+
+def _cells(row: pd.Series) -> dict[str, str]:
+    wide = row["kind"] == "contradiction"  # there is nothing printed or measured beside it
+    claim = f"{row['claim']} ({row['sections']})" if row["kind"] != "control" else row["claim"]
+    # What the caption says once need not stand in every row.
+    reason = row["reason"].replace("; one seed", "").replace(COLLAPSED, "collapsed")
+    why = row["verdict"] if wide else f"{row['verdict']}: {reason}"
+    measured = np.isfinite(row["estimate"])
+    ours = f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 46)
+    return {
+        "claim": textwrap.fill(claim, 116 if wide else 50),
+        "printed": "\n".join(textwrap.fill(line, 19) for line in row["printed"].replace(" (", "\n(").split("\n")),
+        "ours": ours,
+        "verdict": textwrap.fill(why, 39),
+    }
+
+
+def _what(key: str) -> str:
+    """The measured score of a difference in a few words."""
+    measure = MEASURES[key] if key in MEASURES else CONTROLS[key][1]
+    where = f"{measure.tercile} third of lesions" if measure.tercile else {
+        "mean_empty_1": "all slices, 0/0 = 1", "batches": "per batch", "sah_slices": "SAH slices", "pooled": "pooled",
+    }[measure.convention]  # fmt: skip
+    return f"{metrics.LABELS[measure.metric]}, {where}"
+
+
+def _whisker(ax: Axes, row: pd.Series, y: float, colour: str, reach: float) -> None:
+    """The difference and its interval on one scale for all rows, 0 as a thin upright line; y in inches."""
+    middle, half = _WHISKER
+    ax.plot([middle] * 2, [y - 0.02, y + 0.2], color="0.6", linewidth=0.6)
+    ends = [middle + half * row[end] / reach for end in ("low", "high")]
+    ax.plot(ends, [y + 0.09] * 2, color=colour, linewidth=1.2)
+    ax.plot(middle + half * row["estimate"] / reach, y + 0.09, "o", color=colour, markersize=3)

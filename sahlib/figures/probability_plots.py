@@ -1,0 +1,169 @@
+"""The figures of what a network says between 0 and 1, pixel by pixel: its probabilities, and what its gates let pass.
+
+As in `evidence_figures`, whose colours, markers and legends these share: every figure has a twin `name_data` that gives
+the table of what it shows, and `figures.save` writes both.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sahlib.figures.drawing import OTHER, WIDTH, outline, show, styled
+from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend, name_of, with_labels
+
+FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
+
+
+# Calibration
+
+
+@styled
+def reliability(curves: dict[str, pd.DataFrame], labels: dict[str, str] | None = None) -> Figure:
+    """Share of lesion pixels against predicted probability, and how many pixels each bin holds.
+
+    curves: series -> `calibration.reliability_bins`; one column of panels for each of its regions. labels: series ->
+    the legend's text. A bin of fewer than FEW_PIXELS pixels is hollow.
+    """
+    data = reliability_data(curves, labels)
+    regions = list(dict.fromkeys(data["region"]))
+    figure = Figure(figsize=(WIDTH if len(regions) > 1 else 4.0, 4.7), layout="constrained")
+    axes = figure.subplots(2, len(regions), squeeze=False, height_ratios=[2.4, 1], sharex=True, sharey="row")
+    for (ax, histogram), region in zip(axes.T, regions, strict=True):
+        ax.plot([0, 1], [0, 1], color="0.7", linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
+        for name, bins in data[data["region"] == region].groupby("series", sort=False):
+            colour, filled = SERIES_COLOURS.get(name, OTHER), bins[bins["pixels"] > 0]
+            look = {"color": colour, "markersize": 4.5, "clip_on": False, "zorder": 3}
+            ax.plot(filled["mean_probability"], filled["lesion_share"], color=colour, linewidth=1.0, zorder=2)
+            for group, face in (
+                (filled[filled["pixels"] >= FEW_PIXELS], colour),
+                (filled[filled["pixels"] < FEW_PIXELS], "white"),
+            ):
+                if len(group):
+                    x, y = group["mean_probability"], group["lesion_share"]
+                    ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=face, **look)
+            edges = np.append(bins["low"], bins["high"].iloc[-1])
+            histogram.stairs(bins["pixels"], edges, color=colour, linewidth=1.0, baseline=None)
+        ax.set(title=f"{region[:1].upper()}{region[1:]}", xlim=(0, 1), ylim=(0, 1), aspect="auto")
+        ax.grid(color="0.92", linewidth=0.6)
+        histogram.set_yscale("symlog", linthresh=1)
+        histogram.set_xlabel("Predicted probability")
+    top = max(data["pixels"].max(), 10)
+    axes[1, 0].set_ylim(0, 3 * top)
+    axes[1, 0].set_yticks([0, *10.0 ** np.arange(0, np.ceil(np.log10(top)) + 1, 2)])
+    axes[0, 0].set_ylabel("Share of lesion pixels")
+    axes[1, 0].set_ylabel("Pixels in the bin")
+    handles = [handle(s, label) for s, label in labels_of(data).items()]
+    handles.append(Line2D([], [], color="0.7", linestyle=(0, (3, 2)), label="probability = share"))
+    if ((data["pixels"] > 0) & (data["pixels"] < FEW_PIXELS)).any():
+        hollow = {"color": OTHER, "marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}
+        handles.append(Line2D([], [], label=f"hollow: fewer than {FEW_PIXELS} pixels", **hollow))
+    legend(figure, handles)
+    return figure
+
+
+def reliability_data(curves: dict[str, pd.DataFrame], labels: dict[str, str] | None = None) -> pd.DataFrame:
+    """The bins below one another, series and label first."""
+    if not curves:
+        raise ValueError("curves must hold at least one series")
+    table = pd.concat([bins.assign(series=name) for name, bins in curves.items()], ignore_index=True)
+    if labels:
+        table["label"] = [labels.get(name, name_of(name)) for name in table["series"]]
+    table = with_labels(table)
+    return table[["series", "label", *(c for c in table if c not in ("series", "label"))]]
+
+
+# Gates
+
+
+@styled
+def gate_maps(
+    images: np.ndarray,
+    truth: np.ndarray,
+    maps: Sequence[np.ndarray],
+    titles: Iterable[str],
+    row_labels: Iterable[str] = (),
+) -> Figure:
+    """What the attention gates let through: a slice per row, its CT with the truth outlined, then one map per level.
+
+    images [k,H,W] uint8; truth [k,H,W] bool; maps: one array [k,h,w] per level, gate coefficients in [0, 1], h and w
+    the level's own; titles: one per level; row_labels: k texts, or none. Below each map stands its range, for a gate
+    may use but a small part of 0 to 1. ValueError where shapes do not agree.
+    """
+    images, truth, titles, row_labels = np.asarray(images), np.asarray(truth, bool), list(titles), list(row_labels)
+    _check_gates(images, truth, maps, titles)
+    if row_labels and len(row_labels) != len(images):
+        raise ValueError(f"{len(row_labels)} row labels for {len(images)} slices")
+    columns, (height, width) = len(maps) + 1, images.shape[1:]
+    side = min(WIDTH / columns, 2.2)
+    headings = [textwrap.fill(t, max(12, int(side * 13))) for t in ("CT, truth outlined", *titles)]
+    lines = 1 + max(h.count("\n") for h in headings)
+    size = (side * columns, len(images) * (side * height / width + 0.27) + 0.15 * lines + 0.48)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for ax, heading in zip(axes[0], headings, strict=True):
+        ax.set_title(heading)
+    for k, row in enumerate(axes):
+        show(row[0], images[k])
+        outline(row[0], truth[k])
+        if row_labels:
+            row[0].set_ylabel(row_labels[k], fontsize=7.5)
+        for ax, level in zip(row[1:], maps, strict=True):
+            extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the level's pixels over those of the slice
+            look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "interpolation": "none"}
+            drawn = ax.imshow(np.asarray(level[k], float), extent=extent, **look)
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(f"{np.min(level[k]):.2f} to {np.max(level[k]):.2f}", labelpad=2)
+            ax.spines[:].set_visible(False)
+            outline(ax, truth[k], width=0.8)
+    bar = figure.colorbar(drawn, ax=axes, location="bottom", fraction=0.04, pad=0.01, aspect=40, shrink=0.6)
+    bar.set_label("Gate coefficient: 0 blocks, 1 lets pass")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def gate_maps_data(
+    images: np.ndarray,
+    truth: np.ndarray,
+    maps: Sequence[np.ndarray],
+    titles: Iterable[str],
+    row_labels: Iterable[str] = (),
+) -> pd.DataFrame:
+    """One row per slice and level: range of the coefficients, and their means inside and outside the true lesion.
+
+    A map is compared with the truth at the slice's resolution: each of its pixels counts for those it covers. inside is
+    NaN on a slice without a lesion.
+    """
+    truth, titles = np.asarray(truth, bool), list(titles)
+    _check_gates(np.asarray(images), truth, maps, titles)
+    names = list(row_labels) or [str(k) for k in range(len(truth))]
+    rows = []
+    for k, name in enumerate(names):
+        for title, level in zip(titles, maps, strict=True):
+            coarse = np.asarray(level[k], float)
+            (height, width), mask = coarse.shape, truth[k]
+            # nearest pixel of the level for each pixel of the slice
+            y, x = np.arange(mask.shape[0]) * height // mask.shape[0], np.arange(mask.shape[1]) * width // mask.shape[1]
+            fine = coarse[np.ix_(y, x)]
+            row = {"slice": name, "level": title, "height": height, "width": width}
+            row |= {"least": coarse.min(), "greatest": coarse.max()}
+            row |= {"inside": fine[mask].mean() if mask.any() else np.nan}
+            row |= {"outside": fine[~mask].mean() if not mask.all() else np.nan}
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _check_gates(images: np.ndarray, truth: np.ndarray, maps: Sequence[np.ndarray], titles: list[str]) -> None:
+    if images.ndim != 3 or images.shape != truth.shape:
+        raise ValueError(f"images {images.shape} and truth {truth.shape} must be the same [k,H,W]")
+    if not maps or len(maps) != len(titles):
+        raise ValueError(f"{len(maps)} maps and {len(titles)} titles: there must be one title for each level's map")
+    for title, level in zip(titles, maps, strict=True):
+        if np.ndim(level) != 3 or len(level) != len(images):
+            raise ValueError(f"maps of {title!r} must be [{len(images)},h,w]; their shape is {np.shape(level)}")

@@ -1,0 +1,333 @@
+"""The paper's tables from counts, its printed numbers beside ours; written as CSV, Markdown and LaTeX.
+
+`counts` everywhere: {model name: DataFrame} or {model name: [one DataFrame per seed]}, all on the same test slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.networks.models import LABELS
+from sahlib.paper import transcript
+from sahlib.paper.transcript import TABLE_3_CONVENTIONS
+from sahlib.scoring import metrics
+from sahlib.scoring.baselines import BACKGROUND
+from sahlib.study import MODELS, Study
+from sahlib.workspace import writing
+
+Counts = pd.DataFrame | Sequence[pd.DataFrame]
+
+WHOLE, SAH_ONLY = "whole test set", "SAH slices only"
+ROW_LABELS = {**metrics.LABELS, "area_percent": "Area %"}
+
+SAMPLE_NOTES = (
+    "The paper prints the same numbers in its Tables 1 and 2, and its text quotes others for the same samples.",
+    "The paper's samples are other slices, of a data set it does not name; its numbers are no target for ours.",
+)
+AGGREGATE_NOTES = (
+    "The paper does not say how it averaged; the convention of each row is one its numbers allow, not one it states.",
+    f"'{BACKGROUND}' is the predictor that never finds anything; it shows what a row gives for nothing.",
+)
+UNDEFINED_NOTE = (
+    "An en dash marks a score that is 0/0, not 0: nothing was predicted (precision), there is no lesion (recall), or "
+    "both (Dice, IoU, F1)."
+)
+BLANK_NOTE = "A blank cell marks a number that the paper does not print."
+
+
+def sample_table(
+    counts: Mapping[str, Counts], sample_ids: Sequence[str], printed: transcript.PrintedTable
+) -> pd.DataFrame:
+    """Table 1 or 2: the scores of one to three test slices, the paper's number before each of ours.
+
+    counts: the models to show; of several seeds the first, because a picture shows one run
+    sample_ids: slice_id of sample 1, 2, 3
+    printed: paper.TABLE_1 or paper.TABLE_2
+    returns: column Metric and, for each sample, "Sample 1, paper" and "Sample 1, <model>"; rows Dice, IoU, Precision,
+    Recall, F1 (NaN where 0/0) and Area %, the predicted share of the image in per cent
+    raises: ValueError for no or too many samples, or a slice that is not exactly once among the counts
+    """
+    if not 1 <= len(sample_ids) <= len(printed.columns):
+        raise ValueError(f"sample_ids must be 1 to {len(printed.columns)} slice ids; there are {len(sample_ids)}")
+    columns: dict[str, list] = {"Metric": [ROW_LABELS[m] for m in printed.rows]}
+    seeds = _seeds(counts)
+    for i, (slice_id, sample) in enumerate(zip(sample_ids, printed.columns, strict=False)):
+        columns[f"{sample.capitalize()}, paper"] = [values[i] for values in printed.rows.values()]
+        for model, frames in seeds.items():
+            row = frames[0][frames[0]["slice_id"] == slice_id]
+            if len(row) != 1:
+                raise ValueError(f"slice_id {slice_id!r} occurs {len(row)} times in the counts of {model}, not once")
+            scores = {m: float(getattr(metrics, m)(row)[0]) for m in metrics.METRICS}
+            pixels = row[list(metrics.COUNTS)].to_numpy().sum()
+            scores["area_percent"] = 100 * float((row.tp + row.fp).iloc[0] / pixels)
+            columns[f"{sample.capitalize()}, {label(model, frames[:1])}"] = [scores[m] for m in printed.rows]
+    return pd.DataFrame(columns)
+
+
+def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.DataFrame:
+    """Table 3: the scores of the test set, the paper's number before ours, and what "background everywhere" gets.
+
+    batch_size: slices in a batch of the evaluation; the paper's is 16
+    returns: columns Slices, Metric, Convention, then the models; several seeds show their mean, with "<model> min" and
+    "<model> max" after it. Five rows for the whole test set, Dice and IoU as means over slices with empty-against-empty
+    1, the others per batch with 0/0 = 0; then the same five over the SAH slices only, NaN where the paper has none
+    raises: ValueError for no model, or models or seeds that were not tested on the same slices
+    """
+    seeds = _seeds(counts)
+    rows = [(WHOLE, m, c) for m, c in TABLE_3_CONVENTIONS.items()]
+    rows += [(SAH_ONLY, m, "sah_slices") for m in TABLE_3_CONVENTIONS]
+    columns: dict[str, list] = {
+        "Slices": [where for where, _, _ in rows],
+        "Metric": [ROW_LABELS[m] for _, m, _ in rows],
+        "Convention": [metrics.CONVENTIONS[c].label.replace("batch,", f"batch of {batch_size},") for _, _, c in rows],
+    }
+    shown = [m for models in transcript.COUNTERPARTS.values() for m in models]
+    for printed, models in transcript.COUNTERPARTS.items():
+        columns[f"{LABELS[printed]}, paper"] = [
+            transcript.TABLE_3.value(m, printed) if where == WHOLE else np.nan for where, m, _ in rows
+        ]
+        for model in models:
+            columns |= _model_columns(seeds, model, rows, batch_size)
+    for model in [m for m in seeds if m not in shown]:  # networks the paper does not have
+        columns |= _model_columns(seeds, model, rows, batch_size)
+    trivial = metrics.background_everywhere(next(iter(seeds.values()))[0])
+    columns[BACKGROUND] = [metrics.score(trivial, m, c, batch_size) for _, m, c in rows]
+    return pd.DataFrame(columns)
+
+
+def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
+    """The bars of Figure 9: the whole-test-set rows of `aggregate_table`, one number a row.
+
+    returns: columns metric (as printed, "Dice"), model (its name, or the heading of what is no network), series (a
+    heading of the table), value, printed (True: the paper's)
+    """
+    whole = table3[table3["Slices"] == WHOLE]
+    series = [c for c in _numeric(whole) if not _is_spread(c, whole)]
+    rows = [
+        (m, _model_of(s), s, v, _is_printed(s)) for s in series for m, v in zip(whole["Metric"], whole[s], strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["metric", "model", "series", "value", "printed"])
+
+
+def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
+    """A model's name for people, with its collapse, if any, said in it; frames: its counts, one per seed.
+
+    A predictor that is no network bears its name already, and cannot collapse.
+    """
+    name, collapsed = LABELS.get(model, model), sum(map(metrics.is_collapsed, frames))
+    if not collapsed or model not in LABELS:
+        return name
+    where = "" if collapsed == len(frames) else f" in {collapsed} of {len(frames)} seeds"
+    return f"{name} (collapsed{where}: every pixel background)"
+
+
+def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
+    """What a reader of any table or figure of a run must know about the run.
+
+    counts: those of any model of the run, for the size of the test set; None leaves that note out
+    """
+    seeds = ", ".join(map(str, study.seeds))
+    notes = [
+        f"Profile {study.profile}, dataset {study.dataset}, {study.size}x{study.size} pixels, {study.epochs} epochs, "
+        f"batches of {study.batch_size}, {study.channels[0]} to {study.channels[-1]} channels, computed in "
+        f"{study.precision}, learning rate {study.learning_rate:g}, "
+        f"{'seed' if len(study.seeds) == 1 else 'seeds'} {seeds}.",
+        "Prior bias initialisation on: the output bias starts at the log-odds of a lesion pixel, which the paper does "
+        "not do."
+        if study.prior_bias
+        else "Prior bias initialisation off, as in the paper.",
+    ]
+    changed = [
+        f"{what} {ours:g} (the paper's is {theirs:g})"
+        for what, ours, theirs in (
+            ("image size", study.size, transcript.SETTINGS["image_size"].value[0]),
+            ("epochs", study.epochs, transcript.SETTINGS["epochs"].value),
+            ("batch size", study.batch_size, transcript.SETTINGS["batch_size"].value),
+            ("learning rate", study.learning_rate, transcript.SETTINGS["learning_rate"].value),
+        )
+        if ours != theirs
+    ]
+    if changed:
+        notes.append(f"Other than in the paper: {', '.join(changed)}.")
+    if study.folds:
+        notes.append(f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.")
+    if study.target == "any":
+        notes.append("The target is any hemorrhage: where it says SAH, read hemorrhage of every type.")
+    if study.target == "all":
+        notes.append("The networks find every hemorrhage class, each by an output of its own; this is about SAH.")
+    if study.dataset == "phantom":
+        notes.append(f"Profile {study.profile}, phantom: no clinical evidence. The scans are synthetic.")
+    if study.profile == "smoke":
+        notes.append("The smoke profile only shows that the code runs; its numbers mean nothing.")
+    if left_out := [LABELS[m] for m in MODELS if m not in study.models]:
+        notes.append(f"Left out in this run: {', '.join(left_out)}.")
+    if study.slices_are_patients:
+        notes.append("Patients are not known: slices of one patient may be on both sides of the split.")
+    if counts is not None:
+        patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
+        what = "slices taken as patients" if study.slices_are_patients else "patients"
+        notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
+        if patients < 10:
+            notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
+    return notes
+
+
+def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, notes: Sequence[str] = ()) -> list[Path]:
+    """Write folder/stem.csv (full precision), stem.md and stem.tex (3 decimals, caption, notes); return the paths.
+
+    An en dash or a blank cell gets its explanation as a further note. Each file appears whole or not at all.
+    """
+    folder = Path(folder)
+    cells = displayed(table)
+    notes = list(notes)
+    for sign, note in (("–", UNDEFINED_NOTE), ("", BLANK_NOTE)):
+        if (cells[_numeric_shown(table, cells)] == sign).to_numpy().any() and note not in notes:
+            notes.append(note)
+    texts = {
+        "csv": table.to_csv(index=False, lineterminator="\n"),
+        "md": markdown(table, caption, notes),
+        "tex": latex(table, f"tab:{stem}", caption, notes),
+    }
+    paths = []
+    for suffix, text in texts.items():
+        path = folder / f"{stem}.{suffix}"
+        with writing(path) as part:
+            part.write_text(text, encoding="utf-8", newline="\n")
+        paths.append(path)
+    return paths
+
+
+def displayed(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as text: 3 decimals, the spread over seeds as "mean (min to max)", printed numbers as printed."""
+    cells = {}
+    for column in table:
+        if column not in _numeric(table):
+            cells[column] = table[column].astype(str).tolist()
+        elif not _is_spread(column, table):
+            cells[column] = [_number(v, _is_printed(column)) for v in table[column]]
+            if f"{column} min" in table:
+                spread = zip(cells[column], table[f"{column} min"], table[f"{column} max"], strict=True)
+                cells[column] = [t if t == "–" else f"{t} ({low:.3f} to {high:.3f})" for t, low, high in spread]
+    return pd.DataFrame(cells, index=table.index)
+
+
+def markdown(table: pd.DataFrame, caption: str, notes: Sequence[str] = ()) -> str:
+    """A GitHub table under its caption in bold, notes as a list."""
+    cells = displayed(table)
+    numeric = _numeric_shown(table, cells)
+    lines = [[c.replace("|", "\\|") for c in row] for row in (cells.columns, *cells.to_numpy().tolist())]
+    lines.insert(1, ["---:" if c in numeric else "---" for c in cells])
+    text = [f"**{caption}**", "", *(f"| {' | '.join(line)} |" for line in lines)]
+    if notes:
+        text += ["", *(f"- {note}" for note in notes)]
+    return "\n".join(text) + "\n"
+
+
+def latex(table: pd.DataFrame, name: str, caption: str, notes: Sequence[str] = ()) -> str:
+    """A table environment for \\usepackage{booktabs,graphicx}, labelled `name`, notes in small type under the rules."""
+    cells = displayed(table)
+    numeric = _numeric_shown(table, cells)
+    rows, previous = [], None
+    for row in cells.itertuples(index=False):
+        if "Slices" in cells and previous not in (None, row[0]):
+            rows.append(r"\midrule")
+        previous = row[0]
+        rows.append(" & ".join(map(escaped, row)) + r" \\")
+    headings = " & ".join(_heading(c, c in numeric) for c in cells) + r" \\"
+    small = [rf"\par\footnotesize {escaped(note)}" for note in notes]
+    return "\n".join(
+        [
+            "% needs \\usepackage{booktabs,graphicx}",
+            r"\begin{table}[htbp]",
+            r"\centering",
+            rf"\caption{{{escaped(caption)}}}",
+            rf"\label{{{name}}}",
+            r"\resizebox{\textwidth}{!}{%",
+            rf"\begin{{tabular}}{{{''.join('r' if c in numeric else 'l' for c in cells)}}}",
+            r"\toprule",
+            headings,
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}}",
+            *([r"\begin{flushleft}", *small, r"\end{flushleft}"] if small else []),
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "–": "--", "—": "---", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$",
+}  # fmt: skip
+
+
+def escaped(text: str) -> str:
+    """Plain text made safe for LaTeX, character by character."""
+    return "".join(_LATEX.get(c, c) for c in text)
+
+
+def _seeds(counts: Mapping[str, Counts]) -> dict[str, list[pd.DataFrame]]:
+    """Each model's counts as a list, one per seed; all must be of the same slices in the same order."""
+    seeds = {model: [c] if isinstance(c, pd.DataFrame) else list(c) for model, c in counts.items()}
+    if not seeds or not all(seeds.values()):
+        raise ValueError(f"counts must hold at least one model with at least one table; models: {list(seeds)}")
+    (first, reference), *others = [(model, frame) for model, frames in seeds.items() for frame in frames]
+    for model, frame in others:
+        same = frame["slice_id"].tolist() == reference["slice_id"].tolist()
+        if not same or (frame.tp + frame.fn).tolist() != (reference.tp + reference.fn).tolist():
+            raise ValueError(f"counts of {model} and {first} are not of the same test slices in the same order")
+    return seeds
+
+
+def _model_columns(seeds: dict, model: str, rows: list, batch_size: int) -> dict[str, list]:
+    if model not in seeds:
+        return {}
+    heading = label(model, seeds[model])
+    values = np.array([[metrics.score(f, m, c, batch_size) for f in seeds[model]] for _, m, c in rows])
+    columns = {heading: values.mean(axis=1).tolist()}
+    if values.shape[1] > 1:
+        columns |= {f"{heading} min": values.min(axis=1).tolist(), f"{heading} max": values.max(axis=1).tolist()}
+    return columns
+
+
+def _numeric(table: pd.DataFrame) -> list[str]:
+    return [c for c in table if pd.api.types.is_numeric_dtype(table[c])]
+
+
+def _numeric_shown(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+    return [c for c in _numeric(table) if c in cells]
+
+
+def _model_of(heading: str) -> str:
+    """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
+    matches = [model for model, name in LABELS.items() if heading.startswith(name)]
+    return max(matches, key=lambda model: len(LABELS[model]), default=heading)
+
+
+def _is_printed(column: str) -> bool:
+    return column.endswith(", paper")
+
+
+def _is_spread(column: str, table: pd.DataFrame) -> bool:
+    return column.endswith((" min", " max")) and column[:-4] in table
+
+
+def _number(value: float, printed: bool) -> str:
+    """3 decimals; a number the paper printed with 2 keeps 2, for it claims no third; NaN is no score, or no print."""
+    if pd.isna(value):
+        return "" if printed else "–"
+    return f"{value:.2f}" if printed and abs(value - round(value, 2)) < 1e-9 else f"{value:.3f}"
+
+
+def _heading(column: str, numeric: bool) -> str:
+    """A column's heading, broken at its comma or bracket so that narrow numbers do not stand in wide columns."""
+    parts = column.replace(" (", "\n(").replace(", ", "\n").replace(": ", ":\n").split("\n")
+    lines = r" \\ ".join(map(escaped, parts))
+    return rf"\shortstack[{'r' if numeric else 'l'}]{{{lines}}}"

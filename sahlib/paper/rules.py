@@ -1,0 +1,147 @@
+"""The rule of the claims ledger and what is measured for each claim, written down before any result was seen.
+
+All but MIN_PATIENTS: it came after a trial on 36 slices had given a verdict from two patients. It only withholds
+verdicts, and the printed rule says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sahlib.networks.models import LABELS
+from sahlib.paper import transcript
+from sahlib.scoring import metrics
+
+HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
+VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
+UNET, ATTENTION, OPEN = transcript.UNET, transcript.ATTENTION, "attention_unet_open_gates"
+
+LEVEL = 0.05
+MARGIN = 0.01  # a third of the smallest difference in Dice that the paper calls an advantage (0.029)
+GOOD_DICE = 0.7  # "good overlap", Zijdenbos et al. 1994, IEEE TMI 13:716
+MIN_SEEDS = 3  # 3 runs against 3 are wholly apart by chance in 1 of 20 cases in a given order
+MIN_EPOCHS = 10
+MIN_PATIENTS = 6  # with fewer no paired permutation test can reach 5 %: two-sided, 2 / 2**5 = 0.06
+
+RULE = f"""\
+**How a verdict is reached.** Written down before the results, but for the least number of patients in (2), which was
+added after a trial run had given a verdict from two patients; it only withholds verdicts.
+
+1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
+2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
+   collapsed (every pixel background) in any seed, which is a failure of optimisation and says nothing of the
+   architecture; or the claim is about slices or a need that nobody but the authors knows.
+3. *A is higher than B in a score* (a difference, paired by slice, patients resampled): **holds** if its 95 % interval
+   and its permutation test (at most {LEVEL} after Holm over all differences of this ledger) exclude 0 in the claimed
+   direction and every seed of A against every seed of B has the same sign; **does not hold** if all that is so in the
+   other direction, or if the interval lies within ±{MARGIN}; else *cannot be told*. With one seed the verdict is on
+   these trained networks, not on the architectures, and the row says so.
+4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
+   **does not hold** if one of them is below it; else *cannot be told*.
+5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
+   recall at least; **does not hold** if one has all four; else *cannot be told*.
+6. *Training* (from the curves; at least {MIN_SEEDS} seeds and {MIN_EPOCHS} epochs, else *cannot be told*): a
+   statement on a network **holds** if every seed shows it, **does not hold** if no seed of one network does, else
+   *cannot be told*. A comparison **holds** if every seed of one network is on its side of every seed of the other,
+   **does not hold** if that is so the other way round, or if all are equal.
+
+The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else the plain
+one. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
+are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
+"""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a claim is decided. kind: "difference" (higher minus lower, > 0 if the claim is right), "accuracy",
+    "complementary", "each run", "runs compared", "contradiction" or "unknowable".
+
+    words      what is measured, or why nothing can be
+    metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or the function of a history
+    higher, lower   arms; UNET stands for Evidence.unet. "each run" looks at all in `higher`
+    """
+
+    kind: str
+    words: str
+    metric: str = ""
+    convention: str = ""
+    higher: tuple[str, ...] = ()
+    lower: str = ""
+    tercile: str = ""
+    where: str = ""
+
+
+def higher(metric: str, higher: str, lower: str, convention: str = "", tercile: str = "") -> Measure:
+    convention = convention or transcript.TABLE_3_CONVENTIONS[metric]
+    label = metrics.CONVENTIONS[convention].label
+    on = f" with a lesion of the {tercile} third" if tercile else ""
+    words = f"{metrics.LABELS[metric]} ({label}){on}, {LABELS[higher]} minus {LABELS[lower]}"
+    return Measure("difference", words, metric, convention, (higher,), lower, tercile, "size" if tercile else "scores")
+
+
+SAMPLE = "nobody else has the paper's samples, and its numbers for them disagree"
+BOTH = (UNET, ATTENTION)
+MEASURES = {
+    "resnet34_helps": Measure(
+        "runs compared", "upward steps of the validation loss over its whole drop, U-Net without minus with ResNet34",
+        "roughness", higher=("unet",), lower="unet_resnet34", where="training",
+    ),
+    "both_converge": Measure(
+        "each run", "the lowest validation loss falls by at most 5 % of its whole drop in the last fifth of epochs",
+        "converged", higher=BOTH, where="training",
+    ),
+    "no_overfitting": Measure(
+        "each run", "training loss falls, and validation loss in the last fifth of epochs is at most 10 % of its drop "
+        "above its lowest", "not_overfitted", higher=BOTH, where="training",
+    ),
+    "unet_converges_faster": Measure(
+        "runs compared", "first epoch with a validation loss within 5 % of its drop of the lowest, Attention U-Net "
+        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "unet_small_gap": Measure(
+        "each run", "validation minus training loss in the last fifth of epochs, at most 10 % of the first validation "
+        "loss either way", "small_gap", higher=(UNET,), where="training",
+    ),
+    "attention_fluctuates_early": Measure(
+        "runs compared", "upward steps of the validation loss in the first fifth of epochs over its whole drop, "
+        "Attention U-Net minus U-Net", "early_roughness", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "same_end_level": Measure(
+        "each run", "validation loss in the last fifth of epochs within 5 % of the mean of U-Net's seeds",
+        "same_level", higher=(ATTENTION,), lower=UNET, where="training",
+    ),
+    "unet_finds_most_of_sample_1": Measure("unknowable", SAMPLE),
+    "attention_better_on_every_sample": Measure(
+        "contradiction", "higher in the text of 3.2, equal in Tables 1 and 2"),
+    "attention_better_on_small": higher("dice", ATTENTION, UNET, "sah_slices", "small"),
+    "unet_covers_more": higher("recall", UNET, ATTENTION, "sah_slices", "large"),
+    "unet_precise_not_sensitive_on_sample_2": Measure("unknowable", SAMPLE),
+    "both_accurate": Measure(
+        "accuracy", "Dice (mean over SAH slices only, 0/0 = 0) of each", "dice", "sah_slices", BOTH, where="scores"),
+    "unet_even_across_samples": Measure(
+        "contradiction", "Dice is 0.57, 0.57, 0.73 in Table 1 and 0.59, 0.43, 0.67 in the text of 3.2"),
+    "unet_recall_strong": Measure(
+        "contradiction", "recall 0.31 on sample 2 is called low in 3.2; Table 3 has U-Net's recall the lower"),
+    "attention_varies_more": Measure(
+        "contradiction", "Tables 1 and 2 are the same, so one varies as the other"),
+    "attention_drops_on_sample_2": Measure(
+        "contradiction", "Dice on sample 2 is 0.38 in 3.3, 0.49 and praised in 3.2, and 0.57 in Table 2"),
+    "attention_higher_dice": higher("dice", ATTENTION, UNET),
+    "attention_higher_iou": higher("iou", ATTENTION, UNET),
+    "attention_higher_recall": higher("recall", ATTENTION, UNET),
+    "unet_higher_precision": higher("precision", UNET, ATTENTION),
+    "attention_for_broad_coverage": higher("recall", ATTENTION, UNET, "pooled"),
+    "unet_less_noise": higher("precision", UNET, ATTENTION, "pooled"),
+    "unet_better_on_large": higher("dice", UNET, ATTENTION, "sah_slices", "large"),
+    "complementary": Measure("complementary", "who leads in Dice, IoU, precision and recall", where="scores"),
+}  # fmt: skip
+
+# No claims of the paper: what its claims on attention come to once the network is otherwise the same.
+CONTROLS = {
+    "gates_raise_dice": ("the gates alone raise Dice", higher("dice", ATTENTION, OPEN)),
+    "gates_raise_dice_on_sah": (
+        "the gates alone raise Dice on SAH slices", higher("dice", ATTENTION, OPEN, "sah_slices")),
+    "gates_raise_recall": ("the gates alone raise recall", higher("recall", ATTENTION, OPEN)),
+    "gates_help_on_small": (
+        "the gates alone help on small SAH", higher("dice", ATTENTION, OPEN, "sah_slices", "small")),
+}  # fmt: skip

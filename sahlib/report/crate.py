@@ -1,0 +1,172 @@
+"""RO-Crate: the output folder of a study described for machines, in ro-crate-metadata.json beside its files.
+
+Follows RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) and, for what made the files, the profile Process Run Crate 0.5.
+All is taken from run.json and the captions, so the same folder gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rocrate.model import ContextEntity, Dataset, File
+from rocrate.rocrate import ROCrate
+
+from sahlib.chapters import publish
+from sahlib.data import catalogue
+from sahlib.study import StudyError
+from sahlib.workspace import writing
+
+NAME = "ro-crate-metadata.json"
+VERSION = "1.1"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+MIT = "https://spdx.org/licenses/MIT"
+# By hand, because mimetypes answers differently from machine to machine.
+FORMATS = {
+    ".csv": "text/csv", ".html": "text/html", ".json": "application/json", ".md": "text/markdown", ".png": "image/png",
+    ".svg": "image/svg+xml", ".tex": "application/x-tex", ".txt": "text/plain",
+}  # fmt: skip
+DESCRIPTIONS = {
+    "run.json": "The Study, the slices, the split and every training behind the figures and tables.",
+    "times.csv": "Seconds that each notebook took.",
+    "report.html": "The whole study in one file.",
+    "verdict.md": "The verdict in a few lines.",
+    "summary.md": "Scores on scans from elsewhere in a few lines.",
+}
+
+
+def write(folder: Path) -> Path:
+    """Writes ro-crate-metadata.json into a study's output folder and returns its path.
+
+    Raises StudyError where run.json is missing or damaged.
+    """
+    path = Path(folder) / NAME
+    content = describe(Path(folder)).metadata.generate()
+    with writing(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+def describe(folder: Path) -> ROCrate:
+    """The crate of a folder: its files, the software, the data, and the run that made the one from the others."""
+    record = _record(folder)
+    study, made = record["study"], record["provenance"]
+    crate = ROCrate(version=VERSION)
+    results = _add_files(crate, folder)
+    code_licence = _add(crate, MIT, "CreativeWork", name="MIT License", description="The licence of the project.")
+    software, data = _software(crate, made, code_licence), _data(crate, record)
+    action = _add(
+        crate,
+        "#run",
+        "CreateAction",
+        name=f"Profile {study['profile']} on dataset {study['dataset']}",
+        description=f"{publish.record_in_words(record)} Figures and tables made on {made['device']}, {made['system']}.",
+        instrument=software,
+        object=data,
+        result=results,
+        endTime=made["time"],
+    )
+    crate.name = f"U-Net against Attention U-Net on head CT: profile {study['profile']}, dataset {study['dataset']}"
+    crate.description = f"Figures, tables and verdict of the study. {publish.record_in_words(record)}"
+    crate.license = code_licence if study["dataset"] == "phantom" else _pictures_licence(crate, study["dataset"])
+    crate.datePublished = made["time"]
+    profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
+    crate.root_dataset["conformsTo"] = profile
+    crate.root_dataset["mentions"] = action
+    return crate
+
+
+def _record(folder: Path) -> dict:
+    path = folder / "run.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{folder} holds no run.json; run notebook 06_figures first.") from error
+    except ValueError as error:
+        raise StudyError(f"{path} is damaged ({error}); run notebook 06_figures again.") from error
+
+
+def _add(crate: ROCrate, identifier: str, kind: str | list[str], /, **properties: object) -> ContextEntity:
+    return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
+
+
+def _add_files(crate: ROCrate, folder: Path) -> list[File]:
+    """Every file of the folder and its sub-folders, but hidden ones and the metadata."""
+    names = sorted(path.relative_to(folder) for path in folder.rglob("*"))
+    visible = [name for name in names if not any(part.startswith(".") for part in name.parts) and name != Path(NAME)]
+    found = {}
+    for name in visible:
+        path = folder / name
+        description = _first_line(path / "summary.md") if path.is_dir() else _description(path)
+        properties = {"name": name.as_posix()} | ({"description": description} if description else {})
+        if path.is_file():
+            properties["encodingFormat"] = FORMATS.get(path.suffix, "application/octet-stream")
+            properties["contentSize"] = str(path.stat().st_size)
+        kind = File if path.is_file() else Dataset
+        found[name] = crate.add(kind(crate, path, name.as_posix(), properties=properties))
+        if name.parent in found:
+            found[name.parent].append_to("hasPart", found[name])
+    return [entity for entity in found.values() if isinstance(entity, File)]
+
+
+def _description(path: Path) -> str:
+    """What a file shows: its caption, which lies beside it as .txt, or is the first line of the .md."""
+    if path.name in DESCRIPTIONS:
+        return DESCRIPTIONS[path.name]
+    caption = path.with_suffix(".txt")
+    return caption.read_text(encoding="utf-8").strip() if caption.exists() else _first_line(path.with_suffix(".md"))
+
+
+def _first_line(path: Path) -> str:
+    text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    return text.partition("\n")[0].lstrip("# ").removeprefix("**").removesuffix("**")
+
+
+def _software(crate: ROCrate, made: dict, licence: ContextEntity) -> ContextEntity:
+    language = _add(
+        crate, "#python", "ComputerLanguage", name="Python", version=made["python"], url="https://www.python.org/"
+    )
+    libraries = [
+        _add(crate, address, "SoftwareApplication", name=name, version=version, url=address)
+        for name, version in made["libraries"].items()
+        for address in (f"https://pypi.org/project/{name}/",)
+    ]
+    return _add(
+        crate,
+        "#sahlib",
+        ["SoftwareSourceCode", "SoftwareApplication"],
+        name="sahlib",
+        description="The library and the notebooks of the study; the version is the git commit.",
+        version=made["commit"],
+        license=licence,
+        programmingLanguage=language,
+        softwareRequirements=libraries,
+    )
+
+
+def _data(crate: ROCrate, record: dict) -> ContextEntity:
+    """The preprocessed slices, by their digest; where they lie is nobody's business."""
+    split = dict(record["split"])
+    digest = split.pop("digest")
+    sides = "; ".join(f"{side}: {own['slices']} slices of {own['patients']} patients" for side, own in split.items())
+    return _add(
+        crate,
+        f"#slices-{record['store']['digest']}",
+        "Dataset",
+        name=f"Slices {record['store']['digest']} of dataset {record['study']['dataset']}",
+        description=f"Preprocessed slices of head CT, split {digest} ({sides}).",
+        identifier=record["store"]["digest"],
+    )
+
+
+def _pictures_licence(crate: ROCrate, dataset: str) -> ContextEntity:
+    """On other data than the phantom the figures show slices, which are under the licence of the scans."""
+    own = catalogue.find(dataset).licence
+    terms = "as the owner of the scans states" if own == catalogue.OWN else own.text
+    return _add(
+        crate,
+        "#licence",
+        "CreativeWork",
+        name="Licence of the scans",
+        description=f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT.",
+    )

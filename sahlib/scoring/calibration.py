@@ -1,0 +1,115 @@
+"""Does a probability of 0.7 mean 7 lesion pixels in 10? Reliability, Brier score, calibration error, soft counts.
+
+Bins first: the reliability curve, the Brier score and the calibration error are all functions of one small table of
+sums per bin, which is read from the slices one at a time. Air fills half of a slice and every network is right about
+it, so whatever is averaged over all pixels flatters; the table therefore has every bin twice, for "all pixels" and for
+the "head" (grey level above 0), and both belong in a report.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from sahlib.scoring import baselines, metrics
+
+REGIONS = ("all pixels", "head")
+SUMS = ("pixels", "lesion_pixels", "probability_sum", "squared_error_sum")
+
+
+def reliability_bins(
+    probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray | None = None, bins: int = 10
+) -> pd.DataFrame:
+    """Sums per bin of equal width on the predicted probability.
+
+    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which there is no region
+    "head"
+    returns: one row per region (REGIONS) and bin: region, low, high, then the sums pixels, lesion_pixels,
+    probability_sum, squared_error_sum, and their ratios mean_probability and lesion_share (NaN in an empty bin). A bin
+    holds low < p <= high, the first also p = 0, as in scikit-learn's calibration_curve
+    raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
+    """
+    truth = _checked(truth, {"probabilities": probabilities} | ({} if images is None else {"images": images}))
+    if bins < 1:
+        raise ValueError(f"bins must be at least 1; it is {bins}")
+    regions = REGIONS if images is not None else REGIONS[:1]
+    edges = np.linspace(0, 1, bins + 1)
+    sums = np.zeros((len(regions), bins, len(SUMS)))
+    for k in range(len(truth)):  # one slice at a time: sums of float64 over a whole test set would not fit in memory
+        p, y = _slice(probabilities, k), truth[k]
+        index = np.searchsorted(edges[1:-1], p)
+        for r, region in enumerate(regions):
+            inside = slice(None) if region == "all pixels" else baselines.head(images[k])
+            b, q, t = index[inside].ravel(), p[inside].ravel(), y[inside].ravel()
+            for s, weight in enumerate((None, t, q, (q - t) ** 2)):
+                sums[r, :, s] += np.bincount(b, weight, minlength=bins)
+    table = pd.DataFrame(sums.reshape(-1, len(SUMS)), columns=SUMS).astype(dict.fromkeys(SUMS[:2], np.int64))
+    table.insert(0, "region", np.repeat(regions, bins))
+    table.insert(1, "low", np.tile(edges[:-1], len(regions)))
+    table.insert(2, "high", np.tile(edges[1:], len(regions)))
+    filled = table["pixels"].where(table["pixels"] > 0)
+    return table.assign(
+        mean_probability=table["probability_sum"] / filled, lesion_share=table["lesion_pixels"] / filled
+    )
+
+
+def calibration_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """One row per region of `reliability_bins`: region, pixels, lesion_share, brier, brier_skill, ece.
+
+    brier        mean squared error of the probability (Brier 1950), exact, not from the bins' means
+    brier_skill  1 - brier / that of saying the region's lesion share everywhere; above 0 is better than knowing
+                 nothing but how rare lesions are. NaN without a lesion
+    ece          expected calibration error: mean over pixels of |lesion_share - mean_probability| of their bin (Naeini
+                 et al. 2015, Guo et al. 2017, for the one class). It depends on the number of bins, and pixels that
+                 are surely background swamp it
+    """
+    rows = []
+    for region, bins in table.groupby("region", sort=False):
+        pixels = int(bins["pixels"].sum())
+        share = bins["lesion_pixels"].sum() / pixels if pixels else np.nan
+        brier = bins["squared_error_sum"].sum() / pixels if pixels else np.nan
+        gap = (bins["lesion_pixels"] - bins["probability_sum"]).abs().sum()
+        reference = share * (1 - share)
+        skill = 1 - brier / reference if reference > 0 else np.nan
+        rows.append((region, pixels, share, brier, skill, gap / pixels if pixels else np.nan))
+    return pd.DataFrame(rows, columns=["region", "pixels", "lesion_share", "brier", "brier_skill", "ece"])
+
+
+def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Counts with each pixel split by its probability, so that `metrics.score` gives soft Dice and its like.
+
+    probabilities: [k,H,W] float in [0, 1], or masks bool; truth: [k,H,W] bool
+    returns: one row per slice, columns tp, fp, fn, tn (float64, pixels): tp = sum of p over the lesion, fp = sum of p
+    elsewhere, fn and tn the rest. A mask gives the numbers of `metrics.pixel_counts`
+    raises: ValueError where the two do not fit, or a probability is NaN or outside [0, 1]
+
+    Dice of these counts is 2 sum(p t) / (sum p + sum t), the form of MONAI's DiceLoss without its smoothing; V-Net's
+    form with squares in the denominator is another number. No sigmoid is ever 0, so on a slice without a lesion soft
+    Dice is 0 and not 0/0: the convention for empty slices has nothing to decide, unless p was rounded to 0.
+    """
+    truth = _checked(truth, {"probabilities": probabilities})
+    rows = np.zeros((len(truth), 4))
+    for k, y in enumerate(truth):
+        p = _slice(probabilities, k)
+        tp, fp, lesion = p[y].sum(), p[~y].sum(), np.count_nonzero(y)
+        # Rounding must not turn a full score into a count below 0.
+        rows[k] = tp, fp, max(lesion - tp, 0), max(y.size - lesion - fp, 0)
+    return pd.DataFrame(rows, columns=list(metrics.COUNTS))
+
+
+def _checked(truth: np.ndarray, others: dict[str, np.ndarray]) -> np.ndarray:
+    truth = np.asarray(truth)
+    if truth.dtype != bool or truth.ndim != 3:
+        raise ValueError(f"truth must be bool [k,H,W]; it is {truth.dtype} of shape {truth.shape}")
+    for name, array in others.items():
+        if np.shape(array) != truth.shape:
+            raise ValueError(f"{name} {np.shape(array)} and truth {truth.shape} must have the same [k,H,W]")
+    return truth
+
+
+def _slice(probabilities: np.ndarray, k: int) -> np.ndarray:
+    """Slice k as float64: a float16 sum would stop growing at a few thousand pixels."""
+    p = np.asarray(probabilities[k], dtype=np.float64)
+    if not (p.min() >= 0 and p.max() <= 1):  # also False for NaN
+        raise ValueError(f"probabilities of slice {k} are NaN or outside [0, 1]")
+    return p

@@ -1,0 +1,98 @@
+"""Run -> probabilities -> masks -> counts on the test side of the split."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from sahlib.data.slices import SliceStore
+from sahlib.data.splits import Split
+from sahlib.networks import models
+from sahlib.scoring import metrics
+from sahlib.study import Study, StudyError
+from sahlib.training.numerics import numerics
+from sahlib.training.runs import Run
+from sahlib.workspace import writing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Section 2.2 binarizes at 0.5 and section 2.5 names no other threshold for predictions.
+THRESHOLD = 0.5
+
+
+def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run | None = None) -> pd.DataFrame:
+    """The run's counts on the test side, predicted and saved in the run when they are not there yet.
+
+    trained  the run that has the weights, where it is another (see external.py)
+    """
+    if not run.file("counts", run.lesions[0], "csv").exists():
+        rows = split.rows(store, "test")
+        probabilities = predict(load_network(trained or run), store.inputs(rows), study)
+        # The first output comes last: its counts say that all is there.
+        for index, lesion in reversed(list(enumerate(run.lesions))):
+            with writing(run.file("probabilities", lesion, "npy")) as path, open(path, "wb") as file:
+                np.save(file, probabilities[:, index])
+            counts = counts_of(probabilities[:, index] > THRESHOLD, store.of(lesion), rows)
+            with writing(run.file("counts", lesion, "csv")) as path:
+                counts.to_csv(path, index=False)
+    return run.counts
+
+
+def counts_of(predicted: np.ndarray, store: SliceStore, rows: np.ndarray) -> pd.DataFrame:
+    """The columns of counts.csv for masks bool [k,H,W] of the slices at `rows` of the store."""
+    counts = metrics.pixel_counts(predicted, store.masks(rows))
+    identity = store.slices.iloc[rows][["slice_id", "patient_id"]].reset_index(drop=True)
+    return pd.concat([identity, counts, (counts["tp"] + counts["fn"]).rename("lesion_pixels")], axis=1)
+
+
+def masks(run: Run, positions: np.ndarray) -> np.ndarray:
+    """Predicted masks of test slices, bool [k,H,W]; `positions` count within the test side."""
+    return run.probabilities[positions] > THRESHOLD
+
+
+def load_network(run: Run) -> nn.Module:
+    """The run's network with its weights, on the GPU where there is one, in evaluation mode.
+
+    Nothing but safetensors is read, which holds numbers and no code. Raises StudyError where the file is not whole, or
+    its weights were trained by another recipe than run.json says.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    network = models.build(
+        run.model, run.record["recipe"]["channels"], len(run.record["study"]["windows"]), len(run.lesions)
+    )
+    way_out = f"delete {run.path} and run again."
+    try:
+        with safe_open(run.weights, "pt") as file:
+            trained = json.loads((file.metadata() or {}).get("recipe", "{}"))
+        differing = {k for k in trained | run.record["recipe"] if trained.get(k) != run.record["recipe"].get(k)}
+        if differing:
+            named = ", ".join(f"{k} {trained.get(k)} and not {run.record['recipe'].get(k)}" for k in sorted(differing))
+            raise StudyError(f"{run.weights} was trained with {named}; {way_out}")
+        network.load_state_dict(load_file(run.weights))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise StudyError(f"{run.weights} does not hold the weights of this run ({error}); {way_out}") from error
+    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+
+
+def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
+    """Probabilities float16 [k,K,H,W], one per output, of uint8 images [k,C,H,W]."""
+    import torch
+
+    device = next(network.parameters()).device
+    with numerics(study), torch.inference_mode():
+        batches = [
+            models.forward(network, torch.from_numpy(batch).to(device).float() / 255, study.precision)
+            .sigmoid()
+            .half()
+            .cpu()
+            .numpy()
+            for batch in np.split(images, range(study.batch_size, len(images), study.batch_size))
+        ]
+    return np.concatenate(batches)

@@ -1,0 +1,312 @@
+"""A sweep at a glance: one table and figure over all runs of a workspace, finished or not.
+
+    print(write(workspace).read_text())
+
+It can be asked for at any time, while the runs go on. Runs that differ in nothing but seed and fold are one row: the
+patients of a seed's folds are pooled, each tested once, scores are means over seeds, and intervals are over patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.figures import drawing, tables
+from sahlib.figures.overview_plot import decimals, dice_in_words, forest, several_rates
+from sahlib.scoring import metrics, statistics
+from sahlib.scoring.baselines import BACKGROUND
+from sahlib.study import MODELS, RECIPES, StudyError, digest
+from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, WITHIN_GROUP, Seen, gather
+from sahlib.training import recipes
+from sahlib.workspace import Workspace
+
+STEM = "overview"
+# How a run that is not tested is told in a row, the worst first.
+UNTESTED = {state: state for state in (FAILED, INTERRUPTED, TRAINING)} | {TRAINED: "not tested"}
+COLUMNS = (
+    *("dataset", "recipe", "network", "model", "learning_rate", "runs", "finished", "states", "seeds", "seeds_tested"),
+    *("folds", "folds_tested", "patients", "patients_with_lesion", "dice", "low", "high", "seed_scores"),
+    *("dice_empty_1", "background_empty_1", "collapsed"),
+)
+# By which settings groups of one dataset and recipe are told apart, where these suffice.
+TELLING = ("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size")
+# What tells no groups apart; the digests are the last resort.
+NOT_TELLING = {"dataset", "data_dir", "models", "seeds", "fold", "prior_bias", "learning_rates", "further_recipes"}
+DIGESTS = ("version", "store", "split")
+CAUTIONS = (
+    ("dataset", "phantom", "The phantom's scans are synthetic: no clinical evidence."),
+    ("profile", "smoke", "The smoke profile only shows that the code runs; its numbers mean nothing."),
+    ("slices_are_patients", True, "Where patients are not known, slices of one may be on both sides of the split."),
+)
+
+
+# Rows
+
+
+@dataclass(frozen=True)
+class _Row:
+    """Runs that differ in nothing but seed and fold.
+
+    seeds     the counts of each seed of which every fold is tested, pooled over folds
+    left_out  why another seed with a tested run has no part in the scores
+    """
+
+    runs: list[Seen]
+    seeds: dict[int, pd.DataFrame]
+    left_out: dict[int, str]
+
+    @property
+    def first(self) -> Seen:
+        return self.runs[0]
+
+
+def _rows(seen: Iterable[Seen]) -> list[_Row]:
+    by_row: dict[str, list[Seen]] = {}
+    for one in seen:
+        if one.record:
+            by_row.setdefault(one.row, []).append(one)
+    return [_row(own) for own in by_row.values()]
+
+
+def _row(own: list[Seen]) -> _Row:
+    seeds: dict[int, pd.DataFrame] = {}
+    left_out: dict[int, str] = {}
+    for seed in sorted({one.seed for one in own}):
+        tested = sorted(
+            (one for one in own if one.seed == seed and one.state == TESTED), key=lambda one: one.setting("fold")
+        )
+        if not tested:
+            continue
+        pooled = pd.concat([one.counts for one in tested], ignore_index=True)
+        first = next(iter(seeds.values()), pooled)
+        if why := _unfit(tested, pooled, first):
+            left_out[seed] = why
+        else:
+            seeds[seed] = pooled
+    return _Row(own, seeds, left_out)
+
+
+def _unfit(tested: list[Seen], pooled: pd.DataFrame, first: pd.DataFrame) -> str:
+    """Why the tested runs of a seed do not give scores beside those of the first seed; empty where they do."""
+    folds = max(tested[0].setting("folds"), 1)
+    if missing := sorted(set(range(folds)) - {one.setting("fold") for one in tested}):
+        return f"{folds - len(missing)} of {folds} folds are tested, and not {', '.join(map(str, missing))}"
+    if len(tested) > 1 and sum(one.counts["patient_id"].nunique() for one in tested) > pooled["patient_id"].nunique():
+        return "its runs test some patients more than once"
+    same = len(pooled) == len(first) and pooled[["slice_id", "patient_id"]].equals(first[["slice_id", "patient_id"]])
+    return "" if same and (pooled.tp + pooled.fn).equals(first.tp + first.fn) else "it was tested on other slices"
+
+
+def table(seen: list[Seen]) -> pd.DataFrame:
+    """One row per dataset, network and recipe: how far its runs are, and the scores of those tested.
+
+    returns: dataset, recipe (with the settings that tell groups of one recipe apart), network, model, learning_rate;
+        runs (seen), finished, states ("1 training, 1 failed" of those that are not tested, else empty); seeds and folds
+        (seen; folds is 0 for a single split), seeds_tested (those with every fold tested), folds_tested (of the seed
+        with most); patients (tested), patients_with_lesion, dice (over slices with lesion, mean over seeds), low, high
+        (95 % interval over patients), seed_scores; dice_empty_1 and background_empty_1 (over all slices, empty against
+        empty 1; of the networks, and of "background everywhere"); collapsed (runs)
+        Scores are NaN and patients 0 where no seed is tested. Rows to be compared stand together.
+    """
+    rows = _rows(seen)
+    names = _recipe_names(rows)
+    return pd.DataFrame(
+        [_measured(row, names[row.first.group]) for row in sorted(rows, key=_place)], columns=list(COLUMNS)
+    )
+
+
+def _place(row: _Row) -> tuple:
+    """Sorts rows by dataset, recipe, group, network and learning rate."""
+    first = row.first
+    network = MODELS.index(first.model) if first.model in MODELS else len(MODELS)
+    size = first.setting("size")
+    return first.dataset, RECIPES.index(first.recipe), size, first.group, network, first.model, _rate(first)
+
+
+def _rate(one: Seen) -> float:
+    return float(one.setting("learning_rate"))
+
+
+def _measured(row: _Row, recipe: str) -> dict:
+    """One row of `table`."""
+    first, folds = row.first, row.first.setting("folds")
+    states = [one.state for one in row.runs]
+    tested = [one.seed for one in row.runs if one.state == TESTED]
+    record = {
+        "dataset": first.dataset,
+        "recipe": recipe,
+        "network": first.network,
+        "model": first.model,
+        "learning_rate": _rate(first),
+        "runs": len(states),
+        "finished": states.count(TRAINED) + states.count(TESTED),
+        "states": ", ".join(f"{states.count(s)} {word}" for s, word in UNTESTED.items() if s in states),
+        "seeds": len({one.seed for one in row.runs}),
+        "seeds_tested": len(row.seeds),
+        "folds": folds,
+        "folds_tested": max(map(tested.count, tested), default=0) if folds else 0,
+        "patients": 0,
+        "patients_with_lesion": 0,
+        "seed_scores": (),
+        "collapsed": sum(one.is_collapsed for one in row.runs),
+    }
+    if not row.seeds:
+        return record
+    counts = list(row.seeds.values())
+    found = statistics.interval(counts, "dice", "sah_slices")
+    trivial = metrics.background_everywhere(counts[0])
+    return record | {
+        "patients": counts[0]["patient_id"].nunique(),
+        "patients_with_lesion": found.patients,
+        "dice": found.estimate,
+        "low": found.low,
+        "high": found.high,
+        "seed_scores": found.seed_scores,
+        "dice_empty_1": float(np.mean([metrics.score(own, "dice", "mean_empty_1") for own in counts])),
+        "background_empty_1": metrics.score(trivial, "dice", "mean_empty_1"),
+    }
+
+
+def _recipe_names(rows: list[_Row]) -> dict[str, str]:
+    """Group -> its recipe, and the fewest settings that tell it from other groups of the same dataset and recipe."""
+    groups: dict[tuple[str, str], dict[str, Seen]] = {}
+    for row in rows:
+        of = groups.setdefault((row.first.dataset, row.first.recipe), {})
+        of.setdefault(row.first.group, row.first)
+    names = {}
+    for (_, recipe), of in groups.items():
+        told = [[recipe] for _ in of]
+        for setting in _telling(of.values()):
+            values = [_shown(setting, one.setting(setting)) for one in of.values()]
+            further = [[*words, value] for words, value in zip(told, values, strict=True)]
+            if len(set(map(tuple, further))) > len(set(map(tuple, told))):
+                told = further
+        names |= {group: ", ".join(words) for group, words in zip(of, told, strict=True)}
+    return names
+
+
+def _telling(seen: Iterable[Seen]) -> list[str]:
+    """Names of the settings that may tell groups of runs apart, the plainest first."""
+    known = {name for one in seen for name in (*one.record["recipe"], *one.record.get("study", {}))}
+    known -= {*NOT_TELLING, *WITHIN_GROUP, *DIGESTS}
+    return [*TELLING, *sorted(known - {*TELLING}), *DIGESTS]
+
+
+def _shown(setting: str, value: object) -> str:
+    if setting == "folds":
+        return f"{value} folds" if value else "single split"
+    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
+    return f"{setting.replace('_', ' ')} {text[:6] if setting in DIGESTS else text}"
+
+
+# Words
+
+
+def displayed(rows: pd.DataFrame) -> pd.DataFrame:
+    """`table` as text for people; what is not there yet is blank."""
+    several = several_rates(rows)
+    cells = [
+        {
+            "Dataset": row.dataset,
+            "Network": row.network,
+            "Recipe": row.recipe + f", learning rate {row.learning_rate:g}" * several[k],
+            "Runs": f"{row.finished} of {row.runs}" + f" ({row.states})" * bool(row.states),
+            "Seeds": f"{row.seeds_tested} of {row.seeds}",
+            "Folds": f"{row.folds_tested} of {row.folds}" if row.folds else "",
+            "Patients": f"{row.patients} ({row.patients_with_lesion} with lesion)" if row.patients else "",
+            "Dice, slices with lesion": dice_in_words(row),
+            "Range over seeds": _range(row.seed_scores),
+            "Dice, 0/0 = 1": decimals(row, row.dice_empty_1),
+            f"{BACKGROUND}, 0/0 = 1": decimals(row, row.background_empty_1),
+            "Collapsed": f"{row.collapsed}" if row.collapsed else "",
+        }
+        for k, row in enumerate(rows.itertuples())
+    ]
+    return pd.DataFrame(cells)
+
+
+def _range(scores: tuple[float, ...]) -> str:
+    return f"{min(scores):.3f} to {max(scores):.3f}" if len(scores) > 1 and not np.isnan(scores).any() else ""
+
+
+def named(seen: list[Seen]) -> list[str]:
+    """A sentence on each run that is not what it should be, or not yet; the worst first."""
+    rows, search = _rows(seen), _search(seen)
+    recipe = _recipe_names(rows)
+    sentences = [f"Failed: {one.name}. {one.remark}" for one in seen if one.state == FAILED]
+    sentences += [f"Collapsed: {one.name}. It calls every pixel background." for one in seen if one.is_collapsed]
+    sentences += [
+        f"Left out of the scores: {row.first.network}, {recipe[row.first.group]}, seed {seed}: {why}."
+        for row in rows
+        for seed, why in row.left_out.items()
+    ]
+    for state in (INTERRUPTED, TRAINING):
+        sentences += [f"{state.capitalize()}: {one.name}. {one.remark}" for one in seen if one.state == state]
+    searched = {one.path for one in search}
+    sentences += [f"Not tested yet: {one.name}." for one in seen if one.state == TRAINED and one.path not in searched]
+    if search:
+        tried = dict.fromkeys(f"{one.network} at {_rate(one):g}" for one in search)
+        sentences.append(f"Trained to choose a learning rate, and tested where a recipe takes it: {', '.join(tried)}.")
+    return sentences
+
+
+def _search(seen: list[Seen]) -> list[Seen]:
+    """The untested runs that recipes.search_learning_rate trains: one per rate of the budget, from the first seed."""
+    rates: dict[str, set[float]] = {}
+    budget = [
+        one
+        for one in seen
+        if one.record
+        and one.setting("prior_bias")
+        and _rate(one) in one.setting("learning_rates")
+        and one.seed == one.setting("seeds")[0]
+    ]
+    for one in budget:
+        rates.setdefault(_but_rate(one), set()).add(_rate(one))
+    return [one for one in budget if one.state == TRAINED and len(rates[_but_rate(one)]) > 1]
+
+
+def _but_rate(one: Seen) -> str:
+    """Equal for trainings that differ in nothing but their learning rate."""
+    return digest({name: value for name, value in one.record["recipe"].items() if name != "learning_rate"})
+
+
+# Files
+
+
+def write(workspace: Workspace) -> Path:
+    """overview.* in the workspace's folder of runs; returns the Markdown's path. StudyError where there are no runs.
+
+    overview.csv holds the numbers of `table` without rounding.
+    """
+    seen = gather(workspace.runs)
+    if not seen:
+        raise StudyError(f"There are no runs in {workspace.runs}; train first, or name the --output of the sweep.")
+    rows = table(seen)
+    caption = (
+        "All runs of the workspace. Dice over slices with lesion, mean over seeds, with 95 % intervals over patients; "
+        "the patients of several folds are pooled, each tested once."
+    )
+    tables.write(displayed(rows), workspace.runs, STEM, caption, [*_notes(seen, rows)])
+    drawn = f"{caption} Small dots are the seeds; grey text marks rows of which runs are still to come, or have failed."
+    scores = rows["seed_scores"].map(lambda scores: " ".join(map(str, scores)))
+    drawing.save(forest(rows), workspace.runs, STEM, rows.assign(seed_scores=scores), drawn)
+    return workspace.runs / f"{STEM}.md"
+
+
+def _notes(seen: list[Seen], rows: pd.DataFrame) -> list[str]:
+    notes = named(seen) or ["Every run is trained and tested, and none has collapsed."]
+    used = {one.recipe for one in seen if one.record}
+    notes.append("Recipes: " + "; ".join(f"{name}, {recipes.LABELS[name]}" for name in RECIPES if name in used) + ".")
+    few = rows.loc[rows["patients"] > 0, "patients_with_lesion"].min()
+    if few < statistics.FEW_PATIENTS:
+        notes.append(
+            f"Intervals over fewer than {statistics.FEW_PATIENTS} patients with a lesion ({few} at the fewest) cover "
+            "less than they say."
+        )
+    notes += [text for name, value, text in CAUTIONS if any(one.record and one.setting(name) == value for one in seen)]
+    return notes

@@ -1,0 +1,76 @@
+"""The study's stages one by one, as `python -m sahlib store | train | predict | score` runs them.
+
+Notebooks do the same work in turn; here each stage of each arm is a command of its own, which a cluster can schedule.
+Whatever a stage needs and does not find, it makes; whatever is finished is found.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sahlib.chapters import results
+from sahlib.data.slices import SliceStore
+from sahlib.data.splits import Split
+from sahlib.scoring import metrics, prediction
+from sahlib.study import OWN, Study, StudyError
+from sahlib.training import loop, recipes
+from sahlib.training.runs import Run
+from sahlib.workspace import Workspace, writing
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One network of a Study, under one recipe, from one seed."""
+
+    study: Study
+    model: str
+    seed: int
+    recipe: str = OWN
+
+    def __post_init__(self):
+        for name in ("model", "seed"):
+            if getattr(self, name) not in (known := getattr(self.study, f"{name}s")):
+                raise StudyError(
+                    f"{name} {getattr(self, name)!r} is not among the Study's {name}s, {', '.join(map(str, known))}; "
+                    f"name it in --{name}s too."
+                )
+
+
+def store(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
+    """The slices and the split."""
+    return results.load_data(study, workspace)
+
+
+def train(arm: Arm, workspace: Workspace) -> Run:
+    """The finished training of an arm. "fair" trains at each rate of the budget first, to choose one."""
+    slices, split = store(arm.study, workspace)
+    study = _under_recipe(arm, slices, split, workspace.runs)
+    return loop.train(slices, split, study, arm.model, arm.seed, workspace.runs)
+
+
+def predict(arm: Arm, workspace: Workspace) -> Run:
+    """The training with its probabilities and pixel counts of the test side."""
+    run = train(arm, workspace)
+    slices, split = store(arm.study, workspace)
+    prediction.test(run, slices, split, arm.study)
+    return run
+
+
+def score(arm: Arm, workspace: Workspace) -> Path:
+    """scores.csv in the run's folder: every score under every convention."""
+    run = predict(arm, workspace)
+    path = run.path / "scores.csv"
+    with writing(path) as file:
+        metrics.all_scores(run.counts, arm.study.batch_size).to_csv(file, index=False)
+    return path
+
+
+def _under_recipe(arm: Arm, slices: SliceStore, split: Split, folder: Path) -> Study:
+    """The Study with the fields of the arm's recipe."""
+    if arm.recipe == OWN:
+        return arm.study
+    if arm.recipe != "fair":
+        return recipes.under(arm.study, arm.recipe)
+    search = recipes.search_learning_rate(slices, split, arm.study, arm.model, folder)
+    return recipes.under(arm.study, "fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))

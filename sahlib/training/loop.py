@@ -1,0 +1,287 @@
+"""The one training loop (section 2.4): BCE + Dice loss, Adam, validation each epoch, the best epoch kept.
+
+    run = train(store, split, study, "unet", seed=0, runs=workspace.runs)
+
+A finished run is found, not repeated; an interrupted one goes on after its last whole epoch; a second process that
+wants the same run waits for the first. Within an epoch nothing waits for the device: batches, augmentation, loss and
+scores stay on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import time
+import traceback
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from sahlib import progress
+from sahlib.data.scan import CLASSES
+from sahlib.data.slices import SliceStore
+from sahlib.data.splits import Split
+from sahlib.networks import models
+from sahlib.study import Study, StudyError, digest
+from sahlib.training.augment import draw_transforms
+from sahlib.training.numerics import numerics
+from sahlib.training.runs import BEGUN, FAILED, Run, find, folder, recipe
+from sahlib.training.step import blank_batch, make_optimizer, training_step, validation_score
+from sahlib.workspace import alone_in, provenance, writing
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sahlib.training.feed import Resident, Streamed
+
+
+def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, runs: Path) -> Run:
+    """Trains `model` on the split's training side and returns the finished run.
+
+    The best epoch has the highest Dice over all pixels of the validation side pooled, so that false alarms on slices
+    without SAH count; where that is equal, as when a network calls everything background, the lowest validation loss.
+    """
+    this = recipe(store, split, study, model, seed)
+    path = folder(runs, study, this)
+    if run := find(path):
+        return run
+    with alone_in(path):
+        # Whoever held the lock may have finished this very run.
+        if run := find(path):
+            return run
+        _begin(path, this, study)
+        try:
+            return _train_within_memory(store, split, study, this, path)
+        except Exception as error:
+            # For whoever watches many trainings from outside; the disk may be what failed.
+            with contextlib.suppress(StudyError, OSError), writing(path / FAILED) as file:
+                file.write_text(f"{str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}\n")
+            raise
+
+
+def _train_within_memory(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+    """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
+    import torch
+
+    label = models.LABELS[this["model"]]
+    try:
+        with numerics(study):
+            return _train(store, split, study, this, path)
+    except torch.OutOfMemoryError as error:
+        traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
+        fits = fitting_batch_size(study, this["model"])
+        way_out = (
+            f"set batch_size to {fits}, at which a step fits, or"
+            if fits
+            else "no batch size does: set smaller channels or"
+        )
+        raise StudyError(
+            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} a smaller size. "
+            "Finished epochs are kept."
+        ) from error
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise StudyError(f"{label} cannot run with deterministic=True on this device: {error}") from error
+
+
+def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+    import torch
+
+    from sahlib.training import checkpoint
+    from sahlib.training.feed import Resident, open_feed
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, seed = this["model"], this["seed"]
+    name = f"{models.LABELS[model]}, seed {seed}"
+    shares = lesion_shares(store, split, study)
+    feed, validation = (
+        open_feed(store, split.rows(store, side), device, tuple(shares)) for side in ("train", "validation")
+    )
+    network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(network, study)
+    history, best = checkpoint.resume(path / "state.safetensors", network, optimizer)
+
+    bias = "on" if study.prior_bias else "off"
+    print(
+        f"{name}: learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}, {len(feed)} slices"
+        f"{'' if isinstance(feed, Resident) else ' streamed from disk'}, from epoch {len(history) + 1}",
+        flush=True,
+    )
+    began = time.perf_counter()
+    steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
+    step = training_step(network, optimizer, study, len(feed), steps)
+    score = validation_score(network, study, len(validation))
+    preparation = time.perf_counter() - began
+    with progress.bar(study.epochs, name, done=len(history)) as advance:
+        for epoch in range(len(history) + 1, study.epochs + 1):
+            started = time.perf_counter()
+            train_loss = train_epoch(step, feed, study, seed, epoch)
+            if not math.isfinite(train_loss):
+                raise StudyError(
+                    f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
+                    f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
+                )
+
+            validation_loss, validation_dice = evaluate(score, validation, study)
+            is_best = best is None or (validation_dice, -validation_loss) > max(
+                (row["validation_dice"], -row["validation_loss"]) for row in history
+            )
+            if is_best:
+                best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+            history.append(
+                {
+                    "epoch": epoch,
+                    "train_loss": train_loss,
+                    "validation_loss": validation_loss,
+                    "validation_dice": validation_dice,
+                    "learning_rate": study.learning_rate,
+                    # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
+                    "seconds": round(time.perf_counter() - started + preparation, 3),
+                    "best": is_best,
+                }
+            )
+            preparation = 0.0
+            checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
+            advance(
+                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
+                f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
+                f"{history[-1]['seconds']:.1f} s",
+                loss=train_loss,
+                validation_Dice=validation_dice,
+            )
+    return _finish(path, this, study, network, shares, best, history)
+
+
+def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
+    """One pass over all slices of `feed`; the loss of an epoch is the mean over its slices.
+
+    Order and augmentation are seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one
+    would have drawn.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
+    order = torch.randperm(len(feed), generator=generator)
+    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator)
+    total = None
+    for (images, labels), matrix in zip(
+        feed.batches(order, study.batch_size), matrices.to(feed.device).split(study.batch_size), strict=True
+    ):
+        loss = step(images, labels, matrix) * len(matrix)
+        total = loss if total is None else total + loss
+    return float(total) / len(feed)
+
+
+def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[float, float]:
+    """(mean loss over batches weighted by slices, Dice of all pixels pooled) of the slices of `feed`.
+
+    Where there are several classes, the Dice is the mean over them.
+    """
+    import torch
+
+    total = torch.zeros(())
+    for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
+        scores = score(images, labels).double()
+        scores[0] *= len(images)
+        total = total + scores
+    loss, overlap, marked = total.cpu()
+    return float(loss[0]) / len(feed), float((2 * overlap / marked.clamp(min=1)).mean())
+
+
+def lesion_shares(store: SliceStore, split: Split, study: Study) -> dict[str, float]:
+    """What each output of a network is to find -> its share of the pixels of the training side.
+
+    With target "all" these are the classes that occur on the training side, the store's lesion first.
+    """
+    rows = split.rows(store, "train")
+    names = [store.lesion]
+    if study.target == "all":
+        names += [name for name in CLASSES[1:] if name != store.lesion]
+    shares = {name: store.of(name).lesion_pixels.iloc[rows].sum() / (len(rows) * study.size**2) for name in names}
+    return {name: float(share) for name, share in shares.items() if share > 0 or name == store.lesion}
+
+
+def initial_network(study: Study, model: str, seed: int, shares: Collection[float]) -> nn.Module:
+    """The network before its first step, one output per lesion share; the same for the same seed, whatever was drawn
+    before.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        priors = list(shares) if study.prior_bias else None
+        return models.build(model, study.channels, len(study.windows), len(shares), priors)
+
+
+def fitting_batch_size(study: Study, model: str) -> int:
+    """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
+    import torch
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    size = study.batch_size // 2
+    while size:
+        smaller = dataclasses.replace(study, batch_size=size, prior_bias=False)
+        try:
+            network = initial_network(smaller, model, 0, [0.0]).to(device, memory_format=torch.channels_last)
+            step = training_step(network, make_optimizer(network, smaller), smaller, slices=0, steps=1)
+            step(*blank_batch(network, smaller))
+            return size
+        except torch.OutOfMemoryError as error:
+            traceback.clear_frames(error.__traceback__)
+            size //= 2
+        finally:
+            network = step = None
+            torch.cuda.empty_cache()
+    return 0
+
+
+def _begin(path: Path, recipe: dict, study: Study) -> None:
+    """Says in the run's folder what is trained there, until run.json says it."""
+    (path / FAILED).unlink(missing_ok=True)
+    with writing(path / BEGUN) as file:
+        file.write_text(json.dumps(_identity(recipe, study), indent=1))
+
+
+def _identity(recipe: dict, study: Study) -> dict:
+    """What run.json says of a training from its beginning."""
+    return {
+        "model": recipe["model"],
+        "seed": recipe["seed"],
+        "digest": digest(recipe),
+        "recipe": recipe,
+        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
+        "provenance": provenance(),
+    }
+
+
+def _finish(
+    path: Path, recipe: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
+) -> Run:
+    """Writes what stays of a training; run.json comes last and makes it a finished run."""
+    from safetensors.torch import save_file
+
+    rows = pd.DataFrame(history)
+    # Only the last improvement is the epoch whose weights were kept.
+    rows["best"] = rows["epoch"] == rows.loc[rows["best"], "epoch"].max()
+    record = _identity(recipe, study) | {
+        "lesions": list(shares),
+        "lesion_share": next(iter(shares.values())),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
+        "seconds": round(float(rows["seconds"].sum()), 1),
+    }
+    with writing(path / "weights.safetensors") as file:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in best.items()}
+        save_file(tensors, file, metadata={"recipe": json.dumps(recipe)})
+    with writing(path / "history.csv") as file:
+        rows.to_csv(file, index=False)
+    with writing(path / "run.json") as file:
+        file.write_text(json.dumps(record, indent=1))
+    for leftover in ("state.safetensors", BEGUN):
+        (path / leftover).unlink(missing_ok=True)
+    return Run(path, record)

@@ -1,0 +1,116 @@
+"""Run: one trained network on disk, found again by a digest of all that changes its result.
+
+`<dataset>/<model>/seed<k>-<digest>/` holds run.json (written last: a folder without it is unfinished), history.csv,
+weights.safetensors and, once it has been tested, probabilities.npy and counts.csv. Until then begun.json says what is
+trained there, and failed.txt, where an exception ended it, why it is not.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from sahlib.data.slices import SliceStore
+from sahlib.data.splits import Split
+from sahlib.study import Study, StudyError, digest
+
+BEGUN, FAILED = "begun.json", "failed.txt"
+# Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
+TRAINING_VERSION = 2
+# What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
+TRAINING_FIELDS = (
+    "target",
+    "channels",
+    "prior_bias",
+    "epochs",
+    "batch_size",
+    "learning_rate",
+    "flip_probability",
+    "rotation_degrees",
+    "precision",
+    "deterministic",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training; `record` is run.json."""
+
+    path: Path
+    record: dict
+
+    @property
+    def model(self) -> str:
+        return self.record["model"]
+
+    @property
+    def seed(self) -> int:
+        return self.record["seed"]
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """One row per epoch: epoch, train_loss, validation_loss, validation_dice, learning_rate, seconds, best."""
+        return pd.read_csv(self.path / "history.csv")
+
+    @property
+    def weights(self) -> Path:
+        return self.path / "weights.safetensors"
+
+    @property
+    def lesions(self) -> tuple[str, ...]:
+        """What each output of the network means; the first is what the study's figures and tables are about."""
+        return tuple(self.record["lesions"])
+
+    @property
+    def counts(self) -> pd.DataFrame:
+        """One row per test slice in store order: slice_id, patient_id, tp, fp, fn, tn, lesion_pixels."""
+        return self.counts_of(self.lesions[0])
+
+    def counts_of(self, lesion: str) -> pd.DataFrame:
+        """The counts of one output."""
+        return pd.read_csv(self.file("counts", lesion, "csv"), dtype={"slice_id": str, "patient_id": str})
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Lesion probability of each pixel of the test slices, float16 [k,H,W], memory-mapped."""
+        return self.probabilities_of(self.lesions[0])
+
+    def probabilities_of(self, lesion: str) -> np.ndarray:
+        """The probabilities of one output."""
+        return np.load(self.file("probabilities", lesion, "npy"), mmap_mode="r")
+
+    def file(self, kind: str, lesion: str, ending: str) -> Path:
+        """Where the counts or probabilities of one output lie."""
+        return self.path / (f"{kind}.{ending}" if lesion == self.lesions[0] else f"{kind}_{lesion}.{ending}")
+
+
+def recipe(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
+    """All that decides a run's weights on one kind of machine."""
+    return {
+        "version": TRAINING_VERSION,
+        "store": store.digest,
+        "split": split.digest,
+        "model": model,
+        "seed": seed,
+        **{name: study.as_dict()[name] for name in TRAINING_FIELDS},
+    }
+
+
+def folder(runs: Path, study: Study, recipe: dict) -> Path:
+    """Where the run of a recipe lies."""
+    return runs / study.dataset / recipe["model"] / f"seed{recipe['seed']}-{digest(recipe)}"
+
+
+def find(path: Path) -> Run | None:
+    """The finished run in a folder, or None."""
+    record = path / "run.json"
+    if not record.exists():
+        return None
+    try:
+        return Run(path, json.loads(record.read_text()))
+    except ValueError as error:
+        raise StudyError(f"{record} is damaged ({error}); delete the folder {path} and run again.") from error

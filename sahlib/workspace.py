@@ -1,0 +1,199 @@
+"""Where things lie on disk, writing that survives a crash, and what made a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sahlib.study import Study, StudyError, digest
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+LIBRARIES = ("torch", "monai", "numpy", "opencv-python", "opencv-python-headless", "scikit-learn", "nilearn", "pandas")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one reproduction keeps its files: `output`, or the project's own folder when it is empty."""
+
+    output: str = ""
+
+    @property
+    def root(self) -> Path:
+        return Path(self.output).expanduser().resolve() if self.output else PROJECT
+
+    @property
+    def processed(self) -> Path:
+        return self.root / "data" / "processed"
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def executed_notebooks(self, study: Study, fingerprint: dict) -> Path:
+        """The folder of a Study's executed notebooks, named like that of its figures."""
+        return self.runs / "notebooks" / self.figures(study, fingerprint).name
+
+    def figures(self, study: Study, fingerprint: dict) -> Path:
+        """The folder of a Study's figures and tables: `<dataset>-<profile>` for a profile as it is, on the phantom.
+
+        Whatever differs, in a field or in the data behind `fingerprint`, gets a folder of its own, so that no folder
+        ever mixes two studies and no trial overwrites published results.
+        """
+        name = f"{study.dataset}-{study.profile}"
+        if study != Study.of_profile(study.profile):
+            own = {key: value for key, value in study.as_dict().items() if key != "data_dir"}
+            name += f"-{digest(own, fingerprint)[:6]}"
+        return self.root / "paper_figures" / name
+
+
+def partial_name(path: Path) -> Path:
+    """The temporary name under which this process writes what is to become `path`.
+
+    Leftovers that a killed process wrote under such a name are removed.
+    """
+    for leftover in path.parent.glob(f".{path.name}.partial-*"):
+        if not _is_alive(int(leftover.name.rsplit("-", 1)[1])):
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path` to write a file to; it takes the place of `path` once it is whole.
+
+    A full disk or a missing permission becomes a StudyError; the temporary file never stays.
+    """
+    with disk_errors_named(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = partial_name(path)
+        try:
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors_named(path: Path) -> Iterator[None]:
+    """Turns what a disk can refuse while `path` is written into one sentence with a way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StudyError(f"The disk is full; {path} was not written. Free some space and run again.") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StudyError(f"No permission to write {path}; choose another folder.") from error
+        raise
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Holds the lock of `folder`, so that two processes never write the same run; the second says that it waits.
+
+    The lock goes with its process, however that ends.
+    """
+    from filelock import FileLock, Timeout
+
+    with disk_errors_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"Another process works in {folder}; waiting for it to end.", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def provenance() -> dict:
+    """Git commit, library versions, device and the time in UTC."""
+    return {
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "libraries": versions(),
+        "device": device_name(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def made_by() -> str:
+    """The same in one line, for a notebook's first output."""
+    facts = provenance()
+    libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
+    return f"Commit {facts['commit'][:10]}, Python {facts['python']}, {libraries}; {facts['device']}"
+
+
+def git_commit() -> str:
+    """The commit of this checkout, "+changes" where files differ from it; "unknown" outside a checkout."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        # Regenerated results are output, not a change of the code that made them.
+        changed = _git(folder, "status", "--porcelain", "--", ":/sahlib", ":/notebooks", ":/run_all.sh")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+changes" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """Installed version of each library that can change a result."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name() -> str:
+    """The GPU's name, or the processor's with the number of cores that may be used."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{_processor()}, {cores()} cores"
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _git(folder: str, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,272 @@
+import itertools
+import os
+from dataclasses import replace
+
+import numpy as np
+import pydicom
+import pytest
+from helpers.dicom_writer import START, affine_of, file_dataset, save, segmentation, series, write_nifti, write_series
+from pydicom.uid import generate_uid
+
+from sahlib.data.slices import prepare
+from sahlib.data.sources import CLASSES, SAH, Phantom, recognise
+from sahlib.data.sources.dicom import Dicom, recognises
+from sahlib.study import Study, StudyError
+
+TURNS = list(itertools.product([False, True], repeat=3))
+IVH = CLASSES.index("IVH")
+
+
+@pytest.fixture(scope="session")
+def scans():
+    """Two phantoms with SAH, every fourth voxel, 8 slices of 64 rows and 56 columns."""
+    wanted = [k for k, plan in enumerate(Phantom(40).plans()) if plan.pattern == "aneurysmal"][:2]
+    small = []
+    for scan in (Phantom(40).scan(k) for k in wanted):
+        image, labels = (a[::4, ::4, 16:240:4] for a in (scan.image, scan.labels))
+        assert (labels == SAH).any((1, 2)).sum() > 1
+        spacing = tuple(4 * step for step in scan.spacing_mm)
+        small.append(replace(scan, image=image, labels=labels, slice_ids=tuple("abcdefgh"), spacing_mm=spacing))
+    return small
+
+
+def only_sah(scan):
+    return (scan.labels == SAH) * np.uint8(SAH)
+
+
+def write(root, scan, name="p1", **options):
+    """A series folder with a binary NIfTI beside it; the folder's datasets."""
+    datasets = series(scan, **options)
+    write_series(root / name, datasets)
+    write_nifti(root / f"{name}.nii.gz", only_sah(scan), affine_of(scan))
+    return datasets
+
+
+def same(read, scan, labels=None):
+    np.testing.assert_array_equal(read.image, scan.image)
+    np.testing.assert_array_equal(read.labels, only_sah(scan) if labels is None else labels)
+    np.testing.assert_allclose([*read.spacing_mm, read.thickness_mm], [*scan.spacing_mm, scan.thickness_mm], rtol=1e-6)
+    assert read.image.dtype == np.int16 and read.labels.dtype == np.uint8 and read.unit == "HU"
+
+
+def test_two_patients_come_back_as_the_phantom_drew_them(scans, tmp_path):
+    for name, scan in zip(["site a/p2", "site b/p1"], scans, strict=True):
+        write(tmp_path, scan, name, patient=name)
+    source = Dicom.open(tmp_path)
+    assert len(source) == 2 and source.ignored == ()
+    for read, scan, name in zip(source, scans, ["site a/p2", "site b/p1"], strict=True):
+        same(read, scan)
+        assert read.patient_id == name
+        assert read.slice_ids == tuple(f"{name}_z{k:02d}" for k in range(8))
+        assert [str(path) for path in read.sources] == [name, f"{name}.nii.gz"]
+
+
+def test_a_study_reaches_its_slices_through_the_name(scans, tmp_path):
+    write(tmp_path / "in", scans[0])
+    assert recognise(tmp_path / "in") == "dicom"
+    study = Study.of_profile("smoke", dataset="dicom", data_dir=str(tmp_path / "in"), precision="fp32")
+    store = prepare(study, tmp_path / "out")
+    assert len(store) == 8 and set(store.slices.patient_id) == {"p1"}
+    assert (store.labels == SAH).any()
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_any_view_of_the_scanner_becomes_the_phantoms(scans, tmp_path, turn):
+    datasets = write(tmp_path, scans[0], turn=turn)
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+    (tmp_path / "p1.nii.gz").unlink()
+    save(segmentation(scans[0].labels, datasets, {1: ("blood", SAH)}, turn=turn), tmp_path / "seg" / "1.dcm")
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "LAS", "PSL", "SRA", "IAR"])
+def test_a_nifti_mask_may_have_its_axes_in_any_order(scans, tmp_path, axes):
+    write(tmp_path, scans[0])
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scans[0]), affine_of(scans[0]), axes)
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+@pytest.mark.parametrize("place", ["p1.nii", "p1/mask.nii.gz", "p1/mask.nii", "p1/seg.nii.gz", "p1/seg.nii"])
+def test_every_place_of_a_nifti_mask_is_found(scans, tmp_path, place):
+    write(tmp_path, scans[0])
+    (tmp_path / "p1.nii.gz").unlink()
+    write_nifti(tmp_path / place, 255 * only_sah(scans[0]), affine_of(scans[0]), dtype=np.float64)
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+def test_every_slice_may_have_its_own_slope(scans, tmp_path):
+    write(tmp_path, scans[0], slopes=(1.0, 0.5, 0.25))
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+def test_signed_pixels_and_padding(scans, tmp_path):
+    scan = replace(scans[0], image=np.maximum(scans[0].image, -1000))
+    datasets = series(scan)
+    for dataset in datasets:
+        stored = scan.image[datasets.index(dataset)].copy()
+        stored[:3] = -2000
+        dataset.PixelRepresentation, dataset.RescaleIntercept = 1, 0
+        dataset.PixelData = stored.tobytes()
+        dataset.add_new("PixelPaddingValue", "US", 65536 - 2000)  # the same bits, as some writers give them
+    write_series(tmp_path / "p1", datasets)
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine_of(scan))
+    image = Dicom.open(tmp_path).scan(0).image
+    assert (image[:, :3] == -1024).all()
+    np.testing.assert_array_equal(image[:, 3:], scan.image[:, 3:])
+
+
+@pytest.mark.parametrize("places", [("reference",), ("position",), ("reference", "position")])
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+def test_segmentations_are_placed_by_reference_and_by_position(scans, tmp_path, kind, places):
+    labels = only_sah(scans[0])
+    labels[2, :5, :7] = IVH
+    datasets = series(scans[0])
+    write_series(tmp_path / "p1", datasets)
+    segments = {3: ("Blood around the brain", SAH), 7: ("Ventricles", IVH)}
+    save(segmentation(labels, datasets, segments, kind, places), tmp_path / "p1" / "labels.dcm")
+    same(Dicom.open(tmp_path, label_map=("3=SAH", "7=IVH")).scan(0), scans[0], labels)
+    with pytest.raises(StudyError, match="labels.dcm has segment 7"):
+        Dicom.open(tmp_path, label_map=("3=SAH",)).scan(0)
+    with pytest.raises(StudyError, match="say what they mean"):
+        Dicom.open(tmp_path).scan(0)
+
+
+def test_segments_named_as_classes_need_no_map(scans, tmp_path):
+    labels = only_sah(scans[0])
+    labels[2, :5, :7] = IVH
+    datasets = series(scans[0])
+    write_series(tmp_path / "p1", datasets)
+    save(segmentation(labels, datasets, {1: ("ivh", IVH), 2: ("SAH", SAH)}), tmp_path / "1.dcm")
+    same(Dicom.open(tmp_path).scan(0), scans[0], labels)
+
+
+def test_a_label_map_says_what_the_values_of_a_nifti_mask_are(scans, tmp_path):
+    write(tmp_path, scans[0])
+    labels = only_sah(scans[0])
+    labels[2, :5, :7] = IVH
+    write_nifti(tmp_path / "p1.nii.gz", np.choose(labels, [0, 4, 9]), affine_of(scans[0]))
+    same(Dicom.open(tmp_path, label_map=("4=SAH", "9=IVH")).scan(0), scans[0], labels)
+    same(Dicom.open(tmp_path, label_map=("4=SAH", "9=background")).scan(0), scans[0], only_sah(scans[0]))
+
+
+def test_under_a_gantry_tilt_slices_stay_as_acquired_on_either_grid(scans, tmp_path):
+    scan, step = scans[0], np.array([0, 1.5, 4.0])
+    write(tmp_path, scan, corners=START + np.outer(np.arange(8), step))
+    upright = affine_of(scan, [0, 0, np.linalg.norm(step)])
+    for affine in (affine_of(scan, step), upright):
+        write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine)
+        same(Dicom.open(tmp_path).scan(0), replace(scan, thickness_mm=4.0))
+
+
+def test_thin_slices_at_the_base_are_no_gap(scans, tmp_path):
+    steps = np.array([0, 2.5, 2.5, 3.75, 5, 5, 5, 5])
+    datasets = series(scans[0], corners=START + np.outer(np.cumsum(steps), [0, 0, 1]))
+    for dataset, thickness in zip(datasets, [2.5] * 3 + [5.0] * 5, strict=True):
+        dataset.SliceThickness = thickness
+    write_series(tmp_path / "p1", datasets)
+    save(segmentation(scans[0].labels, datasets, {1: ("", SAH)}), tmp_path / "p1" / "seg")
+    read = Dicom.open(tmp_path).scan(0)
+    same(read, replace(scans[0], thickness_mm=5.0))
+
+
+def test_spacing_between_slices_is_measured_and_not_their_thickness(scans, tmp_path):
+    datasets = write(tmp_path, scans[0])
+    for dataset in datasets:
+        dataset.SliceThickness = 1.0
+    write_series(tmp_path / "p1", datasets)
+    assert Dicom.open(tmp_path).scan(0).thickness_mm == pytest.approx(scans[0].thickness_mm)
+
+
+def test_a_slice_that_is_there_twice_is_kept_once(scans, tmp_path):
+    datasets = write(tmp_path, scans[0])
+    save(datasets[3], tmp_path / "p1" / "copy of a slice")
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
+    datasets = write(tmp_path, scans[0])
+    scout, picture, mr = (file_dataset(uid) for uid in ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1"))
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    for dataset, modality in ((scout, "CT"), (picture, "CT"), (mr, "MR")):
+        dataset.Modality, dataset.SeriesInstanceUID = modality, generate_uid()
+    save(scout, tmp_path / "p1" / "scout")
+    save(picture, tmp_path / "pictures" / "1")
+    save(mr, tmp_path / "mr" / "1.dcm")
+    save(mr, tmp_path / "mr" / "2.dcm")
+    save(segmentation(scans[0].labels, series(scans[0]), {1: ("", SAH)}), tmp_path / "other" / "seg.dcm")
+    (tmp_path / "p1" / "notes.txt").write_text("")
+    (tmp_path / "DICOMDIR").write_bytes(b"")
+    source = Dicom.open(tmp_path)
+    same(source.scan(0), scans[0])
+    assert set(source.ignored) == {
+        "p1/scout ignored: it is a localizer.",
+        "pictures/1 ignored: it is no CT slice but Secondary Capture Image Storage.",
+        "mr/1.dcm and 1 more ignored: its Modality is MR, not CT.",
+        "other/seg.dcm ignored: it refers to no series here.",
+    }
+    assert len(datasets) == len(source.scan(0).image)
+
+
+def test_patients_are_folders_and_share_a_name_where_patient_id_is_the_same(scans, tmp_path):
+    for name, patient in (("b/late", "MRN 7"), ("b/early", "MRN 7"), ("c", "MRN 8"), ("d", ""), ("e", "")):
+        write(tmp_path, scans[0], name, patient=patient)
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path).series}
+    assert ids == {"b/late": "b/early", "b/early": "b/early", "c": "c", "d": "d", "e": "e"}
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, patient_pattern="^([a-z])").series}
+    assert ids["b/late"] == "b"
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, slices_are_patients=True).series}
+    assert ids["b/late"] == "b/late"
+
+
+def test_the_fingerprint_is_of_the_content_and_names_nobody(scans, tmp_path):
+    datasets = write(tmp_path / "here", scans[0])
+    first = Dicom.open(tmp_path / "here").fingerprint()
+    assert "MRN" not in repr(Dicom.open(tmp_path / "here"))
+    assert "MRN" not in str(first) and "Doe" not in str(first) and (first["scans"], first["slices"]) == (1, 8)
+    (tmp_path / "here").rename(tmp_path / "there")
+    there = tmp_path / "there"
+    assert Dicom.open(there).fingerprint() == first
+    assert Dicom.open(there, label_map=("1=SAH",)).fingerprint() != first
+    datasets[2].RescaleIntercept = -1023
+    write_series(there / "p1", datasets)
+    assert Dicom.open(there).fingerprint() != first
+
+
+@pytest.mark.parametrize("syntax", ["ImplicitVRLittleEndian", "DeflatedExplicitVRLittleEndian", "RLELossless"])
+def test_transfer_syntaxes_that_need_nothing_more(scans, tmp_path, syntax):
+    for dataset in (datasets := series(scans[0])):
+        if syntax == "RLELossless":
+            dataset.compress(pydicom.uid.RLELossless)
+        dataset.file_meta.TransferSyntaxUID = getattr(pydicom.uid, syntax)
+    write_series(tmp_path / "p1", datasets)
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scans[0]), affine_of(scans[0]))
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+def test_old_files_without_a_preamble_are_read(scans, tmp_path):
+    datasets = series(scans[0])
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scans[0]), affine_of(scans[0]))
+    (tmp_path / "p1").mkdir()
+    for k, dataset in enumerate(datasets):
+        del dataset.file_meta
+        dataset.save_as(tmp_path / "p1" / f"{k}", implicit_vr=True, little_endian=True)
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
+def test_links_and_names_in_any_script_are_followed(scans, tmp_path):
+    write(tmp_path / "elsewhere", scans[0], "größe 頭 №1")
+    (tmp_path / "here").mkdir()
+    os.symlink(tmp_path / "elsewhere", tmp_path / "here" / "link", target_is_directory=True)
+    os.symlink(tmp_path / "here", tmp_path / "elsewhere" / "loop", target_is_directory=True)
+    source = Dicom.open(tmp_path / "here")
+    assert [s.name for s in source.series] == ["link/größe 頭 №1"]
+    same(source.scan(0), scans[0])
+
+
+def test_a_folder_is_recognised_by_what_its_files_are(scans, tmp_path):
+    write(tmp_path / "dicom", scans[0])
+    write_nifti(tmp_path / "nifti" / "a.nii.gz", scans[0].labels, affine_of(scans[0]))
+    (tmp_path / "nifti" / "a.dcm").write_bytes(b"")
+    assert recognises(tmp_path / "dicom")
+    assert not recognises(tmp_path / "nifti")
+    assert not recognises(tmp_path / "missing")

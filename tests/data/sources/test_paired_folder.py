@@ -1,0 +1,214 @@
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from sahlib.data.sources import CLASSES, SAH, PairedFolder
+from sahlib.data.sources.paired_folder import binary_mask, read_grey, read_pair
+from sahlib.study import StudyError
+
+
+def write(path, pixels):
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_pairs_come_with_their_patient_grouped(paired_folder):
+    source = PairedFolder.open(paired_folder)
+    scans = list(source)
+    assert len(source) == len(scans) == 36
+    assert [scan.patient_id for scan in scans] == sorted(scan.patient_id for scan in scans)
+    first = scans[1]
+    assert first.slice_ids == ("00_1",) and first.patient_id == "p00" and first.unit == "grey"
+    mask = cv2.imread(str(paired_folder / "masks" / "00_1.png"), 0)
+    np.testing.assert_array_equal(first.labels[0] == SAH, mask == 255)
+    np.testing.assert_array_equal(first.image[0], cv2.imread(str(paired_folder / "images" / "00_1.png"), 0))
+
+
+def test_a_pattern_names_the_patient(paired_folder):
+    (paired_folder / "slices.csv").unlink()
+    source = PairedFolder.open(paired_folder, r"^(\d+)_")
+    assert {pair.patient_id for pair in source.pairs} == {f"{k:02d}" for k in range(12)}
+
+
+def test_without_patients_the_folder_is_refused_unless_that_is_accepted(paired_folder):
+    (paired_folder / "slices.csv").unlink()
+    with pytest.raises(StudyError, match="slices.csv.*patient_pattern.*slices_are_patients"):
+        PairedFolder.open(paired_folder)
+    assert len({pair.patient_id for pair in PairedFolder.open(paired_folder, slices_are_patients=True).pairs}) == 36
+
+
+def test_the_fingerprint_follows_content_and_patients_but_not_the_place(paired_folder, tmp_path):
+    original = PairedFolder.open(paired_folder).fingerprint()
+    moved = shutil.copytree(paired_folder, tmp_path / "moved")
+    assert PairedFolder.open(moved).fingerprint() == original
+    table = pd.read_csv(moved / "slices.csv")
+    table.loc[0, "patient_id"] = "p01"
+    table.to_csv(moved / "slices.csv", index=False)
+    relabelled = PairedFolder.open(moved).fingerprint()
+    assert relabelled != original
+    pixels = read_grey(moved / "images" / "00_0.png").copy()
+    pixels[0, 0] ^= 1
+    write(moved / "images" / "00_0.png", pixels)
+    assert PairedFolder.open(moved).fingerprint() not in (original, relabelled)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda root: (root / "masks" / "03_1.png").unlink(), ["03_1.png", "no mask"]),
+        (lambda root: (root / "images" / "03_1.png").unlink(), ["03_1.png", "no image"]),
+        (lambda root: shutil.rmtree(root / "masks"), ["masks", "not there"]),
+        (lambda root: [file.unlink() for file in (root / "images").iterdir()], ["images", "no picture"]),
+        (lambda root: shutil.copy(root / "images" / "03_1.png", root / "images" / "03_1.jpg"), ["03_1", "same stem"]),
+        (lambda root: (root / "slices.csv").write_text("name,patient\n"), ["slices.csv", "file", "patient_id"]),
+        (lambda root: (root / "slices.csv").write_text("file,patient_id\n00_0.png,a\n"), ["00_1", "no patient"]),
+        (
+            lambda root: (root / "slices.csv").write_text("file,patient_id\n00_0.png,a\n00_0.png,b\n"),
+            ["00_0.png", "two patients"],
+        ),
+        (lambda root: (root / "slices.csv").write_bytes(b"\xff\xfe\x00"), ["slices.csv"]),
+    ],
+)
+def test_a_folder_that_does_not_fit_is_refused_by_name(paired_folder, break_it, words):
+    break_it(paired_folder)
+    with pytest.raises(StudyError) as error:
+        PairedFolder.open(paired_folder)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_missing_folder_and_a_bad_pattern_are_named(paired_folder, tmp_path):
+    with pytest.raises(StudyError, match="nowhere"):
+        PairedFolder.open(tmp_path / "nowhere")
+    with pytest.raises(StudyError, match="not a regular expression"):
+        PairedFolder.open(paired_folder, "(")
+    with pytest.raises(StudyError, match="finds no patient in"):
+        PairedFolder.open(paired_folder, "^x(.)")
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "tif"])
+@pytest.mark.parametrize("keep", [0.0, 0.3, 0.9])
+def test_a_truncated_picture_is_named(tmp_path, ending, keep):
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64)).astype(np.uint8)
+    path = write(tmp_path / f"cut.{ending}", pixels)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    with pytest.raises(StudyError, match="cut"):
+        read_grey(path)
+
+
+def test_16_bit_pictures_are_refused_since_their_window_is_unknown(tmp_path):
+    path = write(tmp_path / "deep.png", np.full((8, 8), 3000, np.uint16))
+    with pytest.raises(StudyError, match="uint16.*8-bit"):
+        read_grey(path)
+
+
+def test_colour_pictures_are_read_as_grey(tmp_path):
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    path = write(tmp_path / "colour.png", np.repeat(grey[..., None], 3, 2))
+    np.testing.assert_array_equal(read_grey(path), grey)
+
+
+@pytest.mark.parametrize("high", [1, 200, 255])
+def test_masks_may_use_any_second_value(tmp_path, high):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[2:4, 3:6] = high
+    np.testing.assert_array_equal(binary_mask(write(tmp_path / "mask.png", mask)), mask > 0)
+
+
+def test_a_jpeg_mask_with_rings_at_its_edge_is_read(tmp_path):
+    mask = np.zeros((64, 64), np.uint8)
+    mask[16:48, 16:40] = 255
+    read = binary_mask(write(tmp_path / "mask.jpg", mask))
+    np.testing.assert_array_equal(read, mask > 0)
+
+
+@pytest.mark.parametrize("values", [[0, 1, 2], [0, 38, 255], [38, 255], [7]])
+def test_a_mask_that_is_not_two_valued_is_refused(tmp_path, values):
+    path = write(tmp_path / "mask.png", np.resize(np.uint8(values), (8, 8)))
+    with pytest.raises(StudyError, match="mask.png is not a two-valued mask"):
+        binary_mask(path)
+
+
+def test_sizes_that_differ_name_both_files(tmp_path):
+    image = write(tmp_path / "image.png", np.zeros((8, 10), np.uint8))
+    mask = write(tmp_path / "mask.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(StudyError, match=r"mask.png is 8x8 but its image .*image.png is 10x8"):
+        read_pair(image, mask)
+
+
+REAL = Path(__file__).resolve().parents[4] / "shared" / "data" / "mbh_seg25_mini"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the 36 real slices are not beside this checkout")
+def test_real_slices_keep_their_documented_lesion_pixels():
+    documented = pd.read_csv(REAL / "slices.csv").set_index("file")["sah_pixels"]
+    scans = {scan.slice_ids[0] + ".png": scan for scan in PairedFolder.open(REAL)}
+    assert {file: int((scan.labels == SAH).sum()) for file, scan in scans.items()} == documented.to_dict()
+
+
+COLOURS = ("#00ffff=SAH", "#ff0000=EDH", "#0000ff=IPH", "#ffff00=IVH", "#00ff00=SDH")
+
+
+def in_colours(folder):
+    """masks_rgb/ beside masks/: SAH in cyan, and a yellow corner (IVH) in every mask."""
+    (folder / "masks_rgb").mkdir()
+    for path in sorted((folder / "masks").iterdir()):
+        mask = cv2.imread(str(path), 0) > 0
+        picture = np.zeros((*mask.shape, 3), np.uint8)
+        picture[mask] = (0, 255, 255)
+        picture[:2, :3] = (255, 255, 0)
+        write(folder / "masks_rgb" / path.name, picture)
+    return folder
+
+
+def test_colours_become_classes_and_sah_is_that_of_the_binary_masks(paired_folder):
+    binary = PairedFolder.open(paired_folder)
+    coloured = PairedFolder.open(in_colours(paired_folder), label_map=COLOURS)
+    for one, other in zip(binary, coloured, strict=True):
+        np.testing.assert_array_equal(one.labels == SAH, other.labels == SAH)
+        assert (other.labels == CLASSES.index("IVH")).sum() == 6 and one.slice_ids == other.slice_ids
+    assert binary.fingerprint() != coloured.fingerprint()
+
+
+def test_grey_levels_become_classes(paired_folder):
+    for path in (paired_folder / "masks").iterdir():
+        write(path, np.where(cv2.imread(str(path), 0) > 0, 4, 2).astype(np.uint8))
+    labels = PairedFolder.open(paired_folder, label_map=("4=SAH", "2=background")).scan(1).labels
+    assert set(np.unique(labels)) == {0, SAH}
+
+
+@pytest.mark.parametrize(
+    ("label_map", "words"),
+    [
+        (("#00ffff=SAH",), "holds #ffff00, which label_map does not name"),
+        (("#00ffff=blood",), "'blood' is no class"),
+        (("cyan=SAH",), "must look like 4=SAH"),
+        (("#00ffff=SAH", "#00FFFF=IVH"), "names #00ffff twice"),
+    ],
+)
+def test_a_colour_without_a_class_never_becomes_background(paired_folder, label_map, words):
+    with pytest.raises(StudyError, match=words):
+        list(PairedFolder.open(in_colours(paired_folder), label_map=label_map))
+
+
+def test_colours_in_a_jpeg_are_refused(paired_folder):
+    for path in list((paired_folder / "masks").iterdir()):
+        Image.open(path).save(path.with_suffix(".jpg"))
+        path.unlink()
+    with pytest.raises(StudyError, match="JPEG, whose colours are not exact"):
+        list(PairedFolder.open(paired_folder, label_map=COLOURS))
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the 36 real slices are not beside this checkout")
+def test_real_slices_have_the_same_sah_by_colour_as_in_the_binary_masks():
+    binary, coloured = PairedFolder.open(REAL), PairedFolder.open(REAL, label_map=COLOURS)
+    others = 0
+    for one, other in zip(binary, coloured, strict=True):
+        np.testing.assert_array_equal(one.labels == SAH, other.labels == SAH)
+        others += int((other.labels > SAH).sum())
+    assert others > 0, "the colours name other types too"

@@ -1,0 +1,178 @@
+"""The phantom: reproducible, plausible in Hounsfield units, and with blood where blood lies."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sahlib.data.scan import CLASSES, SAH
+from sahlib.data.sources.phantom import anatomy, bleeding, phantom
+from sahlib.data.sources.phantom.phantom import Phantom, plan, render, volume_ml
+
+SEED = 0
+
+
+@pytest.fixture(scope="module")
+def scans():
+    """Patients 0 to 9 of seed 0: two full blocks, so four without SAH, four aneurysmal, two convexity."""
+    return list(Phantom(patients=10, seed=SEED).scans(workers=1))
+
+
+def test_scans_are_slices_of_256_in_plausible_units(scans):
+    for index, scan in enumerate(scans):
+        assert scan.patient_id == f"P{index:04d}"
+        assert scan.slice_ids[0] == f"P{index:04d}_z00" and scan.slice_ids[-1] == f"P{index:04d}_z31"
+        assert scan.image.shape == scan.labels.shape == (32, 256, 256)
+        assert scan.image.dtype == np.int16 and scan.labels.dtype == np.uint8 and scan.unit == "HU"
+        assert 220 <= scan.spacing_mm[0] * 256 <= 250 and 3 <= scan.thickness_mm <= 6
+        assert scan.labels.max() < len(CLASSES)
+
+
+def test_tissues_have_their_hounsfield_units(scans):
+    for scan in scans:
+        corner = scan.image[:, :8, :8]
+        assert abs(np.median(corner) + 1000) < 5
+        assert 3 <= corner.std() <= 6.5  # noise
+        bone = scan.image[(scan.image > 400) & (scan.labels == 0)]
+        assert 600 < np.median(bone) < 1100
+        brain = scan.image[18:24, 118:138, 88:168]
+        assert 24 < np.median(brain) < 40
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_bytes_whatever_the_workers_and_the_number_of_patients(scans, workers):
+    again = list(Phantom(patients=3, seed=SEED).scans(workers=workers))
+    assert len(again) == 3
+    for one, other in zip(scans, again, strict=False):
+        assert one.image.tobytes() == other.image.tobytes()
+        assert one.labels.tobytes() == other.labels.tobytes()
+        assert one.slice_ids == other.slice_ids
+
+
+def test_another_seed_is_another_patient(scans):
+    assert not np.array_equal(Phantom(patients=1, seed=SEED + 1).scan(0).image, scans[0].image)
+
+
+def test_a_scan_can_be_had_alone_but_not_beyond_the_last(scans):
+    source = Phantom(patients=3, seed=SEED)
+    assert np.array_equal(source.scan(2).image, scans[2].image)
+    with pytest.raises(IndexError, match="patient 3 of 3"):
+        source.scan(3)
+
+
+def test_leaving_the_loop_early_ends_the_workers():
+    source = Phantom(patients=50, seed=SEED).scans(workers=1)
+    next(source)
+    source.close()
+    assert next(source, None) is None
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("patients", [20, 33, 120])
+def test_plans_hold_the_proportions(seed, patients):
+    plans = Phantom(patients, seed).plans()
+    assert len(plans) == patients
+    patterns = Counter(p.pattern for p in plans)
+    assert 0.3 <= patterns["none"] / patients <= 0.5
+    assert patterns["aneurysmal"] and patterns["convexity"]
+    assert all((p.amount == "") == (p.pattern == "none") for p in plans)
+    assert plans == Phantom(patients + 7, seed).plans()[:patients]
+
+
+def test_every_kind_of_bleed_and_mimic_occurs_with_and_without_sah():
+    plans = Phantom(patients=120, seed=SEED).plans()
+    for with_sah in (True, False):
+        group = [p for p in plans if (p.pattern != "none") == with_sah]
+        assert {name for p in group for name in p.other_bleeds} == {"IVH", "IPH", "SDH", "EDH"}
+        assert {name for p in group for name in p.calcified} == {"pineal", "choroid", "falx"}
+        assert {p.dense_tentorium for p in group} == {True, False}
+    assert not any({"SDH", "EDH"} <= set(p.other_bleeds) for p in plans)
+
+
+def test_labels_hold_what_the_plan_says_and_nothing_else(scans):
+    for scan, p in zip(scans, Phantom(len(scans), SEED).plans(), strict=True):
+        planned = set(p.other_bleeds) | ({"SAH"} if p.pattern != "none" else set())
+        assert {CLASSES[c] for c in np.unique(scan.labels)} - {"background"} == planned
+
+
+def test_share_of_positive_slices(scans):
+    share = np.mean([(scan.labels == SAH).any((1, 2)).mean() for scan in scans])
+    assert 0.12 < share < 0.35
+
+
+def test_volume_is_voxels_times_spacing(scans):
+    scan = scans[2]
+    row, column = scan.spacing_mm
+    by_slice = sum((slice_ == SAH).sum() * row * column * scan.thickness_mm for slice_ in scan.labels)
+    assert volume_ml(scan) == pytest.approx(by_slice / 1000)
+    assert 1 < volume_ml(scan) < 150  # mL; more would not be survived
+    assert volume_ml(scans[3]) == 0
+
+
+def test_blood_lies_where_the_same_patient_had_cerebrospinal_fluid():
+    """Against the patient before the bleed: SAH fills CSF, the ventricles keep theirs, the rest does not change."""
+    alone = [p for p in Phantom(40, SEED).plans() if p.pattern == "aneurysmal" and not p.other_bleeds]
+    p = max(alone, key=lambda p: p.age)  # in the old, clefts are wide before blood widens them
+    after, before = render(p, SEED), render(replace(p, pattern="none"), SEED)
+    blood = after.labels == SAH
+    assert 45 < np.median(after.image[blood]) < 85
+    rise = after.image[blood].astype(int) - before.image[blood]
+    assert np.median(rise) > 20
+    assert np.median(before.image[blood]) < 25  # brain is 29 to 37; a pixel with blood in it may be half brain
+    changed = (after.image != before.image).any((1, 2))
+    assert changed.any() and not changed.all()
+    assert not (before.labels == SAH).any()
+
+
+def test_ventricles_and_cisterns_are_apart():
+    head = anatomy.load_anatomy()
+    inside = head.tissue[..., 3] > 128 + anatomy.VENTRICLE_STEPS_PER_MM / 2
+
+    def ventricle_near(x, y, z, reach=2):
+        row, level, column = y + 134, z + 112 - anatomy.TISSUE_Z0, x + 98
+        span = [slice(i - reach, i + reach + 1) for i in (row, level, column)]
+        return inside[tuple(span)].any()
+
+    for point in ((6, 12, 12), (-6, 12, 12), (12, -20, 22), (0, -6, -6), (0, -46, -32), (24, -42, 8)):
+        assert ventricle_near(*point), point
+    # suprasellar, prepontine, interhemispheric, Sylvian (both), quadrigeminal, over the vertex
+    for point in ((0, 0, -18), (0, -14, -32), (0, 45, 10), (38, 5, -4), (-38, 5, -4), (0, -40, -6), (0, -20, 62)):
+        assert not ventricle_near(*point), point
+    volume_ml = inside.sum() / 1000
+    assert 8 < volume_ml < 40  # lateral, third and fourth ventricles of young adults hold about 20 mL
+    coarse = inside.reshape(127, 2, -1, 2, 99, 2).mean((1, 3, 5)) > 0.5
+    first = anatomy.TISSUE_Z0 // 2
+    assert not (coarse & (head.cisterns[:, first : first + coarse.shape[1]] > 0)).any()
+
+
+def test_masks_are_outlines_not_specks(scans):
+    for scan in scans:
+        for labels in scan.labels:
+            parts = phantom._clean(labels == SAH, scan.spacing_mm[0] ** 2)
+            assert np.array_equal(parts, labels == SAH)
+
+
+def test_blood_runs_along_the_space_and_not_across_a_wall():
+    space = np.zeros(anatomy.COARSE_SHAPE, bool)
+    space[20:60, 50, 40:60] = True
+    space[22:60, 50, 50] = False  # a wall with a gap at row 20 and 21
+    start = (50, 50, 44)
+    distance = bleeding._run_along_cisterns(start, space, 80.0)
+    across = distance[50, 50, 56]
+    along = distance[50 - 12, 50, 44]
+    assert along < across - 20  # both are 12 voxels away in a straight line
+
+
+def test_fingerprint_is_json_and_tells_sources_apart():
+    one = Phantom(10, 0).fingerprint()
+    assert json.loads(json.dumps(one)) == one
+    assert len({json.dumps(Phantom(n, s).fingerprint()) for n in (10, 11) for s in (0, 1)}) == 4
+    assert len(one["atlas_sha256"]) == 64 and one["name"] == "phantom"
+
+
+def test_plan_needs_no_drawing_and_matches_the_source():
+    assert Phantom(12, 3).plans()[11] == plan(3, 11)

@@ -1,0 +1,106 @@
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sahlib.data import splits
+from sahlib.data.splits import SIDES, by_fold, by_patient
+from sahlib.study import StudyError
+
+
+def lesions(bleeding, others, seed=0):
+    rng = np.random.default_rng(seed)
+    pixels = [*rng.integers(1, 5000, bleeding), *([0] * others)]
+    return pd.Series(pixels, index=[f"p{i:04d}" for i in rng.permutation(len(pixels))])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(8, 60), st.integers(8, 60), st.integers(0, 1000))
+def test_no_patient_is_on_two_sides_and_each_side_bleeds_like_the_whole(bleeding, others, seed):
+    pixels = lesions(bleeding, others, seed)
+    split = by_patient(pixels, 0.70, 0.15, seed)
+    assert set(split.sides) == set(pixels.index)  # a dict holds each patient once, on one side
+    sides = pd.Series(split.sides)
+    assert set(sides) == set(SIDES)
+    share = bleeding / len(pixels)
+    for side in SIDES:
+        patients = sides.index[sides == side]
+        assert abs((pixels[patients] > 0).sum() - share * len(patients)) <= 2
+
+
+def test_no_slice_of_a_patient_is_on_two_sides(small):
+    _, store, split = small
+    owners = [set(store.slices.patient_id.iloc[split.rows(store, side)]) for side in SIDES]
+    assert not owners[0] & owners[1] and not owners[0] & owners[2] and not owners[1] & owners[2]
+    assert sorted(np.concatenate([split.rows(store, side) for side in SIDES])) == list(range(len(store)))
+
+
+def test_sizes_of_the_sides():
+    sides = pd.Series(by_patient(lesions(60, 40), 0.70, 0.15, 0).sides).value_counts()
+    assert sides.to_dict() == {"train": 70, "validation": 15, "test": 15}
+
+
+def test_large_and_small_lesions_are_on_every_side():
+    pixels = lesions(60, 40)
+    split = by_patient(pixels, 0.70, 0.15, 3)
+    median = pixels[pixels > 0].median()
+    for side in SIDES:
+        own = pixels[[patient for patient, where in split.sides.items() if where == side]]
+        assert (own > median).any() and ((own > 0) & (own <= median)).any() and (own == 0).any()
+
+
+def test_the_seed_decides_and_the_order_of_patients_does_not():
+    pixels = lesions(20, 20)
+    assert by_patient(pixels, 0.7, 0.15, 1) == by_patient(pixels[::-1], 0.7, 0.15, 1)
+    assert by_patient(pixels, 0.7, 0.15, 1) != by_patient(pixels, 0.7, 0.15, 2)
+
+
+@pytest.mark.parametrize(("bleeding", "others"), [(0, 30), (1, 30), (2, 30), (1, 1), (2, 1)])
+def test_too_few_patients_are_counted_out_loud(bleeding, others):
+    with pytest.raises(StudyError, match=f"{bleeding + others} patients, {bleeding} of them with SAH, are too few"):
+        by_patient(lesions(bleeding, others), 0.70, 0.15, 0)
+
+
+def test_the_saved_split_is_read_and_not_drawn_again(small, monkeypatch):
+    study, store, split = small
+    monkeypatch.setattr(splits, "by_patient", None)
+    assert splits.prepare(store, study) == split
+
+
+def test_the_summary_counts_patients_and_slices(small):
+    _, store, split = small
+    table = split.summary(store)
+    assert table["patients"].sum() == 12 and table["slices"].sum() == 36
+    assert table["patients with SAH"].sum() == 6 and table["slices with SAH"].sum() == 12
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(10, 40), st.integers(10, 40), st.integers(2, 5), st.integers(0, 1000))
+def test_over_all_folds_each_patient_is_tested_once(bleeding, others, folds, seed):
+    pixels = lesions(bleeding, others, seed)
+    found = [by_fold(pixels, folds, fold, 0.15, seed) for fold in range(folds)]
+    tested = [patient for split in found for patient, side in split.sides.items() if side == "test"]
+    assert sorted(tested) == sorted(pixels.index)
+    for split in found:
+        sides = pd.Series(split.sides)
+        assert set(split.sides) == set(pixels.index) and set(sides) == set(SIDES)
+        patients = sides.index[sides == "test"]
+        # As many who bleed as the whole would lead to expect: two strata of them, each dealt out to within one.
+        assert abs((pixels[patients] > 0).sum() - bleeding / folds) < 2
+
+
+def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
+    study, store, single = small
+    first, second = (splits.prepare(store, dataclasses.replace(study, folds=2, fold=fold)) for fold in (0, 1))
+    sides = [{p for p, side in split.sides.items() if side == "test"} for split in (first, second)]
+    assert not sides[0] & sides[1] and sides[0] | sides[1] == set(single.sides)
+    assert len({split.digest for split in (single, first, second)}) == 3
+    assert splits.prepare(store, study) == single
+
+
+def test_too_few_patients_for_so_many_folds_are_counted_out_loud():
+    with pytest.raises(StudyError, match="12 patients, 4 of them with SAH, are too few for 5 folds"):
+        by_fold(lesions(4, 8), 5, 0, 0.15, 0)

@@ -1,0 +1,68 @@
+import math
+
+import pytest
+import torch
+
+from sahlib.networks import models
+from sahlib.study import MODELS, StudyError
+
+CHANNELS = (4, 8, 8, 8, 8)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def network(request):
+    return models.build(request.param, CHANNELS)
+
+
+@pytest.mark.parametrize("size", [32, 96])
+def test_every_network_maps_images_to_logits_of_their_size(network, size):
+    with torch.no_grad():
+        assert network.eval()(torch.rand(2, 1, size, size)).shape == (2, 1, size, size)
+
+
+@pytest.mark.parametrize("name", ["unet", "attention_unet"])
+def test_the_paper_s_two_networks_take_every_multiple_of_16(name):
+    with torch.no_grad():
+        assert models.build(name, CHANNELS).eval()(torch.rand(1, 1, 48, 80)).shape == (1, 1, 48, 80)
+
+
+def test_gradients_reach_every_parameter(network):
+    network.train()
+    network(torch.rand(4, 1, 32, 32)).square().mean().backward()
+    without = [name for name, weight in network.named_parameters() if weight.grad is None]
+    assert not without
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_widths_are_used(name):
+    count = [sum(p.numel() for p in models.build(name, c).parameters()) for c in (CHANNELS, (8, 16, 16, 16, 16))]
+    assert count[1] > count[0]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_prior_bias_starts_at_the_log_odds_and_changes_nothing_else(name):
+    torch.manual_seed(0)
+    plain = models.build(name, CHANNELS)
+    torch.manual_seed(0)
+    biased = models.build(name, CHANNELS, priors=[0.01])
+    changed = [key for key, value in plain.state_dict().items() if not torch.equal(value, biased.state_dict()[key])]
+    assert len(changed) == 1 and changed[0].endswith("bias")
+    assert biased.state_dict()[changed[0]].item() == pytest.approx(math.log(0.01 / 0.99))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_higher_output_bias_raises_every_logit_by_as_much(name):
+    """Proof that the bias found is the output's, and not that of some inner layer."""
+    network = models.build(name, CHANNELS).eval()
+    image = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        before = network(image)
+        models.output_layer(network).bias += 3.0
+        torch.testing.assert_close(network(image), before + 3.0, atol=1e-4, rtol=0)
+
+
+def test_mistakes_are_named():
+    with pytest.raises(StudyError, match="vnet.*unet"):
+        models.build("vnet", CHANNELS)
+    with pytest.raises(StudyError, match="prior_bias"):
+        models.build("unet", CHANNELS, priors=[0.0])

@@ -1,0 +1,515 @@
+"""The report: whole in one file, readable by all, true to the folder it is made of; and the command it names."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import itertools
+import json
+import re
+import shlex
+import shutil
+from collections import Counter
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sahlib import reproduce
+from sahlib.__main__ import _parser, main
+from sahlib.chapters import verdict as verdict_module
+from sahlib.figures import ledger_page, tables
+from sahlib.report import report_page, report_parts
+from sahlib.study import MODELS, Study
+from sahlib.workspace import PROJECT
+
+PUBLISHED = PROJECT / "paper_figures" / "phantom-quick"
+COMMAND = "./run_all.sh --profile quick --dataset phantom --set precision=bf16"
+HOSTILE = "<img src=x onerror=alert(1)>&\"'"
+ESCAPED = "&lt;img src=x onerror=alert(1)&gt;&amp;"
+
+
+@pytest.fixture(scope="module")
+def text():
+    return report_page.html(PUBLISHED, COMMAND)
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return BeautifulSoup(text, "html.parser")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A small folder of results: a figure with caption and data, a table, a verdict, and the record of the run."""
+    root = tmp_path / "own-quick"
+    root.mkdir()
+    for name in ("table_3.csv", "table_3.md", "table_intervals.csv", "table_intervals.md", "verdict.md", "run.json"):
+        shutil.copy(PUBLISHED / name, root)
+    add_figure(root, "figure_1_workflow")
+    return root
+
+
+def add_figure(root, stem, caption="A caption.", width=30):
+    Image.new("RGB", (width, 20), "white").save(root / f"{stem}.png")
+    (root / f"{stem}.txt").write_text(f"{caption}\n")
+    (root / f"{stem}.csv").write_text("a,b\n1,2\n")
+
+
+def parsed(folder, command=COMMAND):
+    return BeautifulSoup(report_page.html(folder, command), "html.parser")
+
+
+def test_write_leaves_one_file_and_equal_folders_give_equal_bytes(folder, tmp_path):
+    first = report_page.write(folder, tmp_path / "a" / "report.html", COMMAND).read_bytes()
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["report.html"]
+    assert report_page.write(folder, tmp_path / "b.html", COMMAND).read_bytes() == first
+
+
+def test_it_is_light_enough_to_mail(text):
+    assert len(text.encode()) < 6_000_000
+
+
+def test_it_loads_nothing(text, page):
+    assert page.find_all(["script", "link", "iframe", "object", "base"]) == []
+    assert not re.search(r"@import|url\(", page.style.string)
+    sources = [tag["src"] for tag in page.find_all(src=True)]
+    assert len(sources) > 10 and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert all(tag["href"].startswith(("#", "data:text/csv")) for tag in page.find_all("a", href=True))
+    assert not re.search(r"\son\w+=", text)
+
+
+def test_every_picture_is_described_and_whole(page):
+    pictures = page.find_all("img")
+    assert all(len(image["alt"]) > 25 for image in pictures)
+    assert all(image.find_parent("figure").figcaption.get_text(strip=True) for image in pictures)
+    for image in pictures:
+        content = base64.b64decode(image["src"].split(",", 1)[1])
+        assert content.startswith(b"\x89PNG") and int(image["width"]) <= report_parts.WIDEST
+
+
+def test_headings_do_not_skip_levels_and_ids_are_unique(page):
+    levels = [int(tag.name[1]) for tag in page.find_all(re.compile(r"^h[1-6]$"))]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    ids = [tag["id"] for tag in page.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    assert {tag["href"][1:] for tag in page.find_all("a", href=re.compile("^#"))} <= set(ids)
+    assert {tag["aria-labelledby"] for tag in page.find_all(attrs={"aria-labelledby": True})} <= set(ids)
+
+
+def test_landmarks_skip_link_and_language(page):
+    assert page.html["lang"] == "en" and len(page.find_all("main")) == len(page.find_all("nav")) == 1
+    assert page.body.find("a")["href"] == "#report" and page.main["id"] == "report"
+    assert ":focus-visible" in page.style.string
+
+
+def test_what_scrolls_can_be_reached_by_keyboard_and_has_a_name(page):
+    assert all(div["tabindex"] == "0" and div["aria-label"] for div in page.find_all("div", class_="wide"))
+
+
+def test_the_verdict_comes_first(page):
+    first, *others = page.main.find_all("section")
+    assert first["id"] == "verdict" and others[-1]["id"] == "provenance"
+    said = [item.get_text() for item in first.select(".lines li")]
+    assert said == [line[2:] for line in (PUBLISHED / "verdict.md").read_text().splitlines()]
+    card = " ".join(first.find(class_="card").get_text().split())
+    claims = report_parts.rows_of(PUBLISHED / "ledger.csv")
+    main = next(row for row in claims if row["key"] == "attention_higher_dice")
+    assert f"“{main['claim']}” {ledger_page.SIGNS[main['verdict']][0]} {main['verdict']} because" in card
+    counted = Counter(row["verdict"] for row in claims if row["kind"] != "contradiction")
+    assert re.findall(r"(\d+) (hold|do not hold|cannot be told|contradict themselves)\b", card) == [
+        (str(counted[verdict]), verdict_module.WORDS[verdict]) for verdict in ledger_page.SIGNS
+    ]
+    assert f"{counted.total()} claims" in card and f"in {len(claims) - counted.total()} places" in card
+
+
+def test_the_decisive_numbers_are_those_of_the_tables():
+    attention, gates, nothing = report_page.decisive_numbers(PUBLISHED)
+    assert attention.label == "Attention U-Net minus U-Net" and nothing.label == "Background everywhere"
+    assert gates.label == "Attention U-Net minus Attention U-Net, gates open"
+    row = next(
+        row
+        for row in report_parts.rows_of(PUBLISHED / "table_differences.csv")
+        if row["Difference"] == attention.label and "SAH slices" in row["Convention"]
+    )
+    shown = f"{attention.value} {attention.detail.split('interval ')[1]}"
+    assert shown.replace("−", "-") == f"{row['Estimate (95 % interval)']}, p = {row['p, permutation']}"
+    first = report_parts.rows_of(PUBLISHED / "table_3.csv")[0]
+    assert nothing.value == f"{float(first['Background everywhere']):.3f}"
+    assert nothing.detail.endswith("the paper prints 0.867 and 0.896")
+
+
+def test_a_phantom_is_called_one_before_any_number(text):
+    assert 0 < text.index("no clinical evidence") < text.index('id="verdict"')
+
+
+def test_every_file_of_the_folder_is_in_it(page):
+    attached = {a["download"]: base64.b64decode(a["href"].split(",", 1)[1]) for a in page.select("a[download]")}
+    expected = {path.name: path for path in PUBLISHED.glob("*.csv") if path.name != "times.csv"}
+    expected |= {f"{path.parent.name}-{path.name}": path for path in PUBLISHED.glob("external-*/*.csv")}
+    for name in [name for name in expected if name.endswith("figure_7_comparison.csv") and "external" in name]:
+        if not expected[name].with_suffix(".png").exists():  # pictures from elsewhere are not published
+            del expected[name]
+    assert set(attached) == set(expected)
+    assert all(attached[name] == path.read_bytes() for name, path in expected.items())
+    assert len(page.find_all("img")) == len([*PUBLISHED.rglob("*.png")]) - 1  # the ledger is a table here
+
+
+def test_table_3_has_the_papers_value_beside_ours(page):
+    table = page.find("div", id="phantom-quick-table-3").table
+    headings = [th.get_text().strip() for th in table.thead.find_all("th")]
+    marked = [th.get_text().strip() for th in table.thead.find_all(class_="printed")]
+    assert headings[3:7] == ["U-Net, paper", "U-Net", "Attention U-Net, paper", "Attention U-Net"]
+    assert marked == ["U-Net, paper", "Attention U-Net, paper"]
+    first = table.tbody.tr.find_all(["th", "td"])
+    ours = float(report_parts.rows_of(PUBLISHED / "table_3.csv")[0]["U-Net"])
+    assert [cell.get_text().strip() for cell in first[:5]] == [
+        "whole test set", "Dice", "mean over slices, 0/0 = 1", "0.867", f"{ours:.3f}",
+    ]  # fmt: skip
+    assert [cell.get("scope") for cell in first[:3]] == ["rowgroup", "row", None] and first[0]["rowspan"] == "5"
+    assert "number" in first[3]["class"]
+    assert table.get_text().count("not printed") == 10
+
+
+def test_samples_have_a_heading_of_their_own(page):
+    upper, lower = page.find("div", id="phantom-quick-table-1").thead.find_all("tr")
+    assert [(th.get_text(strip=True), th.get("colspan"), th.get("rowspan")) for th in upper.find_all("th")] == [
+        ("Metric", None, "2"), ("Sample 1", "4", None), ("Sample 2", "4", None), ("Sample 3", "4", None),
+    ]  # fmt: skip
+    assert [th.get_text().strip() for th in lower.find_all("th")][:2] == ["paper", "U-Net"]
+
+
+def test_tables_come_back_as_they_were_written(tmp_path):
+    table = pd.DataFrame({"A|B": ["x|y", "<b>"], "n, paper": [0.5, float("nan")], "n": [0.25, -1.0]})
+    tables.write(table, tmp_path, "table_own", "A **bold** caption.", ["first | note", "second"])
+    found = report_parts.table(tmp_path, "table_own", "Own")
+    assert found.caption == "A **bold** caption." and found.notes == ["first | note", "second"]
+    cells = [[cell.text or cell.quiet for cell in row] for row in found.groups[0]]
+    assert [cell.text for cell in found.head[0]] == ["A|B", "n, paper", "n"]
+    assert cells == [["x|y", "0.50", "0.250"], ["<b>", "not printed", "−1.000"]]
+    assert [cell.scope for cell in found.groups[0][0]] == ["row", "", ""]
+
+
+def test_every_row_of_a_table_is_as_wide_as_its_heading(page):
+    for table in page.find_all("table"):
+        if not table.thead:
+            continue
+        first = table.thead.tr.find_all("th")
+        width = sum(int(th.get("colspan", 1)) for th in first)
+        for body in table.find_all("tbody"):
+            carried = 0
+            for row in body.find_all("tr"):
+                cells = row.find_all(["th", "td"])
+                assert sum(int(cell.get("colspan", 1)) for cell in cells) + carried == width, table
+                carried = max(carried, sum(int(cell.get("rowspan", 1)) > 1 for cell in cells))
+
+
+def test_every_claim_stands_in_the_ledger_with_its_verdict(page):
+    rows = report_parts.rows_of(PUBLISHED / "ledger.csv")
+    shown = page.find(id="ledger").table.select("tbody tr:has(th[scope=row])")
+    assert len(shown) == len(rows) > 20
+    said = {row.th.find(string=True).strip().lower(): row.find(class_="verdict").get_text() for row in shown}
+    for row in rows:
+        assert said[row["claim"].lower()] == f"{ledger_page.SIGNS[row['verdict']][0]} {row['verdict']}"
+
+
+def test_what_holds_for_all_is_said_once(text, page):
+    """Besides in the model cards, each of which is a page of its own."""
+    note = "Prior bias initialisation on: the output bias starts at the log-odds of a lesion pixel"
+    assert (
+        text.count(note) - str(page.find(id="cards")).count(note) == 1 and note in page.find(class_="every").get_text()
+    )
+    caption = page.find("div", id="phantom-quick-figure-1-workflow").figcaption.get_text()
+    assert caption == "Figure 1. Workflow of the study."
+
+
+def test_provenance_leads_back_to_commit_data_and_trainings(page):
+    record = json.loads((PUBLISHED / "run.json").read_text())
+    last = page.find(id="provenance")
+    assert last.pre.get_text() == f"git checkout {record['provenance']['commit']}\n{COMMAND}"
+    said = last.get_text(" ", strip=True)
+    runs = [run for own in record["runs"].values() for run in own]
+    known = [record["store"]["digest"], record["split"]["digest"], *(run["digest"] for run in runs)]
+    assert all(digest in said for digest in known) and record["provenance"]["device"] in said
+    assert f"{runs[0]['parameters']:,}" in said and f"{runs[0]['seconds'] / 60:.1f}" in said
+    assert "04_train_attention_unet" in said
+
+
+def test_a_commit_with_changes_is_no_promise(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record["provenance"]["commit"] += "+changes"
+    (folder / "run.json").write_text(json.dumps(record))
+    last = parsed(folder).find(id="provenance")
+    assert "+changes" not in last.pre.get_text() and "Files differed from that commit" in last.get_text()
+    record["provenance"]["commit"] = "unknown"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert parsed(folder).find(id="provenance").pre.get_text() == COMMAND
+
+
+def test_a_collapsed_network_is_called_so_on_top(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record["collapsed"]["unet"] = [True, False]
+    record["study"]["slices_are_patients"] = True
+    (folder / "run.json").write_text(json.dumps(record))
+    warning = parsed(folder).find(class_="warning").get_text(" ", strip=True)
+    assert "U-Net collapsed in 1 of 2 trainings." in warning and "Patients are not known." in warning
+
+
+def test_missing_pieces_leave_no_hole(folder, tmp_path):
+    page = parsed(folder)
+    assert [section["id"] for section in page.main.find_all("section")] == [
+        "verdict", "section-beside-the-paper", "section-the-paper-s-figures", "section-beyond-the-paper", "provenance",
+    ]  # fmt: skip
+    assert page.find(class_="tally") is None and page.find(class_="claim") is None
+    (tmp_path / "empty").mkdir()
+    empty = parsed(tmp_path / "empty")
+    assert [section["id"] for section in empty.main.find_all("section")] == ["provenance"]
+    assert empty.find(id="provenance").pre.get_text() == COMMAND and empty.find(class_="warning") is None
+
+
+def test_unknown_pieces_stand_under_further(folder):
+    add_figure(folder, "roc_curves", "ROC curves of the networks. More words.", width=report_parts.WIDEST + 100)
+    shutil.copy(folder / "table_3.md", folder / "table_new.md")
+    (folder / "external-abc123").mkdir()
+    add_figure(folder / "external-abc123", "scatter")
+    page = parsed(folder)
+    further = page.find(id="section-further-figures-and-tables")
+    assert [h3.get_text() for h3 in further.find_all("h3")] == ["Roc curves", "New"]
+    assert (
+        further.img["alt"] == "ROC curves of the networks. More words."
+        and int(further.img["width"]) == report_parts.WIDEST
+    )
+    assert page.find("nav").find("a", string="Roc curves")["href"] == f"#{further.find(class_='item')['id']}"
+    assert page.find(id="elsewhere").h4.get_text() == "Scatter"
+
+
+def test_ledgers_of_other_recipes_follow_the_fairest(folder):
+    for stem in ("ledger_prior", "ledger", "ledger_paper"):
+        for suffix in ("csv", "md", "txt"):
+            shutil.copy(PUBLISHED / f"ledger.{suffix}", folder / f"{stem}.{suffix}")
+    section = parsed(folder).find(id="ledger")
+    assert [h3.get_text() for h3 in section.find_all("h3")] == [
+        "The claims", "Under the recipe: paper", "Under the recipe: prior",
+    ]  # fmt: skip
+    assert len(section.find_all("details")) == 1
+
+
+def test_model_cards_are_folded_in_with_their_headings_in_place(folder):
+    (folder / "model_card_unet.md").write_text(
+        "---\nlicense: mit\n---\n\n# U-Net, a card\n\n## Data\n\n| Group | Dice |\n|---|---:|\n| small | 0.5 |\n\n"
+        f"### Deep\n\n## Limits\n\n{HOSTILE}\n\n[x](javascript:alert(1)) ![plot](https://example.org/a.png)\n"
+    )
+    page = parsed(folder)
+    card = page.find(id="cards").details
+    assert card.summary.h3.get_text() == "U-Net, a card"
+    assert [(tag.name, tag.get_text()) for tag in card.find_all(["h4", "h5"])] == [
+        ("h4", "Data"), ("h5", "Deep"), ("h4", "Limits"),
+    ]  # fmt: skip
+    assert [th["scope"] for th in card.find_all("th")] == ["col", "col"] and "license" not in card.get_text()
+    assert HOSTILE in card.get_text() and card.find("img") is None
+    assert not any(a["href"].startswith("javascript") for a in card.find_all("a", href=True))
+
+
+def test_what_a_user_wrote_is_escaped_wherever_it_stands(folder):
+    record = json.loads((folder / "run.json").read_text())
+    record["study"]["dataset"] = record["study"]["raters"] = HOSTILE
+    (folder / "run.json").write_text(json.dumps(record))
+    add_figure(folder, "figure_2_slice_and_mask", f"Slice {HOSTILE}")
+    add_figure(folder, "own", HOSTILE)
+    (folder / "verdict.md").write_text(f"- {HOSTILE}\n")
+    table = (folder / "table_3.md").read_text().replace("whole test set", HOSTILE).replace("Table 3.", HOSTILE)
+    (folder / "table_3.md").write_text(table + f"- {HOSTILE}\n")
+    (folder / "external-abc123").mkdir()
+    (folder / "external-abc123" / "summary.md").write_text(f"Tested on {HOSTILE}\n")
+    text = report_page.html(folder, f"./run_all.sh --data-dir '{HOSTILE}'")
+    assert "<img src=x" not in text and text.count(ESCAPED) >= 9
+    page = BeautifulSoup(text, "html.parser")
+    assert page.find_all(onerror=True) == [] and len(page.find_all("img")) == 3
+
+
+def luminance(colour):
+    """WCAG 2.2, relative luminance of #rrggbb."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_contrast_by_hand():
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_every_text_reads_on_every_ground(page):
+    style = page.style.string
+    root, rest = style[style.index(":root") :].split("}", 1)
+    parts = re.split(r"/\* (?:Text|Grounds|Lines)", root)
+    texts, grounds = (re.findall(r"--([\w-]+): (#[0-9a-fA-F]{6});", part) for part in parts[1:3])
+    assert len(texts) >= 8 and len(grounds) == 4
+    for (text, colour), (ground, behind) in itertools.product(texts, grounds):
+        assert contrast(colour, behind) >= 4.5, (text, ground)
+    # No colour comes from elsewhere, and no text takes a line's colour.
+    assert not re.search(r"#[0-9a-fA-F]{3,8}\b", rest)
+    used = set(re.findall(r"(?<![-\w])color: var\(--([\w-]+)\)", rest))
+    assert used <= {name for name, _ in texts} and {"ink", "quiet", "link"} <= used
+    behind = set(re.findall(r"background: var\(--([\w-]+)\)", rest))
+    assert {"paper", "ground", "tint", "caution"} <= behind
+
+
+def test_print_opens_folds_repeats_headings_and_spills_no_address(page):
+    rules = page.style.string.split("@media print", 1)[1]
+    for words in ("::details-content", "table-header-group", "break-inside: avoid", "overflow: visible"):
+        assert words in rules
+    assert "attr(href)" not in page.style.string and "size: A4" in page.style.string
+
+
+# The command
+
+
+def test_a_run_ends_with_the_report_and_its_command(paired_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path / "none")
+    places = ["--data-dir", str(paired_folder), "--output", str(tmp_path / "out")]
+    assert main(["run", "--profile", "smoke", *places, "--external", str(paired_folder)]) == 0
+    found = tmp_path / "out" / "paper_figures" / "report.html"
+    assert f"The report, verdict first: {found}\n" in capsys.readouterr().out
+    command = BeautifulSoup(found.read_text(), "html.parser").pre.get_text()
+    assert f"--data-dir {paired_folder}" in command and f"--external {paired_folder}" in command
+
+
+def again(command):
+    """(Study, external, reading) of what a shell passes on when the command is typed."""
+    program, *words = shlex.split(command)
+    assert program == "./run_all.sh"
+    chosen = _parser().parse_args(["run", *words])
+    study = Study.of_profile(chosen.profile, **reproduce.study_changes(chosen))
+    return study, chosen.external, reproduce.assigned(chosen.external_set)
+
+
+@pytest.mark.parametrize("profile", ["quick", "paper", "smoke"])
+def test_a_profile_as_it_is_needs_no_more_than_its_precision(profile):
+    study = Study.of_profile(profile, precision="bf16")
+    assert reproduce.command_line(study) == (f"./run_all.sh --profile {profile} --dataset phantom --set precision=bf16")
+    assert again(reproduce.command_line(study))[0] == study
+
+
+words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=1, max_size=12)
+shares = st.floats(0.05, 0.29)
+positive = st.floats(1e-8, 1e3)
+fields = st.fixed_dictionaries(
+    {"precision": st.sampled_from(["fp32", "bf16"])},
+    optional={
+        "target": st.sampled_from(["SAH", "any", "all"]),
+        "raters": words,
+        "phantom_patients": st.integers(1, 500),
+        "phantom_seed": st.integers(-5, 10**6),
+        "size": st.sampled_from([32, 96, 256]),
+        "windows": st.lists(st.sampled_from(["brain", "subdural", "40/80", "-600/1500.5"]), min_size=1, max_size=3),
+        "grey_window": st.sampled_from(["127.5/255", "-600/1500", "bone"]),
+        "train_share": shares,
+        "validation_share": shares,
+        "models": st.permutations(MODELS).map(lambda own: [*own]),
+        "channels": st.lists(st.integers(1, 64), min_size=5, max_size=5),
+        "prior_bias": st.booleans(),
+        "epochs": st.integers(1, 99),
+        "learning_rate": positive,
+        "flip_probability": st.floats(0, 1),
+        "rotation_degrees": st.floats(-90, 90),
+        "seeds": st.lists(st.integers(-3, 99), min_size=1, max_size=4, unique=True),
+        "deterministic": st.booleans(),
+        "further_recipes": st.lists(st.sampled_from(["paper", "prior"]), max_size=2, unique=True),
+        "learning_rates": st.lists(positive, min_size=1, max_size=3),
+    },
+)
+from_disk = st.fixed_dictionaries(
+    {"dataset": st.sampled_from(["paired_folder", "nifti", "ct_ich"])},
+    optional={
+        "patient_pattern": st.one_of(words, st.sampled_from([r"^(\d+)_", "-([a-z]+)", "--set", 'it\'s (a) "$HOME"'])),
+        "slices_are_patients": st.booleans(),
+        "label_map": st.lists(st.sampled_from(["4=SAH", "#00ffff=SAH", "1=IVH", " 2 = IPH"]), max_size=3, unique=True),
+    },
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(profile=st.sampled_from(["quick", "paper", "smoke"]), changes=fields)
+def test_the_command_gives_the_same_phantom_study(profile, changes):
+    study = Study.of_profile(profile, **changes)
+    assert again(reproduce.command_line(study)) == (study, "", {})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    profile=st.sampled_from(["quick", "smoke"]),
+    changes=fields,
+    own=from_disk,
+    place=words.filter(lambda name: "/" not in name and name not in (".", "..")),
+)
+def test_the_command_gives_the_same_study_of_own_data(profile, changes, own, place):
+    study = Study.of_profile(profile, **changes, **own, data_dir=f"/scans/{place}")
+    assert again(reproduce.command_line(study))[0] == study
+
+
+def test_a_folder_at_home_or_in_the_project_is_named_from_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(PROJECT)
+    reading = {"label_map": ["4=SAH", "#00ffff=IVH"], "grey_window": "127.5/255", "slices_are_patients": True}
+    study = Study.of_profile("quick", dataset="nifti", data_dir=str(tmp_path / "my scans"), precision="fp32")
+    command = reproduce.command_line(study, str(PROJECT / "data" / "theirs"), reading)
+    assert str(tmp_path) not in command and str(PROJECT) not in command
+    assert "--data-dir ~/'my scans'" in command and "--external data/theirs" in command
+    found, external, read = again(command)
+    assert found == study and external == "data/theirs" and read == reading
+
+
+def test_every_field_of_a_study_can_be_told():
+    """A field that the command could not carry would make it give another study."""
+    base = Study.of_profile("quick", dataset="nifti", data_dir="/scans", precision="fp32")
+    other = {
+        "phantom_patients": 7, "phantom_seed": 3, "split_seed": 5, "batch_size": 2, "raters": "union",
+        "patient_pattern": "(a)", "slices_are_patients": True, "label_map": ("4=SAH",), "target": "any", "size": 64,
+        "windows": ("40/80", "bone"), "grey_window": "40/400", "train_share": 0.5, "validation_share": 0.2,
+        "models": MODELS[:3], "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3, "learning_rate": 0.5,
+        "flip_probability": 0.1, "rotation_degrees": 3.0, "seeds": (4, 5), "precision": "bf16", "deterministic": True,
+        "further_recipes": ("prior",), "learning_rates": (0.1,), "dataset": "ct_ich", "data_dir": "/other",
+        "profile": "smoke", "folds": 5,
+    }  # fmt: skip
+    assert {*other, "fold"} == {field.name for field in dataclasses.fields(Study)}
+    for name, value in other.items():
+        study = dataclasses.replace(base, **{name: value})
+        assert again(reproduce.command_line(study))[0] == study, name
+    one_fold = dataclasses.replace(base, folds=5, fold=3)
+    assert again(reproduce.command_line(one_fold))[0] == one_fold
+
+
+def test_a_note_that_holds_for_one_recipe_alone_is_not_said_of_all():
+    """Tables 1 to 3 may be of another recipe than the verdict's; each then keeps its own line."""
+    own, fair = "Profile smoke, 2 epochs; recipe paper.", "Profile smoke, 2 epochs; recipe fair."
+    rest = ["The scans are synthetic."]
+    tables = [_noted([own, *rest]), _noted([fair, *rest]), _noted([fair, *rest])]
+    assert report_parts.shared_notes(tables) == rest
+    assert report_parts.shared_notes(tables[1:]) == [fair, *rest]
+
+
+def _noted(notes):
+    fields = {field.name: "" for field in dataclasses.fields(report_parts.Table)}
+    return report_parts.Table(**fields | {"notes": notes})
+
+
+def test_the_trainings_of_every_recipe_are_listed(tmp_path):
+    folder = tmp_path / "several"
+    shutil.copytree(PUBLISHED, folder)
+    record = json.loads((folder / "run.json").read_text())
+    twin = json.loads(json.dumps(record["runs"]))
+    twin["unet"][0]["digest"] = "feedfeedfeed"
+    record["further_recipes"] = {"prior": {"runs": twin, "collapsed": {"unet": [True]}}}
+    (folder / "run.json").write_text(json.dumps(record))
+    said = BeautifulSoup(report_page.html(folder, COMMAND), "html.parser").get_text(" ", strip=True)
+    assert "feedfeedfeed" in said and "U-Net collapsed in 1 of 1 trainings under the recipe prior." in said

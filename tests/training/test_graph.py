@@ -1,0 +1,96 @@
+"""What of a captured step can be told without a GPU, and with one: that it learns what the plain step learns."""
+
+import dataclasses
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sahlib.networks import models
+from sahlib.study import Study
+from sahlib.training import graph, loop, step
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def learner(study, model="attention_unet", device="cpu"):
+    network = loop.initial_network(study, model, 0, [0.02]).to(device, memory_format=torch.channels_last)
+    optimizer = step.make_optimizer(network, study)
+    return network, optimizer, step.training_step(network, optimizer, study, slices=0, steps=1)
+
+
+def state(network, optimizer):
+    moments = [t for s in optimizer.state.values() for t in s.values()]
+    return [t.clone() for t in [*network.state_dict().values(), *moments]]
+
+
+@pytest.mark.parametrize("steps_before", [0, 2])
+def test_undone_puts_weights_statistics_and_moments_back_in_place(steps_before):
+    study = Study.of_profile("smoke", precision="fp32")
+    network, optimizer, learn = learner(study)
+    batch = step.blank_batch(network, study)
+    for _ in range(steps_before):
+        learn(*batch)
+    before, places = state(network, optimizer), [p.data_ptr() for p in network.parameters()]
+    with graph.undone(network, optimizer):
+        learn(*batch)
+        assert any(not torch.equal(a, b) for a, b in zip(before, state(network, optimizer), strict=False))
+    assert places == [p.data_ptr() for p in network.parameters()]
+    after = state(network, optimizer)
+    if steps_before:
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    # The next step is the one that would have been made without the block.
+    learn(*batch)
+    other, other_optimizer, learn_other = learner(study)
+    for _ in range(steps_before + 1):
+        learn_other(*batch)
+    for a, b in zip(state(network, optimizer), state(other, other_optimizer), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("model", ["unet", "attention_unet", "attention_unet_open_gates"])
+def test_a_network_traces_as_one_graph_and_computes_the_same_through_the_compiler_s_front(model):
+    """torch.compile without its code generator: whatever breaks tracing would break compiling on a GPU."""
+    study = Study.of_profile("smoke")
+    network = models.build(model, study.channels).eval()
+    images = torch.rand(2, 1, study.size, study.size)
+    traced = torch.compile(network, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(models.forward(traced, images, "fp32"), models.forward(network, images, "fp32"))
+
+
+@needs_gpu
+@pytest.mark.parametrize("model", ["unet", "unet_resnet34", "attention_unet"])
+def test_a_captured_run_learns_what_the_plain_step_learns(small, tmp_path, monkeypatch, model):
+    study = dataclasses.replace(small[0], deterministic=True, batch_size=7, epochs=3)
+    captured = loop.train(*small[1:], study, model, 0, tmp_path / "captured")
+    again = loop.train(*small[1:], study, model, 0, tmp_path / "again")
+    monkeypatch.setattr(graph, "captured_step", lambda step_of, network, *_, **__: step_of(network))
+    plain = loop.train(*small[1:], study, model, 0, tmp_path / "plain")
+    weights = [load_file(run.weights) for run in (captured, again, plain)]
+    for key, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][key]), key
+        torch.testing.assert_close(weight, weights[2][key], rtol=1e-3, atol=1e-4)
+
+
+@needs_gpu
+def test_a_compiled_step_learns_what_the_plain_step_learns(small, tmp_path, monkeypatch, capsys):
+    study = dataclasses.replace(small[0], epochs=3)
+    plain = loop.train(*small[1:], study, "unet", 0, tmp_path / "plain")
+    monkeypatch.setattr(graph, "COMPILATION_SECONDS", 0)
+    compiled = loop.train(*small[1:], study, "unet", 0, tmp_path / "compiled")
+    assert "torch.compile failed" not in capsys.readouterr().out
+    assert abs(plain.history["train_loss"] - compiled.history["train_loss"]).max() < 0.01
+
+
+@needs_gpu
+def test_nothing_in_an_epoch_waits_for_the_gpu(small):
+    study, store, split = small
+    network, optimizer, _ = learner(study, device="cuda")
+    learn = step.training_step(network, optimizer, study, slices=100, steps=1)
+    batch = step.blank_batch(network, study)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            learn(*batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
