@@ -10,8 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.figures import drawing
-from sahlib.networks import models
-from sahlib.study import Study
+from sahlib.study import MODELS, Study
 from sahlib.workspace import cores, provenance, writing
 
 BATCH_SIZE = 16  # the paper's
@@ -71,7 +70,7 @@ def markdown(table: pd.DataFrame, precision: str, caption: str) -> str:
     for row in table.itertuples():
         faster = "" if math.isnan(row.ours_times_faster) else f"{row.ours_times_faster:.2f}"
         lines.append(
-            f"| {models.LABELS[row.model]} | {LOOPS[row.loop]} | {row.batch_size} | {row.seconds_per_epoch:.2f} | "
+            f"| {MODELS[row.model]} | {LOOPS[row.loop]} | {row.batch_size} | {row.seconds_per_epoch:.2f} | "
             f"{row.slices_per_second:.1f} | {faster} | {row.share_of_peak:.1%} | {row.preparation_seconds:.1f} s |"
         )
     return "\n".join([*lines, "", caption, ""])
@@ -108,7 +107,7 @@ def chart(table: pd.DataFrame, title: str) -> Figure:
         )
         ax.tick_params(axis="y", length=0)
         ax.invert_yaxis()
-        ax.set_title(models.LABELS[model], loc="left", fontweight="bold")
+        ax.set_title(MODELS[model], loc="left", fontweight="bold")
     axes[-1].set_xlim(0, table["slices_per_second"].max() * 1.4)  # room for the ratios
     axes[-1].set_xlabel(
         f"Training slices per second, (a) and (b) at batch {BATCH_SIZE}; ratios are to (a) and to the faster (b)"

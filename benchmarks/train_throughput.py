@@ -40,7 +40,7 @@ from torch.utils.data import DataLoader, Dataset
 from sahlib.data import slices, splits
 from sahlib.data.slices import SliceStore
 from sahlib.networks import models
-from sahlib.study import Study
+from sahlib.study import MODELS, Study
 from sahlib.training.feed import open_feed
 from sahlib.training.loop import initial_network, train_epoch
 from sahlib.training.numerics import numerics
@@ -184,7 +184,7 @@ def measure(bench: Bench, names: tuple[str, ...], batch_sizes: list[int]) -> pd.
     runs += [(model, "c", batch_size, ours, (batch_size,)) for model in names for batch_size in batch_sizes]
     rows = []
     for model, loop, batch_size, run, arguments in runs:
-        name = f"{models.LABELS[model]}, {LOOPS[loop]}, batch {batch_size}"
+        name = f"{MODELS[model]}, {LOOPS[loop]}, batch {batch_size}"
         try:
             timing = run(bench, model, *arguments)
         except torch.OutOfMemoryError:
@@ -246,7 +246,7 @@ def arguments(on_gpu: bool) -> argparse.Namespace:
     """The options, their defaults chosen so that a run takes minutes on the device at hand."""
     parser = argparse.ArgumentParser(description="Training throughput of sahlib beside the loops people write.")
     add = parser.add_argument
-    add("--models", nargs="+", choices=models.LABELS, default=["unet", "attention_unet", "unet_resnet34"])
+    add("--models", nargs="+", choices=MODELS, default=["unet", "attention_unet", "unet_resnet34"])
     add("--size", type=int, default=256 if on_gpu else 128, help="height and width of a slice")
     add("--channels", type=int, nargs=5, default=[64, 128, 256, 512, 1024] if on_gpu else [16, 32, 64, 128, 256])
     add("--batch-sizes", type=int, nargs="+", default=[16, 64, 128] if on_gpu else [16], help="of (c); others take 16")

@@ -7,13 +7,19 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-# The last is the control: the same network as the one before it, with its gates held open.
-MODELS = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
+# Every network's name for people. The last is the control: the one before it with its gates held open.
+MODELS = {
+    "unet": "U-Net",
+    "unet_resnet34": "U-Net (ResNet34)",
+    "attention_unet": "Attention U-Net",
+    "attention_unet_open_gates": "Attention U-Net, gates open",
+}
 TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
 OWN = "own"  # the recipe that a Study's own fields are
-RECIPES = ("paper", "prior", "fair")  # what each adds to the one before it is told in recipes.py
+# How a network can be trained; each adds to the one before it, as training/recipes.py tells.
+RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
 DATASETS = (
     "phantom",
     "paired_folder",
@@ -59,7 +65,7 @@ class Study:
     fold: int = 0  # which of the folds is the test side
 
     # networks: the paper gives no widths
-    models: tuple[str, ...] = MODELS
+    models: tuple[str, ...] = tuple(MODELS)
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     prior_bias: bool = False  # start the output bias at the log-odds of a lesion pixel (Lin et al. 2017, section 4.1)
 

@@ -17,9 +17,8 @@ from sahlib.chapters.results import Results
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store
 from sahlib.data.splits import SIDES, Split
-from sahlib.networks import models
 from sahlib.scoring import metrics
-from sahlib.study import Study, StudyError
+from sahlib.study import MODELS, Study, StudyError
 from sahlib.training.runs import Run
 
 SCANS_KEPT = 4  # in Hounsfield units, a patient's scan each: about 20 MB of 512x512 slices
@@ -201,7 +200,7 @@ def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
     several = len({run.model for run, _ in runs}) < len(runs)
     return tuple(
         Network(
-            models.LABELS[run.model] + (f", seed {run.seed}" if several else ""),
+            MODELS[run.model] + (f", seed {run.seed}" if several else ""),
             run.model,
             run,
             weights,

@@ -15,6 +15,7 @@ from sahlib.data import samples
 from sahlib.figures import drawing, evidence_plots, probability_plots, tables
 from sahlib.networks import gates, models
 from sahlib.scoring import baselines, calibration, detection, distances, lesions, prediction, statistics, volumes
+from sahlib.study import MODELS
 from sahlib.training.numerics import numerics
 
 
@@ -27,7 +28,7 @@ def arms(results: Results) -> pd.DataFrame:
         seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
         rows.append(
             {
-                "Network": models.LABELS[model],
+                "Network": MODELS[model],
                 "Parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
                 "GFLOP per image, forward": models.gflop(network, results.study.size),
                 "Training slices per second": f"{slices / seconds:.0f}",

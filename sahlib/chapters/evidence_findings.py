@@ -12,11 +12,11 @@ import pandas as pd
 from sahlib.chapters.findings import counted, lesion, listed, percent, shown, span
 from sahlib.chapters.results import Results
 from sahlib.chapters.verdict import WORDS
-from sahlib.networks import models
 from sahlib.paper import printed, transcript
 from sahlib.paper.rules import UNKNOWN
 from sahlib.scoring import calibration, metrics
 from sahlib.scoring.statistics import FEW_PATIENTS
+from sahlib.study import MODELS
 
 
 def conventions(results: Results) -> str:
@@ -45,7 +45,7 @@ def printed_numbers() -> str:
             for limit in (printed.BEST_SAMPLE, printed.HIGH)
         )
         items.append(
-            f"{models.LABELS[model]}: at least {percent(best)} of its slices must score above {printed.BEST_SAMPLE}, "
+            f"{MODELS[model]}: at least {percent(best)} of its slices must score above {printed.BEST_SAMPLE}, "
             f"the best Dice that the paper prints for any slice, and at least {percent(high)} above {printed.HIGH}."
         )
     return shown("If the printed Dice and IoU are means over slices:", items=items)
@@ -54,11 +54,11 @@ def printed_numbers() -> str:
 def networks(results: Results) -> str:
     """What the other networks cost, as multiples of the U-Net."""
     table = _behind(results, "table_networks").set_index("Network")
-    unet = table.loc[models.LABELS["unet"]]
+    unet = table.loc[MODELS["unet"]]
     items = []
-    for name, row in table.drop(index=models.LABELS["unet"]).iterrows():
+    for name, row in table.drop(index=MODELS["unet"]).iterrows():
         work = row["GFLOP per image, forward"] / unet["GFLOP per image, forward"]
-        text = f"{name} does {work:.1f} times the arithmetic of {models.LABELS['unet']} for an image"
+        text = f"{name} does {work:.1f} times the arithmetic of {MODELS['unet']} for an image"
         if table["Device"].nunique() == 1:
             pace = row["Training slices per second"] / unet["Training slices per second"]
             text += f" and trains at {pace:.2f} times its pace"
@@ -69,7 +69,7 @@ def networks(results: Results) -> str:
 def intervals(results: Results) -> str:
     """How many patients stand behind the intervals, and whether they tell the networks from finding nothing."""
     patients = _bleeding(results)
-    collapsed = [models.LABELS[m] for m, own in results.counts.items() if any(map(metrics.is_collapsed, own))]
+    collapsed = [MODELS[m] for m, own in results.counts.items() if any(map(metrics.is_collapsed, own))]
     return shown(
         f"The intervals over slices with {lesion(results.store)} rest on {counted(patients, 'patient')}"
         f"{', so they cover less than they say' if patients < FEW_PATIENTS else ''}.",
@@ -101,7 +101,7 @@ def decision(recipes: dict[str, Results]) -> str:
     values = pd.DataFrame(
         {
             recipe: {
-                models.LABELS[model]: np.mean([metrics.score(c, "dice", "sah_slices") for c in own])
+                MODELS[model]: np.mean([metrics.score(c, "dice", "sah_slices") for c in own])
                 for model, own in results.counts.items()
             }
             for recipe, results in recipes.items()

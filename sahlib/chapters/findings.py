@@ -15,9 +15,9 @@ from sahlib.chapters import publish
 from sahlib.data.slices import SliceStore
 from sahlib.data.sources import CLASSES, SAH, Scan
 from sahlib.data.splits import SIDES, Split
-from sahlib.networks.models import LABELS
 from sahlib.paper.rules import MIN_PATIENTS, MIN_SEEDS
 from sahlib.scoring.statistics import FEW_PATIENTS
+from sahlib.study import MODELS
 from sahlib.training import curves
 from sahlib.training.runs import Run
 
@@ -129,7 +129,7 @@ def training(runs: Runs) -> str:
     """How each network's training went: the epoch kept, its Dice, and how the validation loss ended."""
     if not runs:
         return shown("This study trains none of the networks of this notebook.")
-    return shown(items=[f"{LABELS[model]}: {_course([run.history for run in own])}" for model, own in runs.items()])
+    return shown(items=[f"{MODELS[model]}: {_course([run.history for run in own])}" for model, own in runs.items()])
 
 
 def trained(runs: Runs) -> str:
@@ -146,7 +146,7 @@ def pace(runs: Runs) -> str:
     settled = {model: epochs for model, epochs in settled.items() if epochs}
     if not settled:
         return shown("A single epoch is no curve: nothing can be said of how fast a network learns.")
-    epochs = listed([f"{span(own, '.0f')} ({LABELS[model]})" for model, own in settled.items()])
+    epochs = listed([f"{span(own, '.0f')} ({MODELS[model]})" for model, own in settled.items()])
     return shown(
         f"{percent(1 - curves.NEAR)} of the fall of the validation loss was done by epoch {epochs}.",
         _cost(runs),
@@ -196,7 +196,7 @@ def _cost(runs: Runs) -> str:
     if len(devices) > 1:
         return ""
     seconds = {m: np.median(np.concatenate([run.history["seconds"] for run in own])) for m, own in runs.items()}
-    return f"An epoch took {listed([f'{value:.1f} s ({LABELS[m]})' for m, value in seconds.items()])}."
+    return f"An epoch took {listed([f'{value:.1f} s ({MODELS[m]})' for m, value in seconds.items()])}."
 
 
 def _slower(settled: dict[str, list[float]]) -> str:
@@ -208,7 +208,7 @@ def _slower(settled: dict[str, list[float]]) -> str:
     if min(len(ours), len(theirs)) < MIN_SEEDS:
         return f"With fewer than {MIN_SEEDS} seeds that is chance as much as anything, and no statement on attention."
     if min(ours) > max(theirs):
-        return f"In every seed {LABELS['attention_unet']} took more epochs than {LABELS[unet]} in any."
+        return f"In every seed {MODELS['attention_unet']} took more epochs than {MODELS[unet]} in any."
     if max(ours) < min(theirs):
-        return f"In every seed {LABELS['attention_unet']} took fewer epochs than {LABELS[unet]} in any."
+        return f"In every seed {MODELS['attention_unet']} took fewer epochs than {MODELS[unet]} in any."
     return "The seeds of the two overlap, so neither is the slower one."

@@ -17,10 +17,10 @@ from sahlib.data import samples
 from sahlib.data.splits import SIDES
 from sahlib.figures import diagrams, drawing, tables
 from sahlib.networks import architecture
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, metrics
 from sahlib.scoring.prediction import THRESHOLD
+from sahlib.study import MODELS
 from sahlib.training import loop
 from sahlib.training.runs import Run
 from sahlib.workspace import provenance, writing
@@ -35,7 +35,7 @@ def figure_1(results: Results) -> Figure:
         study,
         slices=len(store),
         patients=store.slices["patient_id"].nunique(),
-        labels=LABELS,
+        labels=MODELS,
         split={side: len(results.split.rows(store, side)) for side in SIDES},
         unit="grey" if study.dataset == "paired_folder" else "HU",
         threshold=THRESHOLD,
@@ -145,8 +145,8 @@ def training_curves(runs: dict[str, list[Run]]) -> list[Figure]:
     """For a notebook: one figure of curves per network of `runs`; Figures 5 and 6 are saved by their own functions."""
     return [
         drawing.described(
-            drawing.training_curves({run.seed: run.history for run in own}, LABELS[model], model),
-            f"Loss and validation Dice of {LABELS[model]} against the epoch; a ring marks the epoch that was kept.",
+            drawing.training_curves({run.seed: run.history for run in own}, MODELS[model], model),
+            f"Loss and validation Dice of {MODELS[model]} against the epoch; a ring marks the epoch that was kept.",
         )
         for model, own in runs.items()
     ]
@@ -156,7 +156,7 @@ def training_table(runs: dict[str, list[Run]]) -> pd.DataFrame:
     """One row per run: its network and seed, what training it took, and the digest in its folder's name."""
     rows = [
         {
-            "Network": LABELS[run.model],
+            "Network": MODELS[run.model],
             "Seed": run.seed,
             "Weights": f"{run.record['parameters']:,}",
             "Epochs": len(run.history),
@@ -244,7 +244,7 @@ def _run_summary(run: Run) -> str:
     history = run.history
     best = history[history["best"]].iloc[0]
     text = (
-        f"{LABELS[run.model]}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs in "
+        f"{MODELS[run.model]}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs in "
         f"{history['seconds'].sum():.0f} s; best validation Dice {best['validation_dice']:.3f} "
         f"in epoch {best['epoch']:.0f}, loss there {best['train_loss']:.3f} in training and "
         f"{best['validation_loss']:.3f} in validation."
@@ -258,10 +258,10 @@ def _architecture(results: Results, model: str, number: int) -> Figure:
     network = loop.initial_network(results.study, model, seed=0, shares=[0.5] * len(results.runs[model][0].lesions))
     data = architecture.blocks(network, results.study.size)
     caption = (
-        f"Figure {number}. {LABELS[model]} as it was trained, read off the module: channels and resolution of every "
+        f"Figure {number}. {MODELS[model]} as it was trained, read off the module: channels and resolution of every "
         f"block for an image of {results.study.size}x{results.study.size}. {run_in_words(results)}"
     )
-    figure = diagrams.architecture(data, LABELS[model])
+    figure = diagrams.architecture(data, MODELS[model])
     return _save(results, figure, f"figure_{number}_{model}", data, caption)
 
 
@@ -282,7 +282,7 @@ def _sample_table(results: Results, models: list[str], printed: transcript.Print
     series = {model: results.counts[model] for model in models} | results.trivial
     table = tables.sample_table(series, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
-    caption = f"Table {printed.number}. {LABELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."
+    caption = f"Table {printed.number}. {MODELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."
     rule = f"Samples by rule, not by result: {samples.THREE_RULE}; {named}."
     stem = f"table_{printed.number}"
     tables.write(table, results.folder, stem, caption, [*notes(results), rule, *tables.SAMPLE_NOTES])
@@ -309,7 +309,7 @@ def rates_in_words(results: Results) -> list[str]:
     for model, search in results.searches.items():
         chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
         budget = ", ".join(f"{rate:g}" for rate in search["learning_rate"])
-        found.append(f"{LABELS[model]} was trained at {chosen:g}, chosen on validation patients among {budget}.")
+        found.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {budget}.")
     return found
 
 

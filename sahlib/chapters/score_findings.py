@@ -16,9 +16,9 @@ from sahlib.chapters.results import Results
 from sahlib.chapters.verdict import CONTROL
 from sahlib.data import samples
 from sahlib.figures import tables
-from sahlib.networks import models
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, metrics, statistics
+from sahlib.study import MODELS
 
 
 def detections(results: Results) -> str:
@@ -39,7 +39,7 @@ def detections(results: Results) -> str:
     return shown(_means_over_seeds(results), items=items)
 
 
-def examples(results: Results, names: Iterable[str] = models.LABELS) -> str:
+def examples(results: Results, names: Iterable[str] = MODELS) -> str:
     """What the three sample slices stand for: how the Dice of those of `names` that were tested spreads over all."""
     rows = samples.three_test_slices(results.store, results.split)
     area = results.store.lesion_pixels.to_numpy()[rows]
@@ -124,15 +124,15 @@ def architectures(results: Results) -> str:
     """How much larger than the U-Net the other networks are."""
     weights = {model: own[0].record["parameters"] for model, own in results.runs.items()}
     others = [
-        f"{models.LABELS[model]} {number / weights['unet']:.2f} times as many"
+        f"{MODELS[model]} {number / weights['unet']:.2f} times as many"
         for model, number in weights.items()
         if model != "unet"
     ]
     gates = ""
     if CONTROL in weights and "attention_unet" in weights:
         share = 1 - weights[CONTROL] / weights["attention_unet"]
-        gates = f"Of the weights of {models.LABELS['attention_unet']} its gates hold {percent(share, 1)}."
-    return shown(f"{models.LABELS['unet']} has {weights['unet']:,} weights; {listed(others)}.", gates)
+        gates = f"Of the weights of {MODELS['attention_unet']} its gates hold {percent(share, 1)}."
+    return shown(f"{MODELS['unet']} has {weights['unet']:,} weights; {listed(others)}.", gates)
 
 
 def bars(results: Results) -> str:

@@ -12,11 +12,10 @@ from matplotlib.figure import Figure
 from sahlib.chapters.publish import notes, rates_in_words, run_in_words
 from sahlib.chapters.results import Results
 from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
-from sahlib.networks import models
 from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
 from sahlib.scoring import baselines, calibration, metrics, statistics
-from sahlib.training.recipes import LABELS as RECIPE_LABELS
+from sahlib.study import MODELS, RECIPES
 from sahlib.workspace import writing
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
@@ -126,7 +125,7 @@ def contrasts(results: Results) -> pd.DataFrame:
             ends.append((found.low, found.high))
             rows.append(
                 {
-                    "Difference": f"{models.LABELS[higher]} minus {models.LABELS[lower]}",
+                    "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
                     "Score": metrics.LABELS[metric],
                     "Convention": metrics.CONVENTIONS[convention].label,
                     "Estimate (95 % interval)": statistics.in_words(found, signed=True),
@@ -152,19 +151,19 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPE_LABELS[recipe] if len(recipes) > 1 else f"{RECIPE_LABELS[recipe]}, not searched",
+                "Recipe": RECIPES[recipe] if len(recipes) > 1 else f"{RECIPES[recipe]}, not searched",
             }
             for series in shown:
                 own = results.counts[series]
                 collapsed = sum(map(metrics.is_collapsed, own))
                 text = statistics.in_words(statistics.interval(own, metric, convention))
-                row[models.LABELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
+                row[MODELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
             for name, counts in first.trivial.items():
                 row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
             rows.append(row)
     table = pd.DataFrame(rows)
     chosen = [note for results in recipes.values() for note in rates_in_words(results)]
-    left_out = [RECIPE_LABELS[recipe] for recipe in RECIPE_LABELS if recipe not in recipes]
+    left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
     if left_out:
         chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
     caption = "What decided it: how much belongs to the gates and how much to the optimisation."
@@ -233,7 +232,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
         if lower in results.counts and higher in results.counts:
             found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
             lines.append(
-                f"- {models.LABELS[higher]} minus {models.LABELS[lower]}, Dice over SAH slices: "
+                f"- {MODELS[higher]} minus {MODELS[lower]}, Dice over SAH slices: "
                 f"{statistics.in_words(found, signed=True)}, p = {found.p:.2f}."
             )
     verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()

@@ -18,9 +18,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, metrics, volumes
+from sahlib.study import MODELS
 
 SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
 MARKERS = {
@@ -61,7 +61,7 @@ def conventions(table: pd.DataFrame) -> Figure:
             _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
     handles = [handle(s, label) for s, label in labels_of(ours).items()]
     for model, dash in _PRINTED_DASHES.items():
-        label = f"printed in the paper, {LABELS[model]}"
+        label = f"printed in the paper, {MODELS[model]}"
         handles.append(Line2D([], [], color=SERIES_COLOURS[model], linestyle=dash, label=label))
     if ours["value"].isna().any():
         handles.append(Line2D([], [], linestyle="none", label="no marker: the score is undefined"))
@@ -82,7 +82,7 @@ def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
     printed = [
-        (metric, "", "", model, LABELS[model], value, value, value, 0, True)
+        (metric, "", "", model, MODELS[model], value, value, value, 0, True)
         for metric in dict.fromkeys(table["metric"])
         for model in _PRINTED_DASHES
         for value in [transcript.TABLE_3.value(metric, model)]
@@ -138,7 +138,7 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         for lift, model in ((11, transcript.ATTENTION), (2, transcript.UNET)):
             value = transcript.TABLE_3.value(metric, model)
             ax.annotate(
-                f"paper, {LABELS[model]}: {value:.3f}",
+                f"paper, {MODELS[model]}: {value:.3f}",
                 (value, 1),
                 xycoords=("data", "axes fraction"),
                 xytext=(0, lift),
@@ -283,7 +283,7 @@ def _signed(value: float) -> str:
 
 
 def name_of(series: str) -> str:
-    return LABELS.get(series, f"{series[:1].upper()}{series[1:]}".replace("_", " "))
+    return MODELS.get(series, f"{series[:1].upper()}{series[1:]}".replace("_", " "))
 
 
 def _wrapped(text: str, width: int) -> str:

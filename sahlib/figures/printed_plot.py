@@ -5,9 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from sahlib.figures.drawing import COLOURS, WIDTH, styled
-from sahlib.networks.models import LABELS
 from sahlib.paper import printed, transcript
 from sahlib.paper.printed import BEST_SAMPLE, NETWORKS, imperfect_dice, perfect_ceiling, share_above
+from sahlib.study import MODELS
 
 
 @styled
@@ -38,7 +38,7 @@ def perfect_slices() -> Figure:
             (BEST_SAMPLE, capped), xytext=(-60, -112), ha="left", **text,
         )  # fmt: skip
         ax.text(0.985, ceiling + 0.015, f"at most {ceiling:.0%} perfect", ha="right", va="bottom", fontsize=7.5)
-        ax.set(title=f"{LABELS[model]}: printed Dice {dice:.3f}, IoU {iou:.3f}", xlim=(0.15, 1), ylim=(0, 1))
+        ax.set(title=f"{MODELS[model]}: printed Dice {dice:.3f}, IoU {iou:.3f}", xlim=(0.15, 1), ylim=(0, 1))
         ax.set_xlabel("Highest Dice among the imperfect slices")
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         ax.grid(color="0.9", linewidth=0.6)

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
 from sahlib.scoring import metrics
@@ -87,7 +86,7 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.Da
     }
     shown = [m for models in transcript.COUNTERPARTS.values() for m in models]
     for printed, models in transcript.COUNTERPARTS.items():
-        columns[f"{LABELS[printed]}, paper"] = [
+        columns[f"{MODELS[printed]}, paper"] = [
             transcript.TABLE_3.value(m, printed) if where == WHOLE else np.nan for where, m, _ in rows
         ]
         for model in models:
@@ -118,8 +117,8 @@ def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
 
     A predictor that is no network bears its name already, and cannot collapse.
     """
-    name, collapsed = LABELS.get(model, model), sum(map(metrics.is_collapsed, frames))
-    if not collapsed or model not in LABELS:
+    name, collapsed = MODELS.get(model, model), sum(map(metrics.is_collapsed, frames))
+    if not collapsed or model not in MODELS:
         return name
     where = "" if collapsed == len(frames) else f" in {collapsed} of {len(frames)} seeds"
     return f"{name} (collapsed{where}: every pixel background)"
@@ -163,7 +162,7 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
         notes.append(f"Profile {study.profile}, phantom: no clinical evidence. The scans are synthetic.")
     if study.profile == "smoke":
         notes.append("The smoke profile only shows that the code runs; its numbers mean nothing.")
-    if left_out := [LABELS[m] for m in MODELS if m not in study.models]:
+    if left_out := [MODELS[m] for m in MODELS if m not in study.models]:
         notes.append(f"Left out in this run: {', '.join(left_out)}.")
     if study.slices_are_patients:
         notes.append("Patients are not known: slices of one patient may be on both sides of the split.")
@@ -307,8 +306,8 @@ def _numeric_shown(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
 
 def _model_of(heading: str) -> str:
     """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
-    matches = [model for model, name in LABELS.items() if heading.startswith(name)]
-    return max(matches, key=lambda model: len(LABELS[model]), default=heading)
+    matches = [model for model, name in MODELS.items() if heading.startswith(name)]
+    return max(matches, key=lambda model: len(MODELS[model]), default=heading)
 
 
 def _is_printed(column: str) -> bool:

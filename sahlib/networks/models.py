@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-LABELS = {
-    "unet": "U-Net",
-    "unet_resnet34": "U-Net (ResNet34)",
-    "attention_unet": "Attention U-Net",
-    "attention_unet_open_gates": "Attention U-Net, gates open",
-}
-
 # Encoder strides between the levels: each halves the image.
 STRIDES = (2, 2, 2, 2)
 

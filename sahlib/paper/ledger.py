@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.paper.rules import (
     BOTH,
@@ -35,6 +34,7 @@ from sahlib.paper.rules import (
     Measure,
 )
 from sahlib.scoring import metrics, statistics
+from sahlib.study import MODELS
 from sahlib.training import curves
 
 
@@ -140,10 +140,10 @@ COLLAPSED = "collapsed (every pixel background)"
 def _unusable(arms: list[str], evidence: Evidence) -> str:
     for arm in arms:
         if not evidence.counts.get(arm):
-            return f"{LABELS[arm]} was not trained in this run"
+            return f"{MODELS[arm]} was not trained in this run"
         collapsed = sum(map(metrics.is_collapsed, evidence.counts[arm]))
         if collapsed:
-            return f"{LABELS[arm]} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
+            return f"{MODELS[arm]} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
     return ""
 
 
@@ -201,7 +201,7 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
         )
         for arm in arms
     }  # fmt: skip
-    ours = "; ".join(f"{LABELS[arm]} {_interval_text(i)}" for arm, i in got.items())
+    ours = "; ".join(f"{MODELS[arm]} {_interval_text(i)}" for arm, i in got.items())
     if fewest := [i.patients for i in got.values() if i.patients < MIN_PATIENTS]:
         return {"ours": ours, "verdict": UNKNOWN, "reason": f"too few patients; {min(fewest)} test patients"}
     if all(i.low > GOOD_DICE for i in got.values()):
@@ -237,7 +237,7 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
         return {"ours": "", "verdict": UNKNOWN, "reason": "one epoch is no curve"}
     values, passed = curves.measured(measure.metric, runs)
     shown = _range_text if measure.metric == "settled_epoch" else _percent_text
-    ours = "; ".join(f"{LABELS[arm]} {shown(own)}" for arm, own in values.items())
+    ours = "; ".join(f"{MODELS[arm]} {shown(own)}" for arm, own in values.items())
     return {"ours": f"{curves.WORDS[measure.metric]}: {ours}", **_training_verdict(values, passed, runs)}
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.scoring import metrics
+from sahlib.study import MODELS
 
 HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
 VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
@@ -75,7 +75,7 @@ def higher(metric: str, higher: str, lower: str, convention: str = "", tercile: 
     convention = convention or transcript.TABLE_3_CONVENTIONS[metric]
     label = metrics.CONVENTIONS[convention].label
     on = f" with a lesion of the {tercile} third" if tercile else ""
-    words = f"{metrics.LABELS[metric]} ({label}){on}, {LABELS[higher]} minus {LABELS[lower]}"
+    words = f"{metrics.LABELS[metric]} ({label}){on}, {MODELS[higher]} minus {MODELS[lower]}"
     return Measure("difference", words, metric, convention, (higher,), lower, tercile, "size" if tercile else "scores")
 
 

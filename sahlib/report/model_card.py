@@ -16,10 +16,10 @@ from sahlib.chapters import classes, publish, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import tables
-from sahlib.networks.models import LABELS
 from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.scoring import baselines, metrics, statistics
 from sahlib.scoring.prediction import THRESHOLD
+from sahlib.study import MODELS
 from sahlib.training.runs import Run
 from sahlib.workspace import writing
 
@@ -55,7 +55,7 @@ def card(results: Results) -> str:
     """The card of Results that hold one network, as Markdown."""
     ((model, counts),) = results.counts.items()
     study = results.study
-    lead = f"{LABELS[model]} of profile {study.profile}, recipe {results.recipe}, trained on dataset {study.dataset}."
+    lead = f"{MODELS[model]} of profile {study.profile}, recipe {results.recipe}, trained on dataset {study.dataset}."
     sections = {
         "What it is": network(results),
         "Intended use": intended_use(results),
@@ -217,7 +217,7 @@ def subgroups_in_words(results: Results) -> str:
 def elsewhere(results: Results) -> list[str]:
     """What notebook 08 wrote down of this very network on other scans, from the folders external-*."""
     ((model, runs),) = results.runs.items()
-    line = re.compile(rf"- ({re.escape(LABELS[model])}(?: \(collapsed.*?\))?: .*)")
+    line = re.compile(rf"- ({re.escape(MODELS[model])}(?: \(collapsed.*?\))?: .*)")
     found = []
     for summary in sorted(results.folder.glob("external-*/summary.md")):
         origin, *lines = summary.read_text(encoding="utf-8").splitlines()

@@ -20,7 +20,6 @@ from markupsafe import Markup, escape
 from sahlib.chapters.verdict import CONTRASTS, WORDS
 from sahlib.figures.ledger_page import HEADINGS, SIGNS
 from sahlib.figures.tables import TABLE_3_CONVENTIONS, WHOLE
-from sahlib.networks.models import LABELS
 from sahlib.paper import transcript
 from sahlib.paper.rules import VERDICTS
 from sahlib.report.report_parts import (
@@ -40,6 +39,7 @@ from sahlib.report.report_parts import (
 )
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
+from sahlib.study import MODELS
 from sahlib.workspace import writing
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -193,7 +193,7 @@ def html(folder: Path, command: str) -> str:
     environment.filters["unbroken"] = _unbroken
     return environment.get_template("report.html.j2").render(
         name=folder.name,
-        printed=[(LABELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
+        printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
         record=record,
         recipes=trainings(record),
         warnings=warnings(record),
@@ -209,7 +209,7 @@ def html(folder: Path, command: str) -> str:
         elsewhere=[elsewhere_of(own, notes) for own in sorted(folder.glob("external-*")) if own.is_dir()],
         further=further,
         cards=model_cards(folder),
-        labels=LABELS,
+        labels=MODELS,
         kinds={verdict: _kind(verdict) for verdict in VERDICTS},
         signs=SIGNS,
         times=[(row["notebook"], float(row["seconds"])) for row in rows_of(folder / "times.csv")],
@@ -276,7 +276,7 @@ def decisive_numbers(folder: Path) -> list[Number]:
     found = []
     stratum = CONVENTIONS["sah_slices"].label
     for lower, higher in CONTRASTS[:2]:
-        what = f"{LABELS[higher]} minus {LABELS[lower]}"
+        what = f"{MODELS[higher]} minus {MODELS[lower]}"
         for row in rows_of(folder / "table_differences.csv"):
             if (row["Difference"], row["Score"], row["Convention"]) == (what, "Dice", stratum):
                 value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
@@ -316,7 +316,7 @@ def warnings(record: dict) -> list[tuple[str, str]]:
             where = f" under the recipe {recipe}" * bool(recipe)
             found.append(
                 (
-                    f"{LABELS[model]} collapsed in {sum(seeds)} of {len(seeds)} trainings{where}.",
+                    f"{MODELS[model]} collapsed in {sum(seeds)} of {len(seeds)} trainings{where}.",
                     "It calls every pixel background; that says nothing of its architecture.",
                 )
             )

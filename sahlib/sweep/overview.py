@@ -21,7 +21,6 @@ from sahlib.scoring import metrics, statistics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, RECIPES, StudyError, digest
 from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, WITHIN_GROUP, Seen, gather
-from sahlib.training import recipes
 from sahlib.workspace import Workspace
 
 STEM = "overview"
@@ -301,7 +300,7 @@ def write(workspace: Workspace) -> Path:
 def _notes(seen: list[Seen], rows: pd.DataFrame) -> list[str]:
     notes = named(seen) or ["Every run is trained and tested, and none has collapsed."]
     used = {one.recipe for one in seen if one.record}
-    notes.append("Recipes: " + "; ".join(f"{name}, {recipes.LABELS[name]}" for name in RECIPES if name in used) + ".")
+    notes.append("Recipes: " + "; ".join(f"{name}, {RECIPES[name]}" for name in RECIPES if name in used) + ".")
     few = rows.loc[rows["patients"] > 0, "patients_with_lesion"].min()
     if few < statistics.FEW_PATIENTS:
         notes.append(

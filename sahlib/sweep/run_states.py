@@ -13,9 +13,8 @@ from pathlib import Path
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from sahlib.networks import models
 from sahlib.scoring import metrics
-from sahlib.study import Study, StudyError, digest
+from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training import recipes, runs
 
 TRAINING, FAILED, INTERRUPTED, TRAINED, TESTED = "training", "failed", "interrupted", "trained", "tested"
@@ -56,7 +55,7 @@ class Seen:
 
     @property
     def network(self) -> str:
-        return models.LABELS.get(self.model, self.model)
+        return MODELS.get(self.model, self.model)
 
     @property
     def seed(self) -> int:

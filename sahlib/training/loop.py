@@ -26,7 +26,7 @@ from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.networks import models
-from sahlib.study import Study, StudyError, digest
+from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training.augment import draw_transforms
 from sahlib.training.numerics import numerics
 from sahlib.training.runs import BEGUN, FAILED, Run, find, folder, recipe
@@ -67,7 +67,7 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, this: di
     """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
     import torch
 
-    label = models.LABELS[this["model"]]
+    label = MODELS[this["model"]]
     try:
         with numerics(study):
             return _train(store, split, study, this, path)
@@ -97,7 +97,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, seed = this["model"], this["seed"]
-    name = f"{models.LABELS[model]}, seed {seed}"
+    name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
     feed, validation = (
         open_feed(store, split.rows(store, side), device, tuple(shares)) for side in ("train", "validation")

@@ -19,8 +19,6 @@ from sahlib.data.splits import Split
 from sahlib.study import RECIPES, Study
 from sahlib.training import loop
 
-LABELS = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
-
 
 def name_of(study: Study) -> str:
     """The recipe that a Study's own fields are: the paper's, or what they share with the others."""

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from sahlib.chapters import diagnostics, publish, results, verdict
-from sahlib.networks.models import LABELS
 from sahlib.scoring import baselines, metrics
-from sahlib.training import recipes
+from sahlib.study import MODELS, RECIPES
 from sahlib.workspace import Workspace
 
 
@@ -92,7 +91,7 @@ def test_table_3_is_another_library_s(loaded, masks):
     predicted, truth = masks
     names = {metrics.LABELS[key]: key for key in metrics.METRICS}
     for series in predicted:
-        heading = next(c for c in table if c.split(" (collapsed")[0] == LABELS.get(series, series))
+        heading = next(c for c in table if c.split(" (collapsed")[0] == MODELS.get(series, series))
         for row in table.to_dict("records"):
             metric = names[row["Metric"]]
             convention = (
@@ -162,7 +161,7 @@ def test_trivial_predictors_stand_in_every_table_of_scores(found, loaded):
 def test_recipes_are_compared_and_say_what_they_left_out(found):
     assert list(found) == ["fair", "prior"]
     table = verdict.decision(found)
-    assert table["Recipe"].tolist() == [recipes.LABELS["fair"], recipes.LABELS["prior"]] * 2
+    assert table["Recipe"].tolist() == [RECIPES["fair"], RECIPES["prior"]] * 2
     text = (next(iter(found.values())).folder / "table_decision.md").read_text()
     assert "Left out in this profile: the paper's recipe" in text
 

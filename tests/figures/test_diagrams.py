@@ -6,7 +6,7 @@ import pytest
 
 from sahlib.figures import diagrams, drawing
 from sahlib.networks import architecture
-from sahlib.networks.models import LABELS, build
+from sahlib.networks.models import build
 from sahlib.study import MODELS, Study
 
 PAPER = (32, 64, 128, 256, 512)
@@ -141,7 +141,7 @@ def test_a_network_of_another_kind_is_refused():
 @pytest.mark.parametrize("name", MODELS)
 def test_no_text_of_an_architecture_lies_on_another(tables, name, size):
     table, _ = tables[name, size]
-    figure = diagrams.architecture(table, LABELS[name])
+    figure = diagrams.architecture(table, MODELS[name])
     assert overlaps(figure) == []
     assert f"{table['parameters'].sum():,} parameters" in figure.get_suptitle()
     circles = [c for c in figure.findobj(matplotlib.patches.Circle) if c.get_visible()]
@@ -163,7 +163,7 @@ def test_an_architecture_is_saved_with_equal_bytes(tmp_path):
 
 def test_the_workflow_tells_the_study():
     study = Study(size=128, epochs=7, learning_rate=1e-3, seeds=(0, 1), models=("unet", "attention_unet"))
-    steps = diagrams.workflow_steps(study, 300, 12, LABELS, {"train": 200, "validation": 40, "test": 60}, "HU")
+    steps = diagrams.workflow_steps(study, 300, 12, MODELS, {"train": 200, "validation": 40, "test": 60}, "HU")
     text = " ".join(f"{title} {detail}" for title, detail in steps)
     for part in ("300 CT slices", "12 patients", "200 / 40 / 60", "128 × 128", "7 epochs", "0.001", "2 seeds", "80 HU"):
         assert part in text, part
@@ -176,7 +176,7 @@ def test_the_workflow_tells_the_study():
 
 def test_the_workflow_owns_up_to_slices_without_patients():
     study = Study(dataset="paired_folder", data_dir="mine", slices_are_patients=True)
-    steps = dict(diagrams.workflow_steps(study, 300, 300, LABELS))
+    steps = dict(diagrams.workflow_steps(study, 300, 300, MODELS))
     assert "By slice" in steps["Split"] and "70 / 15 / 15 %" in steps["Split"]
     assert "HU" not in steps["Preprocessing"]
 
@@ -185,7 +185,7 @@ def test_the_workflow_owns_up_to_slices_without_patients():
 @pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_no_text_of_the_workflow_lies_on_another(models, profile):
     study = Study.of_profile(profile, models=models, seeds=tuple(range(5)))
-    figure = diagrams.workflow(diagrams.workflow_steps(study, 12345, 678, LABELS, None, "HU"))
+    figure = diagrams.workflow(diagrams.workflow_steps(study, 12345, 678, MODELS, None, "HU"))
     assert overlaps(figure) == []
     texts = [t.get_text().replace("\n", " ") for t in figure.axes[0].texts]
-    assert [LABELS[m] in texts for m in models] == [True] * len(models)
+    assert [MODELS[m] in texts for m in models] == [True] * len(models)

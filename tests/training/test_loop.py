@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from sahlib.networks import models
 from sahlib.scoring import prediction
-from sahlib.study import StudyError
+from sahlib.study import MODELS, StudyError
 from sahlib.training import feed, loop, runs, step
 from sahlib.workspace import alone_in
 
@@ -288,10 +288,10 @@ def test_counts_are_those_of_the_saved_probabilities(small, tmp_path):
     np.testing.assert_array_equal(prediction.masks(run, np.array([1, 0])), predicted[[1, 0]])
 
 
-@pytest.mark.parametrize("model", models.LABELS)
+@pytest.mark.parametrize("model", MODELS)
 def test_several_windows_are_channels_from_the_store_to_the_counts(small, tmp_path, model):
     study, store, split = small
-    study = dataclasses.replace(study, windows=("brain", "bone"), models=tuple(models.LABELS))
+    study = dataclasses.replace(study, windows=("brain", "bone"), models=tuple(MODELS))
     two = dataclasses.replace(store, further_images=(255 - store.images[:],))
     run = loop.train(two, split, study, model, 0, tmp_path)
     convolutions = [m for m in prediction.load_network(run).modules() if isinstance(m, torch.nn.Conv2d)]
