@@ -121,9 +121,9 @@ def table(seen: list[Seen]) -> pd.DataFrame:
 def _place(row: _Row) -> tuple:
     """Sorts rows by dataset, recipe, group, network and learning rate."""
     first = row.first
-    network = MODELS.index(first.model) if first.model in MODELS else len(MODELS)
+    network = list(MODELS).index(first.model) if first.model in MODELS else len(MODELS)
     size = first.setting("size")
-    return first.dataset, RECIPES.index(first.recipe), size, first.group, network, first.model, _rate(first)
+    return first.dataset, list(RECIPES).index(first.recipe), size, first.group, network, first.model, _rate(first)
 
 
 def _rate(one: Seen) -> float:

@@ -251,7 +251,9 @@ def test_a_printed_value_is_hollow_and_has_the_colour_of_its_network():
 @pytest.mark.parametrize("networks", [1, 2, 3])
 def test_the_numbers_above_the_bars_do_not_overlap(networks):
     base = a_table()[lambda t: ~t["printed"] & (t["model"] == "unet")].assign(value=0.777)
-    parts = [base.assign(model=name, series=name, printed=p) for name in MODELS[:networks] for p in (False, True)]
+    parts = [
+        base.assign(model=name, series=name, printed=p) for name in tuple(MODELS)[:networks] for p in (False, True)
+    ]
     figure = drawing.metric_bars(pd.concat(parts))
     figure.draw_without_rendering()
     boxes = [text.get_window_extent() for text in figure.axes[0].texts]
