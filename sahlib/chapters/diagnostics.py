@@ -1,6 +1,6 @@
-"""What lies behind the scores: cost, gates, distances, lesions found, calibration, volume; one function each.
+"""Behind the scores of notebooks 07 and 08: cost, gates, distances, lesions found, calibration, volume.
 
-As in `publish` and `verdict`, a function draws or tabulates, saves to the results' folder, and returns for a notebook.
+As everywhere in this room, a function draws or tabulates, saves to the results' folder, and returns for a notebook.
 """
 
 from __future__ import annotations
@@ -9,17 +9,26 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sahlib.chapters.publish import notes, run_in_words
+from sahlib.chapters import published
 from sahlib.chapters.results import Results
 from sahlib.data import samples
-from sahlib.figures import drawing, evidence_plots, probability_plots, tables
+from sahlib.figures import evidence_plots, probability_plots, tables
 from sahlib.networks import gates, models
-from sahlib.scoring import baselines, calibration, detection, distances, lesions, prediction, statistics, volumes
+from sahlib.scoring import (
+    baselines,
+    calibration,
+    detection,
+    distances,
+    lesions,
+    prediction,
+    statistics,
+    volumes,
+)
 from sahlib.study import MODELS
 from sahlib.training.numerics import numerics
 
 
-def arms(results: Results) -> pd.DataFrame:
+def networks(results: Results) -> pd.DataFrame:
     """Parameters, GFLOP of one image forward, and training slices a second, validation included."""
     slices = len(results.split.rows(results.store, "train"))
     rows = []
@@ -37,44 +46,43 @@ def arms(results: Results) -> pd.DataFrame:
         )
     table = pd.DataFrame(rows)
     caption = "The networks: size, arithmetic and speed."
-    tables.write(table, results.folder, "table_networks", caption, notes(results)[:1])
+    tables.write(table, results.folder, "table_networks", caption, published.notes(results)[:1])
     return tables.displayed(table)
 
 
 def gate_maps(results: Results) -> Figure:
     """What the gates of the first seed let through on the three sample slices."""
     rows = samples.three_test_slices(results.store, results.split)
-    images, truth = results.store.images[rows], results.store.masks(rows)
-    with numerics(results.study):
-        maps = gates.gate_maps(prediction.load_network(results.runs["attention_unet"][0]), results.store.inputs(rows))
+    maps = _maps(results, 0, rows)
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
-    names = results.store.slices["slice_id"].iloc[rows].tolist()
+    shown = (
+        results.store.images[rows],
+        results.store.masks(rows),
+        maps,
+        titles,
+        results.store.slices["slice_id"].iloc[rows].tolist(),
+    )
     caption = (
         "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
-        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. {run_in_words(results)}"
+        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}."
     )
-    figure = probability_plots.gate_maps(images, truth, maps, titles, names)
-    data = probability_plots.gate_maps_data(images, truth, maps, titles, names)
-    drawing.save(figure, results.folder, "gate_maps", data, caption)
-    return figure
+    data = probability_plots.gate_maps_data(*shown)
+    return published.figure(results, probability_plots.gate_maps(*shown), "gate_maps", data, caption)
 
 
 def gate_weights(results: Results) -> pd.DataFrame:
     """Whether gates weigh lesions more than the rest of the head: mean coefficients, interval over patients."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
-    bleeding = truth.any((1, 2))
-    patients = results.store.slices["patient_id"].to_numpy()[rows][bleeding]
+    rows = results.test_rows[results.store.masks(results.test_rows).any((1, 2))]
+    truth, head = results.store.masks(rows), baselines.head(results.store.images[rows])
+    patients = results.store.slices["patient_id"].to_numpy()[rows]
     lines = []
-    for run in results.runs["attention_unet"]:
-        with numerics(results.study):
-            maps = gates.gate_maps(prediction.load_network(run), results.store.inputs(rows[bleeding]))
-        for level in maps:
-            both = gates.inside_and_outside(level, truth[bleeding], baselines.head(images[bleeding]))
+    for seed, run in enumerate(results.runs["attention_unet"]):
+        for level in _maps(results, seed, rows):
+            both = gates.inside_and_outside(level, truth, head)
             found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
             lines.append(
                 {
-                    "Seed": run.seed,
+                    "Seed": str(run.seed),
                     "Level": f"{level.shape[1]}x{level.shape[2]}",
                     "Inside the lesion": float(np.nanmean(both[:, 0])),
                     "Rest of the head": float(np.nanmean(both[:, 1])),
@@ -86,10 +94,8 @@ def gate_weights(results: Results) -> pd.DataFrame:
                     else "not told apart",
                 }
             )
-    table = pd.DataFrame(lines).astype({"Seed": str})
     caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."
-    tables.write(table, results.folder, "table_gates", caption, notes(results))
-    return tables.displayed(table)
+    return published.table(results, pd.DataFrame(lines), "table_gates", caption)
 
 
 def clinical_scores(results: Results) -> pd.DataFrame:
@@ -119,34 +125,31 @@ def clinical_scores(results: Results) -> pd.DataFrame:
             "Slice specificity": slicewise["specificity"],
             "Brier skill, head": head["brier_skill"],
         }
-    table = pd.DataFrame(columns).rename_axis("Score").reset_index()
-    rules = [
+    return published.table(
+        results,
+        pd.DataFrame(columns).rename_axis("Score").reset_index(),
+        "table_clinical",
+        "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed.",
         "A missed lesion counts: NSD 0, and HD95 the diagonal of the slice. Both are NaN where the pixel spacing is "
         "not known.",
         "A lesion is an 8-connected component; any overlap finds it. A slice is called positive if one pixel is.",
         "Brier skill is measured against saying the head's lesion share everywhere; 0 is no better than that.",
-    ]
-    caption = "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed."
-    tables.write(table, results.folder, "table_clinical", caption, [*notes(results), *rules])
-    return tables.displayed(table)
+    )
 
 
 def reliability(results: Results) -> Figure:
     """Whether a predicted probability means what it says."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
+    truth, images = results.store.masks(results.test_rows), results.store.images[results.test_rows]
     curves = {
         model: calibration.reliability_bins(own[0].probabilities, truth, images) for model, own in results.runs.items()
     }
     labels = {model: tables.label(model, results.counts[model][:1]) for model in curves}
     caption = (
         "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
-        f"Below, how many pixels each bin holds. First seed. {run_in_words(results)}"
+        "Below, how many pixels each bin holds. First seed."
     )
-    figure = probability_plots.reliability(curves, labels)
     data = probability_plots.reliability_data(curves, labels)
-    drawing.save(figure, results.folder, "reliability", data, caption)
-    return figure
+    return published.figure(results, probability_plots.reliability(curves, labels), "reliability", data, caption)
 
 
 def bland_altman(results: Results) -> Figure:
@@ -159,8 +162,14 @@ def bland_altman(results: Results) -> Figure:
     data = pd.concat(frames, ignore_index=True)
     caption = (
         "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
-        f"limits of agreement (Bland and Altman 1986). {run_in_words(results)}"
+        "limits of agreement (Bland and Altman 1986)."
     )
-    figure = evidence_plots.bland_altman(data)
-    drawing.save(figure, results.folder, "bland_altman", evidence_plots.bland_altman_data(data), caption)
-    return figure
+    table = evidence_plots.bland_altman_data(data)
+    return published.figure(results, evidence_plots.bland_altman(data), "bland_altman", table, caption)
+
+
+def _maps(results: Results, seed: int, rows: np.ndarray) -> list[np.ndarray]:
+    """What the gates of one seed's Attention U-Net let through at `rows`, one float [k,h,w] per level."""
+    with numerics(results.study):
+        network = prediction.load_network(results.runs["attention_unet"][seed])
+        return gates.gate_maps(network, results.store.inputs(rows))

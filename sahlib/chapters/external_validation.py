@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sahlib.chapters import publish
+from sahlib.chapters import published
 from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
 from sahlib.data.sources import recognise
@@ -90,8 +90,7 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
         rows.append(row)
     found = pd.DataFrame(rows)
     caption = "The same networks on their own test set and on scans from elsewhere."
-    tables.write(found, elsewhere.folder, "table_external", caption, publish.notes(elsewhere))
-    return tables.displayed(found)
+    return published.table(elsewhere, found, "table_external", caption)
 
 
 def in_words(here: Results, elsewhere: Results) -> str:

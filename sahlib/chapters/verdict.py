@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from sahlib.chapters.publish import notes, rates_in_words, run_in_words
+from sahlib.chapters import published
+from sahlib.chapters.published import notes, rates_in_words
 from sahlib.chapters.results import Results
 from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
 from sahlib.paper import ledger, printed, transcript
@@ -65,22 +66,32 @@ def conventions(results: Results) -> Figure:
     caption = (
         "The same predictions under every convention in use. A marker is one predictor's score, averaged over seeds; "
         "the lines are what the paper printed. Where the grey cross of 'background everywhere' stands near them, the "
-        "convention alone explains most of the score. Recall and precision below use the same rows. "
-        f"{run_in_words(results)}"
+        "convention alone explains most of the score. Recall and precision below use the same rows."
     )
-    figure = evidence_plots.conventions(table)
-    drawing.save(figure, results.folder, "conventions", data, caption)
+    figure = published.figure(results, evidence_plots.conventions(table), "conventions", data, caption)
     wide = data[~data["printed"]].pivot_table(
         index=["metric", "convention_label"], columns="label", values="value", sort=False
     )
-    tables.write(
-        wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"}),
-        results.folder,
-        "table_conventions",
-        "Every score under every convention, mean over seeds.",
-        [*notes(results), *_library_notes()],
-    )
+    libraries = [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]
+    wide = wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"})
+    caption = "Every score under every convention, mean over seeds."
+    published.table(results, wide, "table_conventions", caption, *libraries)
     return figure
+
+
+def conventions_in_words(results: Results) -> str:
+    """How far the convention alone moves a score, and how far the network; from the table behind `conventions`."""
+    dice = pd.read_csv(results.folder / "conventions.csv")
+    dice = dice[(dice["metric"] == "dice") & ~dice["printed"] & dice["series"].isin(results.counts)]
+    within = dice.groupby("series")["value"].agg(np.ptp)
+    widest = dice[dice["series"] == within.idxmax()].sort_values("value")
+    low, high = widest.iloc[0], widest.iloc[-1]
+    between = dice.groupby("convention")["value"].agg(np.ptp).max()
+    return (
+        f"The same masks of {low['label']} get Dice {low['value']:.3f} ({low['convention_label']}) or "
+        f"{high['value']:.3f} ({high['convention_label']}), {within.max():.3f} apart; under one convention the "
+        f"networks are at most {between:.3f} apart."
+    )
 
 
 def printed_numbers(results: Results) -> Figure:
@@ -105,10 +116,8 @@ def scores(results: Results) -> pd.DataFrame:
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
             row[tables.label(series, own)] = statistics.in_words(found) + spread
         rows.append(row)
-    table = pd.DataFrame(rows)
     caption = "Scores with 95 % intervals, resampling patients, not slices."
-    tables.write(table, results.folder, "table_intervals", caption, [*notes(results), *seed_notes(results)])
-    return table
+    return published.table(results, pd.DataFrame(rows), "table_intervals", caption, *seed_notes(results))
 
 
 def contrasts(results: Results) -> pd.DataFrame:
@@ -138,8 +147,7 @@ def contrasts(results: Results) -> pd.DataFrame:
     apart = (adjusted <= LEVEL) & np.array([not low <= 0 <= high for low, high in ends])
     table["Told apart"] = np.where(apart, "yes", "no")
     caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
-    tables.write(table, results.folder, "table_differences", caption, [*notes(results), *seed_notes(results)])
-    return table
+    return published.table(results, table, "table_differences", caption, *seed_notes(results))
 
 
 def decision(recipes: dict[str, Results]) -> pd.DataFrame:
@@ -161,14 +169,28 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for name, counts in first.trivial.items():
                 row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
             rows.append(row)
-    table = pd.DataFrame(rows)
     chosen = [note for results in recipes.values() for note in rates_in_words(results)]
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
     if left_out:
         chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
     caption = "What decided it: how much belongs to the gates and how much to the optimisation."
-    tables.write(table, first.folder, "table_decision", caption, [*notes(first), *chosen, *seed_notes(first)])
-    return table
+    return published.table(first, pd.DataFrame(rows), "table_decision", caption, *chosen, *seed_notes(first))
+
+
+def decision_in_words(recipes: dict[str, Results]) -> str:
+    """Whether Dice over SAH slices moves more from recipe to recipe or from network to network."""
+    if len(recipes) == 1:
+        return "One recipe was run, so how much optimisation decides cannot be seen here."
+    values = np.array(
+        [
+            [np.mean([metrics.score(c, "dice", "sah_slices") for c in own]) for own in results.counts.values()]
+            for results in recipes.values()
+        ]
+    )
+    return (
+        f"Over SAH slices, Dice moves by up to {np.ptp(values, axis=0).max():.3f} when a network is trained by another "
+        f"recipe, and by up to {np.ptp(values, axis=1).max():.3f} from network to network under one."
+    )
 
 
 def lesion_size(results: Results) -> Figure:
@@ -177,11 +199,10 @@ def lesion_size(results: Results) -> Figure:
     table["label"] = table["series"].map({s: tables.label(s, own) for s, own in results.every_series.items()})
     caption = (
         "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
-        f"helps on small lesions. {run_in_words(results)}"
+        "helps on small lesions."
     )
-    figure = evidence_plots.size_strata(table)
-    drawing.save(figure, results.folder, "lesion_size", evidence_plots.size_strata_data(table), caption)
-    return figure
+    data = evidence_plots.size_strata_data(table)
+    return published.figure(results, evidence_plots.size_strata(table), "lesion_size", data, caption)
 
 
 def claims(recipes: dict[str, Results]) -> pd.DataFrame:
@@ -258,7 +279,3 @@ def seed_notes(results: Results) -> list[str]:
     if len(results.study.seeds) == 1:
         found.append("One seed: intervals hold the chance of other patients, not that of another training.")
     return found
-
-
-def _library_notes() -> list[str]:
-    return [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]

@@ -15,7 +15,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, R
 from matplotlib.path import Path
 
 from sahlib.figures.drawing import WIDTH, styled
-from sahlib.study import Study
+from sahlib.study import MODELS, Study
 
 NETWORK = "Network: "  # how the title of a step begins that stands beside others of its kind
 LINE = "#444444"
@@ -27,16 +27,15 @@ def workflow_steps(
     study: Study,
     slices: int,
     patients: int,
-    labels: dict[str, str],
     split: dict[str, int] | None = None,
     unit: str = "grey",
     threshold: float = 0.5,
 ) -> list[tuple[str, str]]:
     """The steps of Figure 1 as (title, detail), in order. Titles that begin with NETWORK stand side by side.
 
-    slices and patients count what the store holds; labels maps a network's name to its name for people; split maps
-    train, validation and test to their number of slices, where known; unit is the source's ("HU" or "grey"); threshold
-    is the probability above which a pixel is called lesion.
+    slices and patients count what the store holds; split maps train, validation and test to their
+    number of slices, where known; unit is the source's ("HU" or "grey"); threshold is the probability above which a
+    pixel is called lesion.
     """
     if split:
         parts = " / ".join(f"{split[part]}" for part in ("train", "validation", "test")) + " slices"
@@ -59,7 +58,7 @@ def workflow_steps(
         ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks, {patients} patients"),
         ("Split", f"{group}, stratified; training / validation / test: {parts}"),
         ("Preprocessing", f"{window}{study.size} × {study.size} pixels, grey levels to [0, 1], binary masks"),
-        *((NETWORK + labels.get(name, name), networks.get(name, f"Widths {widths}")) for name in study.models),
+        *((NETWORK + MODELS[name], networks[name]) for name in study.models),
         (
             "Training",
             f"BCE + Dice loss, Adam, learning rate {study.learning_rate:g}, batches of {study.batch_size}, {epochs}, "
@@ -69,11 +68,6 @@ def workflow_steps(
         ("Evaluation", f"Test set, threshold {threshold:g}: Dice, IoU, precision, recall, F1"),
         ("Figures and tables", "From the pixel counts of every test slice"),
     ]
-
-
-def workflow_data(steps: list[tuple[str, str]]) -> pd.DataFrame:
-    """The steps as the columns step and detail."""
-    return pd.DataFrame(steps, columns=["step", "detail"])
 
 
 @styled

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlib.chapters.exploration import CLASS_COLOURS
 from sahlib.data.check.examine import BRAIN_WINDOW, Contact, Examination, PatientSummary, examine
 from sahlib.data.check.findings import GRAVITIES, Finding
 from sahlib.data.scan import CLASSES
+from sahlib.figures.drawing import CLASS_COLOURS
 from sahlib.workspace import writing
 
 TEXT_WIDTH = 100

@@ -12,7 +12,7 @@ from pathlib import Path
 from rocrate.model import ContextEntity, Dataset, File
 from rocrate.rocrate import ROCrate
 
-from sahlib.chapters import publish
+from sahlib.chapters import published
 from sahlib.data import catalogue
 from sahlib.study import StudyError
 from sahlib.workspace import writing
@@ -60,14 +60,15 @@ def describe(folder: Path) -> ROCrate:
         "#run",
         "CreateAction",
         name=f"Profile {study['profile']} on dataset {study['dataset']}",
-        description=f"{publish.record_in_words(record)} Figures and tables made on {made['device']}, {made['system']}.",
+        description=f"{published.record_in_words(record)} "
+        f"Figures and tables made on {made['device']}, {made['system']}.",
         instrument=software,
         object=data,
         result=results,
         endTime=made["time"],
     )
     crate.name = f"U-Net against Attention U-Net on head CT: profile {study['profile']}, dataset {study['dataset']}"
-    crate.description = f"Figures, tables and verdict of the study. {publish.record_in_words(record)}"
+    crate.description = f"Figures, tables and verdict of the study. {published.record_in_words(record)}"
     crate.license = code_licence if study["dataset"] == "phantom" else _pictures_licence(crate, study["dataset"])
     crate.datePublished = made["time"]
     profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")

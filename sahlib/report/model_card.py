@@ -12,7 +12,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from sahlib.chapters import classes, publish, verdict
+from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import tables
@@ -139,7 +139,7 @@ def training(results: Results) -> list[str]:
         f"{recipe['rotation_degrees']:g} degrees.",
         "- **Kept:** the epoch with the highest Dice over all validation pixels; where equal, the lowest validation "
         "loss.",
-        *(f"- {line}" for line in publish.training_in_words(results.runs).splitlines()),
+        train_unet.in_words(results.runs),
     ]
 
 
@@ -181,7 +181,7 @@ def subgroups(results: Results) -> pd.DataFrame:
             found = statistics.interval([own[same & lesion] for own in counts], "dice", "sah_slices")
             rows.append((name, "Dice", (same & lesion).sum(), found.patients, statistics.in_words(found)))
     if len(results.runs[model][0].lesions) > 1:
-        own = classes.scores(results)
+        own = evaluation.class_scores(results)
         values = own["Dice, slices with it (95 % interval)"]
         rows += zip("class " + own["Class"], ["Dice"] * len(own), own["Slices"], own["Patients"], values, strict=True)
     # A slice is called positive where any pixel is predicted (detection.py); of several seeds, the mean.
@@ -228,7 +228,7 @@ def elsewhere(results: Results) -> list[str]:
 
 def limits(results: Results) -> list[str]:
     """What a reader must know of the run and of its test set."""
-    known = [*publish.notes(results), *verdict.seed_notes(results)]
+    known = [*published.notes(results), *verdict.seed_notes(results)]
     known.append("It sees one slice at a time and knows nothing of the slices above and below.")
     return [f"- {note}" for note in known]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.folders import write_paired_folder
 
-from sahlib.chapters import external_validation, publish, results
+from sahlib.chapters import external_validation, figures, results
 from sahlib.scoring import metrics, prediction
 from sahlib.study import StudyError
 from sahlib.workspace import Workspace
@@ -33,7 +33,7 @@ def test_every_slice_of_the_folder_is_tested_with_the_trained_weights(home, tmp_
     assert table["Predictor"].tolist()[2:] == list(loaded.trivial) and len(table) == 4
     assert abroad.folder.parent == loaded.folder and (abroad.folder / "table_external.md").exists()
     assert "development set" in (abroad.folder / "table_external.md").read_text()
-    publish.figure_7(abroad)
+    figures.figure_7(abroad)
 
 
 def test_the_results_at_home_are_not_touched(home, tmp_path):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sahlib.chapters import diagnostics, publish, results, verdict
+from sahlib.chapters import diagnostics, evaluation, published, results, verdict
 from sahlib.scoring import baselines, metrics
 from sahlib.study import MODELS, RECIPES
 from sahlib.workspace import Workspace
@@ -86,7 +86,7 @@ def test_every_score_under_every_convention_is_another_library_s(loaded, masks):
 
 
 def test_table_3_is_another_library_s(loaded, masks):
-    publish.table_3(loaded)
+    evaluation.table_3(loaded)
     table = pd.read_csv(loaded.folder / "table_3.csv")
     predicted, truth = masks
     names = {metrics.LABELS[key]: key for key in metrics.METRICS}
@@ -133,7 +133,7 @@ def test_each_figure_is_saved_with_data_and_caption(loaded, make, stem):
 @pytest.mark.parametrize(
     ("make", "stem"),
     [
-        (diagnostics.arms, "table_networks"),
+        (diagnostics.networks, "table_networks"),
         (verdict.scores, "table_intervals"),
         (verdict.contrasts, "table_differences"),
         (diagnostics.gate_weights, "table_gates"),
@@ -150,9 +150,9 @@ def test_trivial_predictors_stand_in_every_table_of_scores(found, loaded):
         verdict.scores(loaded),
         verdict.decision(found),
         diagnostics.clinical_scores(loaded),
-        publish.table_3(loaded),
+        evaluation.table_3(loaded),
     ]
-    tables += [publish.table_1(loaded), publish.table_2(loaded)]
+    tables += [evaluation.table_1(loaded), evaluation.table_2(loaded)]
     for table in tables:
         headings = " ".join(table.columns)
         assert baselines.BACKGROUND in headings and baselines.THRESHOLD in headings
@@ -181,9 +181,9 @@ def test_there_is_a_ledger_for_each_recipe_and_the_fairest_one_leads(found, load
 def test_a_chosen_learning_rate_is_named(loaded):
     search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
     searched = dataclasses.replace(loaded, searches={"unet": search})
-    assert "a learning rate per network" in publish.notes(searched)[0]
-    assert publish.notes(searched)[1] == "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01."
-    assert publish.notes(loaded)[1].startswith("Prior bias")
+    assert "a learning rate per network" in published.notes(searched)[0]
+    assert published.notes(searched)[1] == "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01."
+    assert published.notes(loaded)[1].startswith("Prior bias")
 
 
 def test_the_summary_takes_its_numbers_from_the_counts(found, loaded):

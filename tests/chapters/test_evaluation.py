@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers.folders import write_paired_folder
 
-from sahlib.chapters import classes, results
+from sahlib.chapters import evaluation, figures, results
 from sahlib.data import slices, splits
 from sahlib.networks import models
 from sahlib.scoring import metrics, prediction
@@ -86,12 +86,12 @@ def test_from_scans_to_a_table_per_class(several):
         expected = metrics.pixel_counts(np.asarray(run.probabilities_of(lesion)) > prediction.THRESHOLD, truth)
         assert counts[["tp", "fp", "fn", "tn"]].to_numpy().tolist() == expected.to_numpy().tolist()
     assert run.counts.equals(run.counts_of("SAH"))
-    table = classes.scores(loaded).set_index(["Class", "Network"])
+    table = evaluation.class_scores(loaded).set_index(["Class", "Network"])
     assert table.index.get_level_values(0).tolist() == ["SAH", "SAH", "IVH", "IVH"]
     easy = metrics.score(run.counts_of("IVH"), "dice", "pooled")
     assert table.loc[("IVH", "Attention U-Net"), "Dice, pooled"] == pytest.approx(easy) and easy > 0.5
-    classes.table(loaded)
-    assert classes.overlay(loaded) is not None
+    evaluation.classes(loaded)
+    assert figures.classes(loaded) is not None
     assert {"table_classes.md", "classes.png"} <= {path.name for path in loaded.folder.iterdir()}
     assert "every hemorrhage class" in (loaded.folder / "table_classes.md").read_text()
 
@@ -99,7 +99,7 @@ def test_from_scans_to_a_table_per_class(several):
 def test_one_class_has_no_overlay_of_its_own(small, tmp_path):
     study, _, _ = small
     loaded = results.load(dataclasses.replace(study, models=("unet", "attention_unet")), Workspace(str(tmp_path)))
-    assert classes.overlay(loaded) is None and classes.table(loaded)["Class"].unique().tolist() == ["SAH"]
+    assert figures.classes(loaded) is None and evaluation.classes(loaded)["Class"].unique().tolist() == ["SAH"]
 
 
 def test_the_split_is_stratified_by_the_lesion_in_question(several):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sahlib.chapters import publish, results
+from sahlib.chapters import evaluation, figures, published, results
 from sahlib.data import samples
 from sahlib.scoring import metrics
 from sahlib.workspace import Workspace
@@ -21,7 +21,7 @@ def loaded(small, tmp_path_factory):
     return results.load(study, Workspace(str(tmp_path_factory.mktemp("output"))))
 
 
-FIGURES = [getattr(publish, f"figure_{number}") for number in range(1, 10)]
+FIGURES = [getattr(figures, f"figure_{number}") for number in range(1, 10)]
 
 
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.__name__)
@@ -38,19 +38,19 @@ def test_each_figure_is_saved_with_its_data_and_caption(loaded, figure):
 
 
 def test_tables_hold_the_scores_of_the_saved_counts(loaded):
-    publish.table_3(loaded)
+    evaluation.table_3(loaded)
     table = pd.read_csv(loaded.folder / "table_3.csv")
     own = [column for column in table if column.startswith("Attention U-Net") and "paper" not in column]
     counts = pd.read_csv(loaded.runs["attention_unet"][0].path / "counts.csv")
     assert table.loc[0, own[0]] == pytest.approx(metrics.score(counts, "dice", "mean_empty_1"))
-    for number, table in ((1, publish.table_1(loaded)), (2, publish.table_2(loaded))):
+    for number, table in ((1, evaluation.table_1(loaded)), (2, evaluation.table_2(loaded))):
         assert len(table) == 6
         text = (loaded.folder / f"table_{number}.md").read_text()
         assert "Prior bias initialisation off" in text and "by rule, not by result" in text
 
 
 def test_the_record_leads_back_to_runs_and_slices(loaded):
-    publish.record(loaded)
+    published.record(loaded)
     record = json.loads((loaded.folder / "run.json").read_text())
     assert record["store"]["digest"] == loaded.store.digest and record["split"]["digest"] == loaded.split.digest
     assert [run["digest"] for own in record["runs"].values() for run in own] == [
@@ -65,12 +65,17 @@ def test_a_collapsed_network_is_called_so_in_every_place(loaded, tmp_path):
     silent["tn"] = 32 * 32 - silent["fn"]
     collapsed = dataclasses.replace(loaded, counts={**loaded.counts, "unet": [silent]}, folder=tmp_path)
     words = "U-Net (collapsed: every pixel background)"
-    assert words in publish.scores_in_words(collapsed)
-    publish.table_1(collapsed), publish.table_3(collapsed), publish.figure_5(collapsed), publish.figure_9(collapsed)
+    assert words in evaluation.summary(collapsed)
+    (
+        evaluation.table_1(collapsed),
+        evaluation.table_3(collapsed),
+        figures.figure_5(collapsed),
+        figures.figure_9(collapsed),
+    )
     for name in ("table_1.md", "table_3.md", "table_3.tex", "figure_5_training_unet.txt", "figure_9_scores.csv"):
         text = (tmp_path / name).read_text()
         assert "collapsed:" in text and "every pixel background" in text, name
-    assert publish.record(collapsed)["collapsed"]["unet"] == [True]
+    assert published.record(collapsed)["collapsed"]["unet"] == [True]
 
 
 def test_samples_by_hand(small):

@@ -1,68 +1,22 @@
-"""What notebooks 01 and 02 show of scans, slices and the split before any network is trained."""
+"""Scans, slices and the sides of the split before any network, and all classes of some slices."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from sahlib.data.samples import typical_training_slice
+from sahlib.data.scan import CLASSES, SAH, Scan
 from sahlib.data.slices import SliceStore, window_to_grey
-from sahlib.data.sources import CLASSES, SAH, PairedFolder, Phantom, Scan
 from sahlib.data.splits import SIDES, Split
-from sahlib.figures.drawing import OTHER, TRUTH, WIDTH, described, outline, show, styled
+from sahlib.figures.drawing import CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
 from sahlib.study import Study
 
-# Okabe & Ito; SAH as in every other figure.
-CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "#CC79A7"), strict=True))
-SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))
-
-
-@dataclass(frozen=True)
-class FirstScans:
-    """The first scans of a source, or all where it has fewer, as a source by itself."""
-
-    source: object
-    scans: tuple[Scan, ...]
-
-    @classmethod
-    def of(cls, source: object, count: int) -> FirstScans:
-        """The first `count` scans of `source`."""
-        return cls(source, tuple(source.scan(index) for index in range(min(count, len(source)))))
-
-    @property
-    def name(self) -> str:
-        return f"the first {len(self)} scans of {self.source.name}"
-
-    def __len__(self) -> int:
-        return len(self.scans)
-
-    def scan(self, index: int) -> Scan:
-        """One of them."""
-        return self.scans[index]
-
-
-def describe(scans: Sequence[Scan]) -> pd.DataFrame:
-    """One row per scan: patient, slices, spacing and thickness in mm, and for each class its slices and volume in mL.
-
-    The volume is NaN where a spacing is not known.
-    """
-    rows = []
-    for scan in scans:
-        row = {"patient": scan.patient_id, "slices": len(scan.image), "unit": scan.unit}
-        row |= {"pixel mm": scan.spacing_mm[0], "slice mm": scan.thickness_mm}
-        millilitres = scan.spacing_mm[0] * scan.spacing_mm[1] * scan.thickness_mm / 1000
-        for index, name in enumerate(CLASSES[1:], 1):
-            marked = scan.labels == index
-            row[f"{name} slices"] = int(marked.any((1, 2)).sum())
-            row[f"{name} mL"] = round(float(marked.sum() * millilitres), 1)
-        rows.append(row)
-    table = pd.DataFrame(rows).round(2)
-    empty = [name for name in CLASSES[1:] if (table[f"{name} slices"] == 0).all()]
-    return table.drop(columns=[f"{name} {what}" for name in empty for what in ("slices", "mL")])
+SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))  # Okabe & Ito
 
 
 @styled
@@ -142,7 +96,6 @@ def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8)
     """The typical training slice and `count` of its augmented forms, the transformed mask outlined on each."""
     import torch
 
-    from sahlib.data.samples import typical_training_slice
     from sahlib.training.augment import draw_transforms, transform
 
     row = typical_training_slice(store, split)
@@ -165,30 +118,24 @@ def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8)
     return described(figure, f"A training slice as it is and in {count} augmented forms, the lesion outlined on each.")
 
 
-def scans_in_words(source: PairedFolder | Phantom, scans: Sequence[Scan]) -> str:
-    """The summary of notebook 01."""
-    bleeding = sum((scan.labels == SAH).any() for scan in scans)
-    sah = np.concatenate([scan.image[scan.labels == SAH].ravel() for scan in scans])
-    text = f"The source {source.name} has {len(source)} scans; {bleeding} of the {len(scans)} shown contain SAH."
-    if len(sah):
-        low, middle, high = np.percentile(sah, [5, 50, 95])
-        text += (
-            f" Their SAH voxels have a median of {middle:.0f} {scans[0].unit}, 90 % lie from {low:.0f} to {high:.0f}."
-        )
-    return text
-
-
-def store_in_words(store: SliceStore, split: Split) -> str:
-    """The summary of notebook 02."""
-    table = split.summary(store)
-    sides = "; ".join(
-        f"{side} {int(row['slices'])} slices of {int(row['patients'])} patients, {row['share positive']:.0%} with SAH"
-        for side, row in table.iterrows()
-    )
-    return (
-        f"{len(store)} slices of {store.meta['size']}x{store.meta['size']} pixels in {store.path.name}, "
-        f"{store.images.nbytes + store.labels.nbytes:,} bytes: {sides}."
-    )
+@styled
+def classes(images: np.ndarray, columns: dict[str, dict[str, np.ndarray]], names: list[str]) -> Figure:
+    """Slices uint8 [k,H,W] in rows; per column a heading and, per class, masks bool [k,H,W], outlined in its colour."""
+    side = WIDTH / len(columns)
+    figure = Figure(figsize=(WIDTH, len(images) * (side + 0.1) + 0.6), layout="constrained")
+    axes = figure.subplots(len(images), len(columns), squeeze=False)
+    for row, (image, name) in enumerate(zip(images, names, strict=True)):
+        for ax, (heading, masks) in zip(axes[row], columns.items(), strict=True):
+            show(ax, image)
+            for lesion, mask in masks.items():
+                outline(ax, mask[row], halo=None, colour=CLASS_COLOURS[lesion])
+            if row == 0:
+                ax.set_title(textwrap.fill(heading, 24), fontsize=8)
+        axes[row][0].set_ylabel(name, fontsize=7)
+    lesions = next(iter(columns.values()))
+    handles = [Line2D([], [], color=CLASS_COLOURS[lesion], label=lesion) for lesion in lesions]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+    return figure
 
 
 def _grey(scan: Scan, level: float, width: float) -> np.ndarray:

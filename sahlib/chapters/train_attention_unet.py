@@ -1,0 +1,24 @@
+"""Notebook 04: whether attention learns more slowly, as far as the seeds can tell."""
+
+from __future__ import annotations
+
+from sahlib.chapters.train_unet import Runs, is_curve
+from sahlib.paper.rules import MIN_SEEDS
+from sahlib.study import MODELS
+from sahlib.training import curves
+
+
+def pace_in_words(runs: Runs) -> str:
+    """Which of Attention U-Net and the paper's U-Net (plain where ResNet34 was not trained) settles first."""
+    unet = next((model for model in ("unet_resnet34", "unet") if model in runs), "unet")
+    ours, theirs = (
+        [curves.settled_epoch(run.history) for run in runs.get(model, []) if is_curve(run.history)]
+        for model in ("attention_unet", unet)
+    )
+    if min(len(ours), len(theirs)) < MIN_SEEDS:
+        return f"With fewer than {MIN_SEEDS} seeds that is chance as much as anything, and no statement on attention."
+    if min(ours) > max(theirs):
+        return f"In every seed {MODELS['attention_unet']} took more epochs than {MODELS[unet]} in any."
+    if max(ours) < min(theirs):
+        return f"In every seed {MODELS['attention_unet']} took fewer epochs than {MODELS[unet]} in any."
+    return "The seeds of the two overlap, so neither is the slower one."

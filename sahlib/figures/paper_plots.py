@@ -1,0 +1,282 @@
+"""The data figures of the paper: 2 and 5 to 9, drawn from arrays and tables."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, outline, show, styled
+
+# Figure 2
+
+
+@styled
+def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figure:
+    """Figure 2: a CT slice, its binary mask, and the mask's outline on the slice.
+
+    image [H,W] uint8 grey levels; mask [H,W] bool.
+    """
+    image, mask = np.asarray(image), np.asarray(mask, bool)
+    figure = Figure(figsize=(WIDTH, WIDTH / 3 + (0.5 if title else 0.25)), layout="constrained")
+    axes = figure.subplots(1, 3)
+    for ax, heading in zip(axes, ("(a) CT slice", "(b) Binary mask", "(c) Mask outlined on the slice"), strict=True):
+        ax.set_title(heading)
+    show(axes[0], image)
+    show(axes[1], mask * 255)
+    show(axes[2], image)
+    outline(axes[2], mask)
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+# Figures 5 and 6
+
+
+@styled
+def training_curves(histories: dict[int, pd.DataFrame], title: str, model: str = "unet") -> Figure:
+    """Figures 5 and 6: loss (left) and validation Dice (right) of one network against the epoch.
+
+    histories maps a seed to its history.csv (epoch, train_loss, validation_loss, validation_dice, best); each seed is
+    one line, and a ring marks the epoch whose weights were kept. Values that are not finite leave a gap.
+    """
+    colour = COLOURS.get(model, OTHER)
+    figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    loss, dice = figure.subplots(1, 2)
+    thin = 1.4 if len(histories) == 1 else 0.8
+    curves = (
+        (loss, "train_loss", OTHER, (0, (4, 2))),
+        (loss, "validation_loss", colour, "solid"),
+        (dice, "validation_dice", colour, "solid"),
+    )
+    for history in histories.values():
+        for ax, column, line_colour, dash in curves:
+            epoch, value = history["epoch"].to_numpy(), history[column].to_numpy(float)
+            value = np.where(np.isfinite(value), value, np.nan)
+            # A point that has no finite neighbour makes no line; a dot shows it.
+            gap = np.isnan(np.concatenate([[np.nan], value, [np.nan]]))
+            alone = gap[:-2] & gap[2:]
+            ax.plot(epoch, value, color=line_colour, linestyle=dash, linewidth=thin)
+            ax.plot(epoch[alone], value[alone], ".", color=line_colour, markersize=5)
+            if column != "train_loss":
+                best = history["best"].to_numpy(bool) & np.isfinite(value)
+                ring = {"color": colour, "markerfacecolor": "white", "markersize": 5, "zorder": 5, "clip_on": False}
+                if best.any():  # an empty unclipped line counts as one at the figure's corner in the layout
+                    ax.plot(epoch[best], value[best], "o", **ring)
+    for ax, label in ((loss, "Loss (BCE + Dice)"), (dice, "Validation Dice (pooled over pixels)")):
+        ax.set(xlabel="Epoch", ylabel=label)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+        ax.grid(axis="y", color="0.9", linewidth=0.6)
+        if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
+            ax.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=ax.transAxes)
+            ax.set_yticks([])
+    epochs = [history["epoch"].max() for history in histories.values() if len(history)]
+    for ax in (loss, dice):
+        ax.set_xlim(0.5, max([1, *epochs]) + 0.5)
+    loss.set_ylim(bottom=0)
+    dice.set_ylim(0, 1)
+    seeds = f"{len(histories)} seeds, one line each" if len(histories) > 1 else f"seed {next(iter(histories), '-')}"
+    figure.suptitle(f"{title} ({seeds})")
+    figure.legend(
+        handles=[
+            Line2D([], [], color=OTHER, linestyle=(0, (4, 2)), label="training"),
+            Line2D([], [], color=colour, label="validation"),
+            Line2D([], [], color=colour, marker="o", markerfacecolor="white", linestyle="none", label="epoch kept"),
+        ],
+        loc="outside lower center",
+        ncols=3,
+    )
+    return figure
+
+
+def training_curves_data(histories: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """The histories below one another, with the seed in the first column."""
+    columns = ["epoch", "train_loss", "validation_loss", "validation_dice", "best"]
+    parts = [history[columns].assign(seed=seed) for seed, history in histories.items()]
+    return pd.concat(parts, ignore_index=True)[["seed", *columns]]
+
+
+# Figure 7
+
+
+@styled
+def comparison(
+    images: np.ndarray,
+    truth: np.ndarray,
+    predictions: dict[str, np.ndarray],
+    dice: dict[str, Iterable[float]],
+    iou: dict[str, Iterable[float]],
+    row_labels: Iterable[str],
+) -> Figure:
+    """Figure 7: k samples as rows; CT with the truth outlined, each network's prediction, the truth's mask as columns.
+
+    images [k,H,W] uint8; truth [k,H,W] bool; predictions label -> [k,H,W] bool; dice and iou label -> k numbers, of
+    which NaN is written "undefined". ValueError where the shapes or the labels do not agree.
+    """
+    images, truth = np.asarray(images), np.asarray(truth, bool)
+    row_labels = list(row_labels)
+    for label, masks in predictions.items():
+        if np.shape(masks) != images.shape or label not in dice or label not in iou:
+            raise ValueError(f"prediction {label!r}: masks {np.shape(masks)} for images {images.shape}, or no score")
+    if truth.shape != images.shape or len(row_labels) != len(images):
+        raise ValueError(f"images {images.shape}, truth {truth.shape}, {len(row_labels)} row labels do not agree")
+    columns = len(predictions) + 2
+    side = WIDTH / columns
+    titles = ["CT, truth outlined", *predictions, "Ground truth"]
+    titles = [textwrap.fill(title, max(12, int(side * 13)), break_long_words=False) for title in titles]
+    lines = 1 + max(title.count("\n") for title in titles)
+    figure = Figure(figsize=(WIDTH, len(images) * (side + 0.13) + 0.15 * lines), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    axes = figure.subplots(len(images), columns, squeeze=False)
+    for ax, title in zip(axes[0], titles, strict=True):
+        ax.set_title(title)
+    for k, row in enumerate(axes):
+        show(row[0], images[k])
+        outline(row[0], truth[k])
+        row[0].set_ylabel(row_labels[k])
+        for ax, (label, masks) in zip(row[1:-1], predictions.items(), strict=True):
+            show(ax, np.asarray(masks[k], bool) * 255)
+            outline(ax, truth[k], width=0.7, halo=None)  # thin: it must not hide a lesion of three pixels
+            scores = (("Dice", list(dice[label])[k]), ("IoU", list(iou[label])[k]))
+            text = "   ".join(f"{name} {'undefined' if np.isnan(v) else f'{v:.2f}'}" for name, v in scores)
+            ax.set_xlabel(text, labelpad=2)
+        show(row[-1], truth[k] * 255)
+    return figure
+
+
+def comparison_data(
+    truth: np.ndarray,
+    predictions: dict[str, np.ndarray],
+    dice: dict[str, Iterable[float]],
+    iou: dict[str, Iterable[float]],
+    row_labels: Iterable[str],
+) -> pd.DataFrame:
+    """One row per sample and network: dice, iou, and the lesion's pixels in the truth and in the prediction."""
+    truth = np.asarray(truth, bool)
+    rows = [
+        {
+            "sample": sample,
+            "series": label,
+            "dice": float(list(dice[label])[k]),
+            "iou": float(list(iou[label])[k]),
+            "truth_pixels": int(truth[k].sum()),
+            "predicted_pixels": int(np.asarray(masks[k], bool).sum()),
+        }
+        for k, sample in enumerate(row_labels)
+        for label, masks in predictions.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+# Figure 8
+
+
+@styled
+def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterable[str], columns: int = 4) -> Figure:
+    """Figure 8: a grid of test slices with the true lesion outlined, `labels` above them.
+
+    images [k,H,W] uint8; truth [k,H,W] bool, of which some may be empty.
+    """
+    images, truth, labels = np.asarray(images), np.asarray(truth, bool), list(labels)
+    if truth.shape != images.shape or len(labels) != len(images):
+        raise ValueError(f"images {images.shape}, truth {truth.shape}, {len(labels)} labels do not agree")
+    columns = max(1, min(columns, len(images)))
+    rows = -(-len(images) // columns)
+    side = WIDTH / max(columns, 3)  # a single slice shall not fill the page
+    figure = Figure(figsize=(side * columns, rows * (side + 0.2)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(images) :]:
+        ax.set_axis_off()
+    for ax, image, mask, label in zip(axes, images, truth, labels, strict=False):
+        show(ax, image)
+        outline(ax, mask)
+        ax.set_title(label, fontsize=7.5)
+    return figure
+
+
+# Figure 9
+
+
+@styled
+def metric_bars(table: pd.DataFrame) -> Figure:
+    """Figure 9: one group of bars per metric; ours filled, what the paper printed hollow and hatched.
+
+    table has one row per bar: metric, series (the legend's text), value, printed (bool), and model (a name in COLOURS;
+    where the column is missing, series is looked up). Order of appearance is order in the figure, ours before printed.
+    NaN is written "n/a".
+    """
+    table = metric_bars_data(table)
+    metrics = list(dict.fromkeys(table["metric"]))
+    bars = list(dict.fromkeys(zip(table["model"], table["series"], table["printed"], strict=True)))
+    models = list(dict.fromkeys(model for model, _, _ in bars))
+    bars.sort(key=lambda bar: (models.index(bar[0]), bar[2]))  # the printed bar beside ours of the same network
+    values = table.set_index(["metric", "model", "series", "printed"])["value"]
+    if not values.index.is_unique:
+        raise ValueError("the table holds the same metric, series and printed more than once")
+    figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
+    ax = figure.subplots()
+    width = 0.84 / len(bars)
+    narrow = WIDTH * 0.92 * width / len(metrics) < 0.36  # inches that "0.896" needs at this size
+    for b, (model, series, printed) in enumerate(bars):
+        colour = COLOURS.get(model, OTHER)
+        look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
+        legend = series
+        for m, metric in enumerate(metrics):
+            value = values.get((metric, model, series, printed))
+            if value is None:
+                continue
+            x = m + (b - (len(bars) - 1) / 2) * width
+            height = 0.0 if np.isnan(value) else float(value)
+            ax.bar(x, height, width * 0.88, edgecolor=colour, linewidth=0.9, label=legend, **look)
+            legend = "_nolegend_"
+            ax.annotate(
+                "n/a" if np.isnan(value) else f"{value:.3f}",
+                (x, height),
+                xytext=(0, 2),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                fontsize=6.5,
+                rotation=90 if narrow else 0,
+            )
+    ax.set_xticks(range(len(metrics)), metrics)
+    ax.tick_params(axis="x", length=0)
+    ax.set_xlim(-0.5, len(metrics) - 0.5)
+    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set_ylim(0, 1.14 if narrow else 1.07)  # room for the number above a bar of height 1
+    ax.spines["left"].set_bounds(0, 1)
+    ax.set_ylabel("Score")
+    ax.set_axisbelow(True)
+    ax.grid(axis="y", color="0.9", linewidth=0.6)
+    figure.legend(loc="outside lower center", ncols=2 if len(bars) > 3 else max(1, len(bars)))
+    return figure
+
+
+def metric_bars_data(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with the columns metric, model, series, printed, value in this order, and nothing else."""
+    if "model" not in table:
+        table = table.assign(model=table["series"])
+    table = table[["metric", "model", "series", "printed", "value"]].reset_index(drop=True)
+    return table.astype({"printed": bool, "value": float})
+
+
+def areas(truth: np.ndarray, labels: Iterable[str]) -> pd.DataFrame:
+    """The table behind Figures 2 and 8: each slice's label, its size, and how much the mask bool [k,H,W] covers."""
+    height, width = truth.shape[1:]
+    pixels = truth.sum(axis=(1, 2)).astype(int)
+    return pd.DataFrame(
+        {
+            "slice": list(labels),
+            "height": height,
+            "width": width,
+            "lesion_pixels": pixels,
+            "lesion_percent": 100.0 * pixels / (height * width),
+        }
+    )
