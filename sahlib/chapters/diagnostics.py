@@ -55,19 +55,13 @@ def gate_maps(results: Results) -> Figure:
     rows = samples.three_test_slices(results.store, results.split)
     maps = _maps(results, 0, rows)
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
-    shown = (
-        results.store.images[rows],
-        results.store.masks(rows),
-        maps,
-        titles,
-        results.store.slices["slice_id"].iloc[rows].tolist(),
-    )
+    shown = (results.store.masks(rows), maps, titles, results.store.slices["slice_id"].iloc[rows].tolist())
     caption = (
         "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
         f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}."
     )
-    data = probability_plots.gate_maps_data(*shown)
-    return published.figure(results, probability_plots.gate_maps(*shown), "gate_maps", data, caption)
+    drawn = probability_plots.gate_maps(results.store.images[rows], *shown)
+    return published.figure(results, drawn, "gate_maps", probability_plots.gate_maps_data(*shown), caption)
 
 
 def gate_weights(results: Results) -> pd.DataFrame:
@@ -140,16 +134,16 @@ def clinical_scores(results: Results) -> pd.DataFrame:
 def reliability(results: Results) -> Figure:
     """Whether a predicted probability means what it says."""
     truth, images = results.store.masks(results.test_rows), results.store.images[results.test_rows]
-    curves = {
-        model: calibration.reliability_bins(own[0].probabilities, truth, images) for model, own in results.runs.items()
-    }
-    labels = {model: tables.label(model, results.counts[model][:1]) for model in curves}
+    curves = []
+    for model, own in results.runs.items():
+        bins = calibration.reliability_bins(own[0].probabilities, truth, images)
+        curves.append(bins.assign(series=model, label=tables.label(model, results.counts[model][:1])))
+    data = evidence_plots.series_first(pd.concat(curves, ignore_index=True))
     caption = (
         "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
         "Below, how many pixels each bin holds. First seed."
     )
-    data = probability_plots.reliability_data(curves, labels)
-    return published.figure(results, probability_plots.reliability(curves, labels), "reliability", data, caption)
+    return published.figure(results, probability_plots.reliability(data), "reliability", data, caption)
 
 
 def bland_altman(results: Results) -> Figure:
@@ -159,13 +153,12 @@ def bland_altman(results: Results) -> Figure:
     for model, own in results.counts.items():
         table = volumes.patient_volumes(own[0], *sides)
         frames.append(table.assign(series=model, label=tables.label(model, own[:1])))
-    data = pd.concat(frames, ignore_index=True)
+    data = evidence_plots.bland_altman_data(pd.concat(frames, ignore_index=True))
     caption = (
         "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
         "limits of agreement (Bland and Altman 1986)."
     )
-    table = evidence_plots.bland_altman_data(data)
-    return published.figure(results, evidence_plots.bland_altman(data), "bland_altman", table, caption)
+    return published.figure(results, evidence_plots.bland_altman(data), "bland_altman", data, caption)
 
 
 def _maps(results: Results, seed: int, rows: np.ndarray) -> list[np.ndarray]:

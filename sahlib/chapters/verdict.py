@@ -14,7 +14,7 @@ from sahlib.chapters.published import notes, rates_in_words
 from sahlib.chapters.results import Results
 from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
 from sahlib.paper import ledger, printed, transcript
-from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
+from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
 from sahlib.scoring import baselines, calibration, metrics, statistics
 from sahlib.study import MODELS, RECIPES
 from sahlib.workspace import writing
@@ -28,8 +28,7 @@ REPORTED = (
     ("precision", "pooled"),
     ("recall", "pooled"),
 )
-CONTROL = "attention_unet_open_gates"
-CONTRASTS = (("unet", "attention_unet"), (CONTROL, "attention_unet"), ("unet", CONTROL))
+CONTRASTS = ((UNET, ATTENTION), (OPEN, ATTENTION), (UNET, OPEN))
 SOFT = "soft Dice, pooled"
 # How the summary says a number of verdicts.
 WORDS = {
@@ -68,7 +67,7 @@ def conventions(results: Results) -> Figure:
         "the lines are what the paper printed. Where the grey cross of 'background everywhere' stands near them, the "
         "convention alone explains most of the score. Recall and precision below use the same rows."
     )
-    figure = published.figure(results, evidence_plots.conventions(table), "conventions", data, caption)
+    figure = published.figure(results, evidence_plots.conventions(data), "conventions", data, caption)
     wide = data[~data["printed"]].pivot_table(
         index=["metric", "convention_label"], columns="label", values="value", sort=False
     )
@@ -153,7 +152,7 @@ def contrasts(results: Results) -> pd.DataFrame:
 def decision(recipes: dict[str, Results]) -> pd.DataFrame:
     """What decided it: networks by recipes, pooled Dice and Dice over SAH slices with intervals."""
     first = next(iter(recipes.values()))
-    shown = [model for model in ("unet", CONTROL, "attention_unet", "unet_resnet34") if model in first.counts]
+    shown = [model for model in (UNET, OPEN, ATTENTION, "unet_resnet34") if model in first.counts]
     rows = []
     for metric, convention in REPORTED[1:3]:
         for recipe, results in recipes.items():
@@ -201,8 +200,9 @@ def lesion_size(results: Results) -> Figure:
         "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
         "helps on small lesions."
     )
-    data = evidence_plots.size_strata_data(table)
-    return published.figure(results, evidence_plots.size_strata(table), "lesion_size", data, caption)
+    first = ["series", "label", "tercile", "estimate", "low", "high"]
+    data = table[[*first, *(column for column in table if column not in first)]]
+    return published.figure(results, evidence_plots.size_strata(data), "lesion_size", data, caption)
 
 
 def claims(recipes: dict[str, Results]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from sahlib.data.scan import CLASSES
 from sahlib.scoring.baselines import THRESHOLD
+from sahlib.study import MODELS
 from sahlib.workspace import writing
 
 WIDTH = 7.2  # inches: two columns of a journal page, so that a font size below is the size in print
@@ -56,13 +57,8 @@ STYLE = {
 }
 
 # Okabe & Ito, "Color Universal Design" (2008). One network, one colour, in every figure.
-COLOURS = {
-    "unet": "#0072B2",
-    "unet_resnet34": "#009E73",
-    "attention_unet": "#D55E00",
-    "attention_unet_open_gates": "#CC79A7",
-    THRESHOLD: "#56B4E9",
-}
+COLOURS = dict(zip(MODELS, ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000"), strict=False))
+COLOURS[THRESHOLD] = "#56B4E9"
 OTHER = "#555555"  # any other series, such as "background everywhere"
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.

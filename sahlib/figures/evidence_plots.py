@@ -1,9 +1,8 @@
 """The figures behind the verdict: conventions, lesion size, volumes.
 
-As in `figures`, every figure has a twin `name_data` that gives the table of what it shows, and `figures.save` writes
-both. A series is a network's name or one of the two trivial predictors; it keeps its colour and its marker in every
-figure, so that no figure depends on colour alone. A column `label` holds the legend's text, for instance with a
-collapse said in it; without it the name for people is taken.
+Each `name(data)` draws the table that its twin `name_data` makes; `drawing.save` writes both. A series is a network's
+name or one of the two trivial predictors; it keeps its colour and its marker in every figure, so that no figure depends
+on colour alone. The column `label` holds the legend's text, for instance with a collapse said in it.
 """
 
 from __future__ import annotations
@@ -23,42 +22,29 @@ from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
 
 SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
-MARKERS = {
-    "unet": "o",
-    "unet_resnet34": "s",
-    "attention_unet": "^",
-    "attention_unet_open_gates": "v",
-    baselines.BACKGROUND: "X",
-    baselines.THRESHOLD: "D",
-}
+MARKERS = dict(zip((*MODELS, baselines.BACKGROUND, baselines.THRESHOLD), "os^vXD", strict=False))
 
 
 # All conventions
 
 
 @styled
-def conventions(table: pd.DataFrame) -> Figure:
+def conventions(data: pd.DataFrame) -> Figure:
     """Every series under every convention: Dice large, the other metrics small, the paper's numbers as lines.
 
-    table: rows of `metrics.all_scores` with a column series (and label); several rows of one series, convention and
-    metric are seeds: the marker is their mean, the line through it reaches from the least to the greatest. A further
-    column convention_label names conventions that metrics.CONVENTIONS does not have.
+    A marker is the mean over seeds, the line through it reaches from the least to the greatest.
     """
-    data = conventions_data(table)
     ours = data[~data["printed"]]
     rows, series = list(dict.fromkeys(ours["convention"])), list(dict.fromkeys(ours["series"]))
     others = [m for m in dict.fromkeys(ours["metric"]) if m != "dice"]
     names = dict(zip(ours["convention"], ours["convention_label"], strict=True))
     height = len(rows) * max(0.30, 0.075 * len(series) + 0.06)
-    figure = Figure(figsize=(WIDTH, 1.7 + height * (1.62 if others else 1)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.7 + height * 1.62), layout="constrained")
     figure.get_layout_engine().set(hspace=0.04, wspace=0.03)
-    top, *bottom = figure.subfigures(2 if others else 1, 1, height_ratios=[1, 0.62] if others else None, squeeze=False)[
-        :, 0
-    ]
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 0.62])
     _convention_panel(top.subplots(), data[data["metric"] == "dice"], rows, series, names, large=True)
-    if others:
-        for ax, metric in zip(bottom[0].subplots(1, len(others), sharey=True), others, strict=True):
-            _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
+    for ax, metric in zip(bottom.subplots(1, len(others), sharey=True), others, strict=True):
+        _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
     handles = [handle(s, label) for s, label in labels_of(ours).items()]
     for model, dash in _PRINTED_DASHES.items():
         label = f"printed in the paper, {MODELS[model]}"
@@ -72,12 +58,9 @@ def conventions(table: pd.DataFrame) -> Figure:
 def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     """One row per series, convention and metric: value (mean over seeds), low, high, seeds; then the paper's numbers.
 
-    The paper's have printed True and no convention, for it names none.
+    table: rows of `metrics.all_scores`, one for each seed, with the columns series, label and convention_label. The
+    paper's numbers have printed True and no convention, for it names none.
     """
-    table = with_labels(table)
-    if "convention_label" not in table:
-        known = {name: c.label for name, c in metrics.CONVENTIONS.items()}
-        table = table.assign(convention_label=[known.get(c, c) for c in table["convention"]])
     keys = ["metric", "convention", "convention_label", "series", "label"]
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
@@ -155,13 +138,12 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
 
 
 @styled
-def size_strata(table: pd.DataFrame, score: str = "Dice") -> Figure:
-    """A score in each tercile of lesion area, with intervals.
+def size_strata(data: pd.DataFrame) -> Figure:
+    """Dice in each tercile of lesion area, with intervals; NaN is left out.
 
-    table: one row per series and tercile: series (and label), tercile (the text under the axis), estimate, low, high;
-    order of appearance is order in the figure. NaN is left out. score: the text beside the axis.
+    data: one row per series and tercile: series, label, tercile (the text under the axis), estimate, low, high; order
+    of appearance is order in the figure.
     """
-    data = size_strata_data(table)
     terciles, series = list(dict.fromkeys(data["tercile"])), list(dict.fromkeys(data["series"]))
     figure = Figure(figsize=(WIDTH * 0.8, 3.2), layout="constrained")
     ax = figure.subplots()
@@ -177,20 +159,13 @@ def size_strata(table: pd.DataFrame, score: str = "Dice") -> Figure:
         ax.axvline(edge, color="0.85", linewidth=0.6)
     ax.set_xticks(range(len(terciles)), terciles)
     ax.tick_params(axis="x", length=0)
-    ax.set(xlim=(-0.5, len(terciles) - 0.5), xlabel="Lesion area", ylabel=f"{score} (interval: 95 %)")
+    ax.set(xlim=(-0.5, len(terciles) - 0.5), xlabel="Lesion area", ylabel="Dice (interval: 95 %)")
     low, high = data[["estimate", "low"]].min().min(), data[["estimate", "high"]].max().max()
     ax.set_ylim(min(0, low) if np.isfinite(low) else 0, max(1, high) if np.isfinite(high) else 1)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
     legend(figure, [handle(s, label) for s, label in labels_of(data).items()])
     return figure
-
-
-def size_strata_data(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with series, label, tercile, estimate, low, high first and whatever else it holds behind them."""
-    table = with_labels(table)
-    first = ["series", "label", "tercile", "estimate", "low", "high"]
-    return table[[*first, *(c for c in table if c not in first)]].reset_index(drop=True)
 
 
 # Volumes
@@ -200,11 +175,10 @@ def size_strata_data(table: pd.DataFrame) -> pd.DataFrame:
 def bland_altman(data: pd.DataFrame) -> Figure:
     """Difference of predicted and true volume against their mean, one panel per series, one dot per patient.
 
-    data: rows of `volumes.patient_volumes` with a column series (and label). Lines and shades are
+    data: rows of `volumes.patient_volumes` with the columns series and label. Lines and shades are
     `volumes.bland_altman`'s bias and limits with their 95 % intervals. Panels share their axes, except that of a series
     whose spread would flatten all others: it says so.
     """
-    data = with_labels(data)
     labels = labels_of(data)
     columns = 2 if len(labels) == 4 else min(3, len(labels))
     rows = -(-len(labels) // columns)
@@ -236,13 +210,11 @@ def bland_altman(data: pd.DataFrame) -> Figure:
 
 def bland_altman_data(data: pd.DataFrame) -> pd.DataFrame:
     """One row per series and patient, with the series' bias and limits of agreement repeated in each."""
-    data = with_labels(data)
     parts = []
     for _, group in data.groupby("series", sort=False):
         agreement = volumes.bland_altman(group)
         parts.append(group.assign(**{c: agreement[c] for c in ("bias_ml", "lower_ml", "upper_ml")}))
-    first = ["series", "label"]
-    return pd.concat(parts, ignore_index=True)[[*first, *(c for c in parts[0] if c not in first)]]
+    return series_first(pd.concat(parts, ignore_index=True))
 
 
 def _volume_span(group: pd.DataFrame, agreement: dict) -> tuple[float, float, float, float]:
@@ -282,19 +254,15 @@ def _signed(value: float) -> str:
 # What the figures share
 
 
-def name_of(series: str) -> str:
-    return MODELS.get(series, f"{series[:1].upper()}{series[1:]}".replace("_", " "))
+def series_first(table: pd.DataFrame) -> pd.DataFrame:
+    """The columns series and label before all others."""
+    first = ["series", "label"]
+    return table[[*first, *(c for c in table if c not in first)]]
 
 
 def _wrapped(text: str, width: int) -> str:
     """`text` in lines of `width` letters, none of which ends or begins in the middle of "0/0 = 1"."""
     return textwrap.fill(text.replace(" = ", "\u00a0=\u00a0"), width)
-
-
-def with_labels(table: pd.DataFrame) -> pd.DataFrame:
-    if "series" not in table or len(table) == 0:
-        raise ValueError(f"the table needs a column series and rows; it has {', '.join(map(str, table.columns))}")
-    return table if "label" in table else table.assign(label=[name_of(s) for s in table["series"]])
 
 
 def labels_of(table: pd.DataFrame) -> dict[str, str]:

@@ -21,7 +21,6 @@ def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figu
 
     image [H,W] uint8 grey levels; mask [H,W] bool.
     """
-    image, mask = np.asarray(image), np.asarray(mask, bool)
     figure = Figure(figsize=(WIDTH, WIDTH / 3 + (0.5 if title else 0.25)), layout="constrained")
     axes = figure.subplots(1, 3)
     for ax, heading in zip(axes, ("(a) CT slice", "(b) Binary mask", "(c) Mask outlined on the slice"), strict=True):
@@ -117,15 +116,8 @@ def comparison(
     """Figure 7: k samples as rows; CT with the truth outlined, each network's prediction, the truth's mask as columns.
 
     images [k,H,W] uint8; truth [k,H,W] bool; predictions label -> [k,H,W] bool; dice and iou label -> k numbers, of
-    which NaN is written "undefined". ValueError where the shapes or the labels do not agree.
+    which NaN is written "undefined".
     """
-    images, truth = np.asarray(images), np.asarray(truth, bool)
-    row_labels = list(row_labels)
-    for label, masks in predictions.items():
-        if np.shape(masks) != images.shape or label not in dice or label not in iou:
-            raise ValueError(f"prediction {label!r}: masks {np.shape(masks)} for images {images.shape}, or no score")
-    if truth.shape != images.shape or len(row_labels) != len(images):
-        raise ValueError(f"images {images.shape}, truth {truth.shape}, {len(row_labels)} row labels do not agree")
     columns = len(predictions) + 2
     side = WIDTH / columns
     titles = ["CT, truth outlined", *predictions, "Ground truth"]
@@ -158,7 +150,6 @@ def comparison_data(
     row_labels: Iterable[str],
 ) -> pd.DataFrame:
     """One row per sample and network: dice, iou, and the lesion's pixels in the truth and in the prediction."""
-    truth = np.asarray(truth, bool)
     rows = [
         {
             "sample": sample,
@@ -183,9 +174,6 @@ def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterabl
 
     images [k,H,W] uint8; truth [k,H,W] bool, of which some may be empty.
     """
-    images, truth, labels = np.asarray(images), np.asarray(truth, bool), list(labels)
-    if truth.shape != images.shape or len(labels) != len(images):
-        raise ValueError(f"images {images.shape}, truth {truth.shape}, {len(labels)} labels do not agree")
     columns = max(1, min(columns, len(images)))
     rows = -(-len(images) // columns)
     side = WIDTH / max(columns, 3)  # a single slice shall not fill the page

@@ -7,7 +7,7 @@ the table of what it shows, and `figures.save` writes both.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sahlib.figures.drawing import OTHER, WIDTH, outline, show, styled
-from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend, name_of, with_labels
+from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend
 
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
 
@@ -24,13 +24,12 @@ FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's 
 
 
 @styled
-def reliability(curves: dict[str, pd.DataFrame], labels: dict[str, str] | None = None) -> Figure:
+def reliability(data: pd.DataFrame) -> Figure:
     """Share of lesion pixels against predicted probability, and how many pixels each bin holds.
 
-    curves: series -> `calibration.reliability_bins`; one column of panels for each of its regions. labels: series ->
-    the legend's text. A bin of fewer than FEW_PIXELS pixels is hollow.
+    data: rows of `calibration.reliability_bins` with the columns series and label; a column of panels for each region.
+    A bin of fewer than FEW_PIXELS pixels is hollow.
     """
-    data = reliability_data(curves, labels)
     regions = list(dict.fromkeys(data["region"]))
     figure = Figure(figsize=(WIDTH if len(regions) > 1 else 4.0, 4.7), layout="constrained")
     axes = figure.subplots(2, len(regions), squeeze=False, height_ratios=[2.4, 1], sharex=True, sharey="row")
@@ -67,38 +66,19 @@ def reliability(curves: dict[str, pd.DataFrame], labels: dict[str, str] | None =
     return figure
 
 
-def reliability_data(curves: dict[str, pd.DataFrame], labels: dict[str, str] | None = None) -> pd.DataFrame:
-    """The bins below one another, series and label first."""
-    if not curves:
-        raise ValueError("curves must hold at least one series")
-    table = pd.concat([bins.assign(series=name) for name, bins in curves.items()], ignore_index=True)
-    if labels:
-        table["label"] = [labels.get(name, name_of(name)) for name in table["series"]]
-    table = with_labels(table)
-    return table[["series", "label", *(c for c in table if c not in ("series", "label"))]]
-
-
 # Gates
 
 
 @styled
 def gate_maps(
-    images: np.ndarray,
-    truth: np.ndarray,
-    maps: Sequence[np.ndarray],
-    titles: Iterable[str],
-    row_labels: Iterable[str] = (),
+    images: np.ndarray, truth: np.ndarray, maps: Sequence[np.ndarray], titles: Sequence[str], names: Sequence[str]
 ) -> Figure:
     """What the attention gates let through: a slice per row, its CT with the truth outlined, then one map per level.
 
     images [k,H,W] uint8; truth [k,H,W] bool; maps: one array [k,h,w] per level, gate coefficients in [0, 1], h and w
-    the level's own; titles: one per level; row_labels: k texts, or none. Below each map stands its range, for a gate
-    may use but a small part of 0 to 1. ValueError where shapes do not agree.
+    the level's own; titles: one per level; names: k texts. Below each map stands its range, for a gate may use but a
+    small part of 0 to 1.
     """
-    images, truth, titles, row_labels = np.asarray(images), np.asarray(truth, bool), list(titles), list(row_labels)
-    _check_gates(images, truth, maps, titles)
-    if row_labels and len(row_labels) != len(images):
-        raise ValueError(f"{len(row_labels)} row labels for {len(images)} slices")
     columns, (height, width) = len(maps) + 1, images.shape[1:]
     side = min(WIDTH / columns, 2.2)
     headings = [textwrap.fill(t, max(12, int(side * 13))) for t in ("CT, truth outlined", *titles)]
@@ -112,8 +92,7 @@ def gate_maps(
     for k, row in enumerate(axes):
         show(row[0], images[k])
         outline(row[0], truth[k])
-        if row_labels:
-            row[0].set_ylabel(row_labels[k], fontsize=7.5)
+        row[0].set_ylabel(names[k], fontsize=7.5)
         for ax, level in zip(row[1:], maps, strict=True):
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the level's pixels over those of the slice
             look = {"cmap": "viridis", "vmin": 0, "vmax": 1, "interpolation": "none"}
@@ -129,20 +108,13 @@ def gate_maps(
 
 
 def gate_maps_data(
-    images: np.ndarray,
-    truth: np.ndarray,
-    maps: Sequence[np.ndarray],
-    titles: Iterable[str],
-    row_labels: Iterable[str] = (),
+    truth: np.ndarray, maps: Sequence[np.ndarray], titles: Sequence[str], names: Sequence[str]
 ) -> pd.DataFrame:
     """One row per slice and level: range of the coefficients, and their means inside and outside the true lesion.
 
     A map is compared with the truth at the slice's resolution: each of its pixels counts for those it covers. inside is
     NaN on a slice without a lesion.
     """
-    truth, titles = np.asarray(truth, bool), list(titles)
-    _check_gates(np.asarray(images), truth, maps, titles)
-    names = list(row_labels) or [str(k) for k in range(len(truth))]
     rows = []
     for k, name in enumerate(names):
         for title, level in zip(titles, maps, strict=True):
@@ -157,13 +129,3 @@ def gate_maps_data(
             row |= {"outside": fine[~mask].mean() if not mask.all() else np.nan}
             rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _check_gates(images: np.ndarray, truth: np.ndarray, maps: Sequence[np.ndarray], titles: list[str]) -> None:
-    if images.ndim != 3 or images.shape != truth.shape:
-        raise ValueError(f"images {images.shape} and truth {truth.shape} must be the same [k,H,W]")
-    if not maps or len(maps) != len(titles):
-        raise ValueError(f"{len(maps)} maps and {len(titles)} titles: there must be one title for each level's map")
-    for title, level in zip(titles, maps, strict=True):
-        if np.ndim(level) != 3 or len(level) != len(images):
-            raise ValueError(f"maps of {title!r} must be [{len(images)},h,w]; their shape is {np.shape(level)}")

@@ -14,6 +14,7 @@ from sahlib.figures import drawing, evidence_plots, probability_plots
 from sahlib.figures.evidence_plots import SERIES_COLOURS
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, calibration, metrics, volumes
+from sahlib.study import MODELS
 
 ARMS = ("unet", "attention_unet", "attention_unet_open_gates")
 SERIES = (*ARMS, baselines.BACKGROUND, baselines.THRESHOLD)
@@ -41,8 +42,17 @@ def _some_scores(seeds):
             counts = some_counts(10 * k + seed)
             if name == baselines.BACKGROUND:
                 counts = metrics.background_everywhere(counts)
-            parts.append(metrics.all_scores(counts).assign(series=name, seed=seed))
-    return pd.concat(parts, ignore_index=True)
+            parts.append(metrics.all_scores(counts).assign(series=name, seed=seed, label=MODELS.get(name, name)))
+    table = pd.concat(parts, ignore_index=True)
+    return table.assign(convention_label=[metrics.CONVENTIONS[c].label for c in table["convention"]])
+
+
+def drawn(table):
+    return evidence_plots.conventions(evidence_plots.conventions_data(table))
+
+
+def drawn_volumes(table):
+    return evidence_plots.bland_altman(evidence_plots.bland_altman_data(table))
 
 
 def some_volumes(**changes):
@@ -51,7 +61,7 @@ def some_volumes(**changes):
     off = rng.normal(-2, 3, 12)
     table = pd.DataFrame({"patient_id": [f"p{k}" for k in range(12)], "slices": 30, "truth_ml": truth})
     table = table.assign(predicted_ml=truth + off, mean_ml=truth + off / 2, difference_ml=off, reason="")
-    return table.assign(**changes)
+    return table.assign(label=changes.get("series"), **changes)
 
 
 def some_bins(seed=0, head=True):
@@ -59,7 +69,7 @@ def some_bins(seed=0, head=True):
     probabilities = rng.random((3, 16, 16)) ** 3
     truth = rng.random(probabilities.shape) < probabilities
     images = np.where(rng.random(truth.shape) < 0.5, 0, 90).astype(np.uint8) if head else None
-    return calibration.reliability_bins(probabilities, truth, images)
+    return calibration.reliability_bins(probabilities, truth, images).assign(series=ARMS[seed], label=ARMS[seed])
 
 
 def some_gates(slices=2, size=32):
@@ -74,7 +84,7 @@ def some_gates(slices=2, size=32):
 
 def strata(series=SERIES):
     rows = [(s, t, 0.3 + 0.1 * k, 0.2, 0.9) for s in series for k, t in enumerate(("small", "medium", "large"))]
-    return pd.DataFrame(rows, columns=["series", "tercile", "estimate", "low", "high"])
+    return pd.DataFrame(rows, columns=["series", "tercile", "estimate", "low", "high"]).assign(label="a")
 
 
 def texts(figure):
@@ -102,20 +112,15 @@ def assert_on_the_page(figure):
 
 
 DRAWN = {
-    "conventions": lambda: evidence_plots.conventions(some_scores()),
-    "conventions of one metric": lambda: evidence_plots.conventions(some_scores().query("metric == 'dice'")),
+    "conventions": lambda: drawn(some_scores()),
     "size_strata": lambda: evidence_plots.size_strata(strata()),
-    "bland_altman": lambda: evidence_plots.bland_altman(
-        pd.concat([some_volumes(series=s) for s in (*SERIES, "unet_resnet34")])
-    ),
-    "bland_altman of one": lambda: evidence_plots.bland_altman(some_volumes(series="unet")),
-    "bland_altman of nothing": lambda: evidence_plots.bland_altman(
-        some_volumes(series="unet", mean_ml=np.nan, difference_ml=np.nan)
-    ),
-    "reliability": lambda: probability_plots.reliability({s: some_bins(k) for k, s in enumerate(ARMS)}),
-    "reliability without head": lambda: probability_plots.reliability({"unet": some_bins(head=False)}),
+    "bland_altman": lambda: drawn_volumes(pd.concat([some_volumes(series=s) for s in (*SERIES, "unet_resnet34")])),
+    "bland_altman of one": lambda: drawn_volumes(some_volumes(series="unet")),
+    "bland_altman of nothing": lambda: drawn_volumes(some_volumes(series="unet", mean_ml=np.nan, difference_ml=np.nan)),
+    "reliability": lambda: probability_plots.reliability(pd.concat([some_bins(k) for k in range(3)])),
+    "reliability without head": lambda: probability_plots.reliability(some_bins(head=False)),
     "gate_maps": lambda: probability_plots.gate_maps(*some_gates(4), ["a long name of a slice", "b", "c", "d"]),
-    "gate_maps of one slice": lambda: probability_plots.gate_maps(*some_gates(1)),
+    "gate_maps of one slice": lambda: probability_plots.gate_maps(*some_gates(1), ["a"]),
 }
 
 
@@ -130,7 +135,7 @@ def test_every_text_is_on_the_page_and_the_callers_style_is_left_alone(name):
 def test_a_figure_is_saved_with_its_data(tmp_path):
     table = some_scores(seeds=1)
     data = evidence_plots.conventions_data(table)
-    paths = drawing.save(evidence_plots.conventions(table), tmp_path, "figure_10", data, "All conventions.")
+    paths = drawing.save(evidence_plots.conventions(data), tmp_path, "figure_10", data, "All conventions.")
     assert all(path.stat().st_size for path in paths.values())
     pd.testing.assert_frame_equal(pd.read_csv(paths["csv"], keep_default_na=False, na_values=[]).iloc[:, :1],
                                   data.iloc[:, :1], check_dtype=False)  # fmt: skip
@@ -140,27 +145,27 @@ def test_a_figure_is_saved_with_its_data(tmp_path):
 
 
 def test_conventions_data_by_hand():
-    row = {"metric": "dice", "convention": "pooled", "series": "unet"}
+    row = {"metric": "dice", "convention": "pooled", "convention_label": "all", "series": "unet", "label": "U-Net"}
     data = evidence_plots.conventions_data(pd.DataFrame([{**row, "value": 0.2}, {**row, "value": 0.6}]))
     ours, printed = data[~data["printed"]], data[data["printed"]]
     assert ours[["value", "low", "high", "seeds"]].values.tolist() == [[pytest.approx(0.4), 0.2, 0.6, 2]]
-    assert ours["label"].tolist() == ["U-Net"] and ours["convention_label"].tolist() == ["all pixels pooled"]
+    assert ours["label"].tolist() == ["U-Net"] and ours["convention_label"].tolist() == ["all"]
     assert printed[["series", "value"]].values.tolist() == [["unet", 0.867], ["attention_unet", 0.896]]
 
 
 def test_background_everywhere_is_drawn_where_the_scores_put_it_and_says_what_it_is():
     scores = some_scores()
-    figure = evidence_plots.conventions(scores)
+    figure = drawn(scores)
     dice = panels(figure)[0]
     expected = scores[(scores["series"] == baselines.BACKGROUND) & (scores["metric"] == "dice")]
-    drawn = points(dice, SERIES_COLOURS[baselines.BACKGROUND])
-    assert sorted(drawn) == pytest.approx(sorted(expected["value"].dropna()))
-    assert max(drawn) == pytest.approx(0.9)  # nine slices in ten are empty
+    markers = points(dice, SERIES_COLOURS[baselines.BACKGROUND])
+    assert sorted(markers) == pytest.approx(sorted(expected["value"].dropna()))
+    assert max(markers) == pytest.approx(0.9)  # nine slices in ten are empty
     assert "0.900 for finding nothing" in texts(figure)
 
 
 def test_the_papers_numbers_are_lines_in_every_panel():
-    figure = evidence_plots.conventions(some_scores())
+    figure = drawn(some_scores())
     assert len(panels(figure)) == 5
     for ax, metric in zip(panels(figure), metrics.METRICS, strict=True):
         lines = {to_hex(line.get_color()): line.get_xdata()[0] for line in ax.lines[:2]}
@@ -172,30 +177,23 @@ def test_the_papers_numbers_are_lines_in_every_panel():
 def test_a_collapse_and_a_further_convention_are_said():
     scores = some_scores(seeds=1)
     soft = scores[scores["convention"] == "pooled"].assign(convention="soft", convention_label="soft, pooled")
-    scores["convention_label"] = [metrics.CONVENTIONS[c].label for c in scores["convention"]]
     table = pd.concat([scores, soft])
     table["label"] = ["U-Net (collapsed)" if s == "unet" else s for s in table["series"]]
-    shown = texts(evidence_plots.conventions(table))
+    shown = texts(drawn(table))
     assert "U-Net (collapsed)" in shown and "soft, pooled" in shown
 
 
 def test_an_undefined_score_has_no_marker_and_the_legend_says_so():
     scores = some_scores(seeds=1)
     assert scores["value"].isna().any()  # precision of background everywhere, 0/0 left out
-    assert "no marker: the score is undefined" in texts(evidence_plots.conventions(scores))
-    whole = scores[scores["metric"] == "dice"]
-    assert "no marker: the score is undefined" not in texts(evidence_plots.conventions(whole))
-
-
-def test_a_table_without_series_is_refused():
-    with pytest.raises(ValueError, match="series"):
-        evidence_plots.conventions(metrics.all_scores(some_counts(0)))
+    assert "no marker: the score is undefined" in texts(drawn(scores))
+    assert "no marker: the score is undefined" not in texts(drawn(scores.fillna({"value": 0.5})))
 
 
 def test_every_series_has_its_own_colour_and_marker():
     assert len({c.lower() for c in SERIES_COLOURS.values()}) == len(SERIES_COLOURS)
     assert len(set(evidence_plots.MARKERS.values())) == len(evidence_plots.MARKERS)
-    assert set(evidence_plots.MARKERS) == set(SERIES_COLOURS)
+    assert set(evidence_plots.MARKERS) == {*MODELS, baselines.BACKGROUND, baselines.THRESHOLD} <= set(SERIES_COLOURS)
 
 
 # Strata
@@ -204,13 +202,11 @@ def test_every_series_has_its_own_colour_and_marker():
 def test_strata_are_drawn_at_their_estimates():
     table = strata()
     table.loc[0, ["estimate", "low", "high"]] = np.nan
-    figure = evidence_plots.size_strata(table, "Dice of positive slices")
+    figure = evidence_plots.size_strata(table)
     (ax,) = panels(figure)
     unet = [line for line in ax.lines if to_hex(line.get_color()) == SERIES_COLOURS["unet"].lower()]
     np.testing.assert_allclose(unet[0].get_ydata(), [np.nan, 0.4, 0.5])
-    assert ax.get_ylim() == (0, 1) and "Dice of positive slices (interval: 95 %)" in texts(figure)
-    data = evidence_plots.size_strata_data(table.assign(slices=7))
-    assert data.columns.tolist() == ["series", "label", "tercile", "estimate", "low", "high", "slices"]
+    assert ax.get_ylim() == (0, 1) and "Dice (interval: 95 %)" in texts(figure)
 
 
 # Volumes
@@ -219,7 +215,7 @@ def test_strata_are_drawn_at_their_estimates():
 def test_bland_altman_shows_the_numbers_of_the_library():
     data = pd.concat([some_volumes(series="unet"), some_volumes(series="attention_unet", difference_ml=1.0)])
     agreement = volumes.bland_altman(some_volumes())
-    figure = evidence_plots.bland_altman(data)
+    figure = drawn_volumes(data)
     bias = f"bias {agreement['bias_ml']:+.1f} mL".replace("-", "\N{MINUS SIGN}")
     assert any(bias in text and "12 patients" in text for text in texts(figure))
     assert panels(figure)[0].get_ylim() == panels(figure)[1].get_ylim()
@@ -229,7 +225,7 @@ def test_bland_altman_shows_the_numbers_of_the_library():
 
 def test_a_series_that_is_far_off_gets_its_own_scale_and_says_so():
     far = some_volumes(series=baselines.THRESHOLD, difference_ml=np.linspace(300, 500, 12))
-    figure = evidence_plots.bland_altman(pd.concat([*(some_volumes(series=s) for s in ARMS), far]))
+    figure = drawn_volumes(pd.concat([*(some_volumes(series=s) for s in ARMS), far]))
     limits = [ax.get_ylim() for ax in panels(figure)]
     assert limits[0] == limits[1] == limits[2] and limits[3][1] > 400 > limits[0][1]
     assert sum("own\N{NO-BREAK SPACE}scale" in text for text in texts(figure)) == 1
@@ -238,11 +234,11 @@ def test_a_series_that_is_far_off_gets_its_own_scale_and_says_so():
 def test_patients_without_a_volume_are_counted():
     data = some_volumes(series="unet")
     data.loc[:2, ["mean_ml", "difference_ml"]] = np.nan
-    assert any("9 patients, 3 without a volume" in t for t in texts(evidence_plots.bland_altman(data)))
+    assert any("9 patients, 3 without a volume" in t for t in texts(drawn_volumes(data)))
     unknown = some_volumes(series="unet", mean_ml=np.nan, difference_ml=np.nan)
-    assert "no volume of 12 patients is known" in texts(evidence_plots.bland_altman(unknown))
+    assert "no volume of 12 patients is known" in texts(drawn_volumes(unknown))
     one = some_volumes(series="unet").iloc[:1]
-    assert not any("limits" in t for t in texts(evidence_plots.bland_altman(one)))
+    assert not any("limits" in t for t in texts(drawn_volumes(one)))
 
 
 # Calibration
@@ -251,22 +247,18 @@ def test_patients_without_a_volume_are_counted():
 def test_reliability_draws_each_region_and_marks_thin_bins():
     bins = some_bins()
     assert (bins["pixels"] < probability_plots.FEW_PIXELS).any()
-    figure = probability_plots.reliability({"unet": bins}, {"unet": "U-Net (collapsed)"})
+    figure = probability_plots.reliability(bins.assign(label="U-Net (collapsed)"))
     shown = texts(figure)
     assert {"All pixels", "Head", "U-Net (collapsed)", "hollow: fewer than 100 pixels"} <= set(shown)
     curve = panels(figure)[0].lines[1]
     whole = bins[(bins["region"] == "all pixels") & (bins["pixels"] > 0)]
     np.testing.assert_allclose(curve.get_ydata(), whole["lesion_share"])
-    data = probability_plots.reliability_data({"unet": bins})
-    assert len(data) == len(bins) and data.columns[:3].tolist() == ["series", "label", "region"]
 
 
 def test_a_network_that_says_the_same_everywhere_draws():
     truth = np.zeros((1, 8, 8), bool)
     bins = calibration.reliability_bins(np.zeros(truth.shape), truth, np.zeros(truth.shape, np.uint8))
-    assert_on_the_page(probability_plots.reliability({"unet": bins}))
-    with pytest.raises(ValueError, match="at least one"):
-        probability_plots.reliability({})
+    assert_on_the_page(probability_plots.reliability(bins.assign(series="unet", label="U-Net")))
 
 
 # Gates
@@ -275,32 +267,17 @@ def test_a_network_that_says_the_same_everywhere_draws():
 def test_gate_maps_lie_over_the_slice_on_one_scale():
     images, truth, maps, titles = some_gates()
     figure = probability_plots.gate_maps(images, truth, maps, titles, ["first", "second"])
-    drawn = [im for ax in panels(figure) for im in ax.get_images() if isinstance(im, AxesImage)]
-    drawn = [im for im in drawn if im.get_cmap().name == "viridis"]
-    assert len(drawn) == 6 and {im.get_clim() for im in drawn} == {(0, 1)}
-    assert {tuple(im.get_extent()) for im in drawn} == {(-0.5, 31.5, 31.5, -0.5)}
+    shown = [im for ax in panels(figure) for im in ax.get_images() if isinstance(im, AxesImage)]
+    shown = [im for im in shown if im.get_cmap().name == "viridis"]
+    assert len(shown) == 6 and {im.get_clim() for im in shown} == {(0, 1)}
+    assert {tuple(im.get_extent()) for im in shown} == {(-0.5, 31.5, 31.5, -0.5)}
     assert {"Level 3", "first", "0.40 to 0.90", "0.40 to 0.40"} <= set(texts(figure))
 
 
 def test_gate_means_inside_and_outside_by_hand():
-    data = probability_plots.gate_maps_data(*some_gates()).set_index(["slice", "level"])
+    data = probability_plots.gate_maps_data(*some_gates()[1:], ["0", "1"]).set_index(["slice", "level"])
     assert data.loc[("0", "Level 3"), "inside"] == pytest.approx(0.9)
     assert data.loc[("0", "Level 3"), "outside"] == pytest.approx(0.4)
     assert data.loc[("0", "Level 1"), ["inside", "outside"]].tolist() == pytest.approx([0.4, 0.4])
     assert np.isnan(data.loc[("1", "Level 3"), "inside"])  # no lesion
     assert data.loc[("0", "Level 3"), ["height", "least", "greatest"]].tolist() == [8, 0.4, 0.9]
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"truth": np.zeros((2, 8, 8), bool)}, "truth"),
-        ({"titles": ["one"]}, "1 titles"),
-        ({"maps": [np.zeros((1, 8, 8))] * 3}, "Level 1"),
-        ({"row_labels": ["one"]}, "1 row labels"),
-    ],
-)
-def test_shapes_that_do_not_agree_are_named(change, message):
-    names = ("images", "truth", "maps", "titles")
-    with pytest.raises(ValueError, match=message):
-        probability_plots.gate_maps(**dict(zip(names, some_gates(), strict=True)) | change)

@@ -146,14 +146,6 @@ def test_empty_masks_and_undefined_scores_draw(tmp_path):
     assert data["predicted_pixels"].tolist() == [32, 0]
 
 
-def test_shapes_that_do_not_agree_are_named():
-    images, truth, predictions, dice, iou, rows = three_samples(2)
-    with pytest.raises(ValueError, match="'U-Net'"):
-        paper_plots.comparison(images, truth, {"U-Net": truth[:1]}, dice, iou, rows)
-    with pytest.raises(ValueError, match="1 row labels"):
-        paper_plots.comparison(images, truth, predictions, dice, iou, rows[:1])
-
-
 # Figure 8
 
 
