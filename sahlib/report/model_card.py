@@ -1,6 +1,7 @@
 """Model cards: for each trained network a page on what it is, what for, from which data, its scores and its limits.
 
 Sections as in Mitchell et al. 2019, "Model Cards for Model Reporting" (arXiv:1810.03993), and the files at the end.
+Its sentences stand in templates/model_card.md.j2; what they tell is computed here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
@@ -20,18 +22,8 @@ from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.scoring import baselines, metrics, statistics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
-from sahlib.training.runs import Run
 from sahlib.workspace import writing
 
-ARCHITECTURES = {
-    "unet": "MONAI's `UNet` in 2-D with residual units, five levels of {channels} channels",
-    "unet_resnet34": "MONAI's `FlexibleUNet` in 2-D: a ResNet34 encoder, not pretrained, and a decoder of {channels} "
-    "channels",
-    "attention_unet": "MONAI's `AttentionUnet` in 2-D, an attention gate on every skip connection (Oktay et al. 2018), "
-    "five levels of {channels} channels",
-    "attention_unet_open_gates": "MONAI's `AttentionUnet` in 2-D with every attention gate held open, the control that "
-    "tells what the gates add, five levels of {channels} channels",
-}
 TOO_FEW = "too few to tell"
 
 
@@ -53,94 +45,35 @@ def only(results: Results, model: str) -> Results:
 
 def card(results: Results) -> str:
     """The card of Results that hold one network, as Markdown."""
-    ((model, counts),) = results.counts.items()
-    study = results.study
-    lead = f"{MODELS[model]} of profile {study.profile}, recipe {results.recipe}, trained on dataset {study.dataset}."
-    sections = {
-        "What it is": network(results),
-        "Intended use": intended_use(results),
-        "Training data": training_data(results),
-        "Training": training(results),
-        "Scores on the test set": [scores(results)],
-        "Scores by subgroup": [subgroups_in_words(results)],
-        "On scans from elsewhere": elsewhere(results),
-        "Limits": limits(results),
-        "Files": files(results),
-    }
-    body = "\n\n".join(f"## {heading}\n\n" + "\n".join(lines).strip() for heading, lines in sections.items())
-    title = f"# Model card: {tables.label(model, counts)}"
-    return f"{title}\n\n**For research alone. Not for clinical use.** {lead}\n\n{body}\n"
-
-
-def network(results: Results) -> list[str]:
-    """Architecture, input and output."""
-    ((_, (run, *_)),) = results.runs.items()
-    study = results.study
-    channels = "{0} to {4}".format(*run.record["recipe"]["channels"])
-    if study.dataset == "paired_folder" and not study.grey_window:
-        shown = "grey levels as they were exported"
-    else:
-        shown = ", ".join(
-            f"{name} window, {level - width / 2:g} to {level + width / 2:g} HU"
-            for name, (level, width) in zip(study.windows, study.window_values, strict=True)
-        )
-    found = ", ".join("hemorrhage of any type" if lesion == "any" else lesion for lesion in run.lesions)
-    return [
-        f"- **Architecture:** {ARCHITECTURES[run.model].format(channels=channels)}; {run.record['parameters']:,} "
-        "parameters.",
-        f"- **Input:** slices of head CT one by one, resized to {study.size}x{study.size} pixels, "
-        f"{len(study.windows)} channel{'s' * (len(study.windows) > 1)} in [0, 1] ({shown}).",
-        f"- **Output:** at each pixel one logit for {found}. Its sigmoid is read as the probability of a lesion; above "
-        f"{THRESHOLD:g} the pixel counts as lesion. The threshold was fixed beforehand and not tuned.",
-    ]
-
-
-def intended_use(results: Results) -> list[str]:
-    """What the network is for and what not."""
-    lines = [
-        "- **For:** reproducing and questioning a paper's comparison of U-Net and Attention U-Net; teaching; comparing "
-        "methods on the same slices.",
-        "- **Not for:** any decision about a patient. It is no medical device: it must not diagnose, rule out, triage "
-        "or measure bleeding.",
-    ]
-    if results.study.dataset == "phantom":
-        lines.append("- **No clinical evidence:** it has learned from synthetic scans alone.")
-    return lines
-
-
-def training_data(results: Results) -> list[str]:
-    """Where the slices come from, and how many patients and slices are on each side of the split."""
+    ((model, runs),) = results.runs.items()
     study, store, split = results.study, results.store, results.split
     train = store.slices.iloc[split.rows(store, "train")]
     sides = split.summary(store).drop(columns="share positive").astype(int).astype(str)
-    return [
-        f"- **Source:** {_source(results)}",
-        f"- **Geometry of the training side:** pixel spacing after resizing {_range(train['row_mm'])}, slice thickness "
-        f"{_range(train['thickness_mm'])}.",
-        f"- **Split:** by {'slice, for patients are not known' if study.slices_are_patients else 'patient'}; the best "
-        "epoch was chosen on the validation side, and nothing on the test side.",
-        f"- **Digests:** slices `{store.digest}`, split `{split.digest}`.",
-        "",
-        tables.markdown(sides.rename_axis("Side").reset_index(), "Slices and patients on each side of the split."),
-    ]
-
-
-def training(results: Results) -> list[str]:
-    """Recipe and settings, then what each seed gave."""
-    ((model, runs),) = results.runs.items()
-    recipe = runs[0].record["recipe"]
-    searched = "chosen on validation patients" if results.searches else "not searched"
-    devices = sorted({run.record["provenance"]["device"] for run in runs})
-    return [
-        f"- **Recipe:** {results.recipe}. Binary cross entropy + Dice loss; Adam, learning rate "
-        f"{recipe['learning_rate']:g}, {searched}; {recipe['epochs']} epochs, batches of {recipe['batch_size']}; prior "
-        f"bias {'on' if recipe['prior_bias'] else 'off'}; computed in {recipe['precision']} on {', '.join(devices)}.",
-        f"- **Augmentation:** flips with probability {recipe['flip_probability']:g}, rotations up to "
-        f"{recipe['rotation_degrees']:g} degrees.",
-        "- **Kept:** the epoch with the highest Dice over all validation pixels; where equal, the lowest validation "
-        "loss.",
-        train_unet.in_words(results.runs),
-    ]
+    environment = Environment(
+        loader=PackageLoader("sahlib.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    text = environment.get_template("model_card.md.j2").render(
+        results=results,
+        study=study,
+        name=MODELS[model],
+        title=tables.label(model, results.counts[model]),
+        runs=runs,
+        threshold=THRESHOLD,
+        source=None if study.dataset == "phantom" else catalogue.find(study.dataset),
+        own=catalogue.OWN,
+        spacing=_range(train["row_mm"]),
+        thickness=_range(train["thickness_mm"]),
+        sides=tables.markdown(
+            sides.rename_axis("Side").reset_index(), "Slices and patients on each side of the split."
+        ),
+        trained=train_unet.in_words(results.runs),
+        scores=scores(results),
+        subgroups=subgroups_in_words(results),
+        elsewhere=elsewhere(results),
+        limits=[*published.notes(results), *verdict.seed_notes(results)],
+        weights=[(run, hashlib.sha256(run.weights.read_bytes()).hexdigest()) for run in runs],
+    )
+    return f"{text}\n"
 
 
 def scores(results: Results) -> str:
@@ -166,20 +99,15 @@ def subgroups(results: Results) -> pd.DataFrame:
     several, and slices with and without lesion.
 
     returns: columns Subgroup, Score, Slices, Patients, the value with its interval, and Remark: TOO_FEW below
-    claim_rules.MIN_PATIENTS
+    rules.MIN_PATIENTS
     """
     ((model, counts),) = results.counts.items()
     first = counts[0]
     lesion = first["lesion_pixels"] > 0
-    rows = [
-        (f"{own.tercile} lesions, {own.lesion_min:.0f} to {own.lesion_max:.0f} pixels", "Dice", own.slices,
-         own.patients, statistics.in_words(own))
-        for own in statistics.by_size({model: counts}).itertuples() if own.slices
-    ]  # fmt: skip
-    for name, same in _by_thickness(results).items():
-        if (same & lesion).any():
-            found = statistics.interval([own[same & lesion] for own in counts], "dice", "sah_slices")
-            rows.append((name, "Dice", (same & lesion).sum(), found.patients, statistics.in_words(found)))
+    rows = []
+    for name, inside in _with_lesion(results, first).items():
+        found = statistics.interval([own[inside] for own in counts], "dice", "sah_slices")
+        rows.append((name, "Dice", inside.sum(), found.patients, statistics.in_words(found)))
     if len(results.runs[model][0].lesions) > 1:
         own = evaluation.class_scores(results)
         values = own["Dice, slices with it (95 % interval)"]
@@ -222,75 +150,25 @@ def elsewhere(results: Results) -> list[str]:
     for summary in sorted(results.folder.glob("external-*/summary.md")):
         origin, *lines = summary.read_text(encoding="utf-8").splitlines()
         if all(any(run.path.glob(f"{summary.parent.name}*/counts.csv")) for run in runs):
-            found += [f"- {origin} {match[1]}" for match in map(line.fullmatch, lines) if match]
-    return found or ["Not tested on any yet; notebook `08_external_validation` does that."]
+            found += [f"{origin} {match[1]}" for match in map(line.fullmatch, lines) if match]
+    return found
 
 
-def limits(results: Results) -> list[str]:
-    """What a reader must know of the run and of its test set."""
-    known = [*published.notes(results), *verdict.seed_notes(results)]
-    known.append("It sees one slice at a time and knows nothing of the slices above and below.")
-    return [f"- {note}" for note in known]
-
-
-def files(results: Results) -> list[str]:
-    """Where the weights of each seed lie below the output folder, what made them, and how they are loaded."""
-    ((_, runs),) = results.runs.items()
-    lines = []
-    for run in runs:
-        made, checksum = run.record["provenance"], hashlib.sha256(run.weights.read_bytes()).hexdigest()
-        lines.append(
-            f"- Seed {run.seed}: `{_place(run)}/{run.weights.name}`, SHA-256 `{checksum}`; run "
-            f"`{run.record['digest']}`, commit `{made['commit']}`, {made['time']}."
-        )
-    return [
-        *lines,
-        "",
-        "With images float32 [B,C,H,W] in [0, 1], from the output folder:",
-        "",
-        "```python",
-        "from pathlib import Path",
-        "from sahlib.scoring import prediction",
-        "from sahlib.training import runs",
-        "",
-        f'network = prediction.load_network(runs.find(Path("{_place(runs[0])}")))',
-        "probabilities = network(images).sigmoid()",
-        "```",
-    ]
-
-
-def _by_thickness(results: Results) -> dict[str, np.ndarray]:
-    """Test slices bool [k] of each thickness, to the millimetre; empty where all are alike."""
-    thickness = results.store.slices["thickness_mm"].to_numpy()[results.test_rows].round()
-    groups = {
-        f"lesions, slices about {millimetres:.0f} mm thick": thickness == millimetres
-        for millimetres in np.unique(thickness[~np.isnan(thickness)])
-    }
-    if np.isnan(thickness).any():
-        groups["lesions, slices of unknown thickness"] = np.isnan(thickness)
-    return groups if len(groups) > 1 else {}
-
-
-def _place(run: Run) -> str:
-    """The run's folder, relative to the output folder."""
-    return "/".join(("runs", *run.path.parts[-3:]))
-
-
-def _source(results: Results) -> str:
-    study = results.study
-    if study.dataset == "phantom":
-        return (
-            f"the built-in phantom, {study.phantom_patients} synthetic patients of seed {study.phantom_seed}: head CT "
-            "computed from the ICBM 152 atlas (Fonov et al. 2011), with drawn bleeding."
-        )
-    chosen = catalogue.find(study.dataset)
-    if chosen.licence == catalogue.OWN:
-        return f"a folder of the user's own, read as `{chosen.name}`; its origin and licence are its owner's to state."
-    unverified = f" Not verified: {' '.join(chosen.unverified)}" if chosen.unverified else ""
-    return (
-        f"{chosen.title.text} (`{chosen.name}`). Licence: {chosen.licence.text}. To cite: {chosen.citation.text}."
-        f"{unverified}"
-    )
+def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]:
+    """Test slices with a lesion, bool [k], by thirds of its area and, where it varies, by thickness in whole mm."""
+    area = counts["lesion_pixels"]
+    thirds = statistics.size_terciles(counts)
+    groups = {}
+    for third in statistics.TERCILES:
+        own = area[thirds == third]
+        groups[f"{third} lesions, {own.min()} to {own.max()} pixels"] = thirds == third
+    thickness = results.store.slices["thickness_mm"].iloc[results.test_rows].round().set_axis(counts.index)
+    if thickness.nunique(dropna=False) > 1:
+        for millimetres in sorted(thickness.dropna().unique()):
+            same = (area > 0) & (thickness == millimetres)
+            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = same
+        groups["lesions, slices of unknown thickness"] = (area > 0) & thickness.isna()
+    return {name: inside for name, inside in groups.items() if inside.any()}
 
 
 def _range(millimetres: pd.Series) -> str:

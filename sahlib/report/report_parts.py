@@ -10,11 +10,12 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 
@@ -24,9 +25,7 @@ from sahlib.figures.tables import BLANK_NOTE
 # Wider pictures are made smaller. Those of figures.save stay as they are: resampled they would weigh more, not less.
 WIDEST = round(WIDTH * DPI)
 LONG = 20  # rows: a table with more may go over several printed pages
-NOT_PRINTED = "not printed"
 _NUMBER = re.compile(r"[+−-]?\d|–$")
-_WITH_INTERVAL = re.compile(r"(\S+) (\(.+)")
 
 
 @dataclass(frozen=True)
@@ -53,27 +52,25 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A cell of a table. scope, rows, columns: attributes of a heading; quiet: what stands smaller behind the text."""
+class Column:
+    """A column of a table. sample: the heading above its own, where it has one; printed: whether it is the paper's"""
 
-    text: str
-    quiet: str = ""
-    scope: str = ""
-    rows: int = 1
-    columns: int = 1
-    number: bool = False
-    printed: bool = False
+    sample: str
+    name: str
+    numeric: bool
+    printed: bool
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table. head: its heading rows; groups: of rows that share their first cell, else one group"""
+    """A table as text. groups: of rows that share their first cell where `is_grouped`, else one group of all"""
 
     anchor: str
     title: str
     caption: str
-    head: list[list[Cell]]
-    groups: list[list[list[Cell]]]
+    columns: list[Column]
+    is_grouped: bool
+    groups: list[list[list[str]]]
     notes: list[str]
     data: Attachment | None
 
@@ -86,74 +83,67 @@ def picture(folder: Path, stem: str, title: str, alt: str = "") -> Picture:
     """The figure STEM.png with its caption STEM.txt and its data STEM.csv; its beginning stands in for `alt`."""
     content = (folder / f"{stem}.png").read_bytes()
     with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-        if width > WIDEST:
-            width, height = WIDEST, round(height * WIDEST / width)
+        if image.width > WIDEST:
+            image = image.convert("RGB")
+            image.thumbnail((WIDEST, image.height))
             smaller = io.BytesIO()
-            image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS).save(smaller, "PNG", optimize=True)
+            image.save(smaller, "PNG", optimize=True)
             content = smaller.getvalue()
+        width, height = image.size
     caption = text_of(folder / f"{stem}.txt").strip()
     alt = alt or alternative_text(caption) or title
-    uri = data_uri("image/png", content)
-    return Picture(anchor_of(folder, stem), title, alt, caption, uri, width, height, attached(folder, f"{stem}.csv"))
+    anchor, uri = anchor_of(f"{folder.name}-{stem}"), data_uri("image/png", content)
+    return Picture(anchor, title, alt, caption, uri, width, height, attached(folder, f"{stem}.csv"))
 
 
 def table(folder: Path, stem: str, title: str) -> Table:
-    """The table STEM.md, as tables.write made it, with its full precision in STEM.csv."""
-    caption, (names, *rows), notes = _read_markdown(text_of(folder / f"{stem}.md"))
-    numeric = [k > 0 and all(_NUMBER.match(row[k]) for row in rows if row[k]) for k in range(len(names))]
-    printed = [name.endswith(", paper") for name in names]
+    """The table STEM.md, as tables.markdown wrote it, with its full precision in STEM.csv.
 
-    def cell(row: list[str], k: int) -> Cell:
-        if printed[k] and not row[k]:
-            return Cell("", NOT_PRINTED, number=True, printed=True)
-        if not numeric[k]:
-            return Cell(row[k], printed=printed[k])
-        text = with_minus(row[k])
-        parts = _WITH_INTERVAL.fullmatch(text)
-        return Cell(*(parts.groups() if parts else (text,)), number=True, printed=printed[k])
-
-    groups = []
-    runs = [list(own) for _, own in groupby(rows, key=lambda row: row[0])]
-    shared = len(runs) < len(rows)  # then the second column names the row
-    for own in runs if shared else [rows]:
-        group = [[cell(row, k) for k in range(len(names))] for row in own]
-        for number, row in enumerate(group):
-            row[shared] = replace(row[shared], scope="row", number=False)
-            if shared:
-                row[0] = replace(row[0], scope="rowgroup", rows=len(own))
-                group[number] = row if number == 0 else row[1:]
-        groups.append(group)
+    Its caption, its notes, and which of its columns are counts and which are scores, are in the Markdown alone.
+    """
+    lines = text_of(folder / f"{stem}.md").splitlines()
+    names, _, *rows = (
+        [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        for line in lines
+        if line.startswith("|")
+    )
+    groups = [list(own) for _, own in groupby(rows, key=lambda row: row[0])]
+    is_grouped = len(groups) < len(rows)  # then the second column names the row
+    columns = []
+    for k, name in enumerate(names):
+        numeric = k > is_grouped and all(_NUMBER.match(row[k]) for row in rows if row[k])
+        sample, own = re.fullmatch(r"(?:(Sample \d+), )?(.*)", name).groups("")
+        columns.append(Column(sample, own, numeric, name.endswith(", paper")))
     return Table(
-        anchor_of(folder, stem),
+        anchor_of(f"{folder.name}-{stem}"),
         title,
-        caption,
-        _heading_rows(names, [n and k > shared for k, n in enumerate(numeric)], printed),
-        groups,
-        [note for note in notes if note != BLANK_NOTE],  # such cells are not blank here
+        lines[0].removeprefix("**").removesuffix("**"),
+        columns,
+        is_grouped,
+        groups if is_grouped else [rows],
+        # No cell is blank on the page: where the paper prints nothing, it says so.
+        [line[2:] for line in lines if line.startswith("- ") and line[2:] != BLANK_NOTE],
         attached(folder, f"{stem}.csv"),
     )
 
 
-def shared_notes(tables: Sequence[Table]) -> list[str]:
-    """The notes that stand under most of the tables, so that they can be said once.
+def shared_notes(items: Sequence[Picture | Table]) -> list[str]:
+    """The notes that stand under most of the tables among `items`, so that they can be said once.
 
     Where tables are of several recipes, as their lines on the profile tell, those that stand under all of them.
     """
+    tables = [item for item in items if isinstance(item, Table)]
     counts = Counter(note for one in tables for note in one.notes)
     several = sum(note.startswith("Profile ") and "recipe" in note for note in counts) > 1
     least = len(tables) if several else len(tables) / 2 + 0.5
     return [note for note, number in counts.items() if len(tables) > 1 and number >= least]
 
 
-def without(item: Picture | Table, notes: Sequence[str]) -> Picture | Table:
-    """The item without notes that the page says elsewhere: those under a table, those at the end of a caption."""
-    if isinstance(item, Table):
-        return replace(item, notes=[note for note in item.notes if note not in notes])
-    caption = item.caption
-    while found := next((note for note in notes if caption.endswith(note) and caption != note), None):
-        caption = caption.removesuffix(found).rstrip()
-    return replace(item, caption=caption)
+def without(caption: str, notes: Sequence[str]) -> str:
+    """The caption without those of the notes at its end that the page says elsewhere."""
+    while found := next((note for note in notes if caption.endswith(f" {note}")), ""):
+        caption = caption.removesuffix(f" {found}")
+    return caption
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -180,9 +170,9 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def anchor_of(folder: Path, stem: str) -> str:
+def anchor_of(text: str) -> str:
     """An id for the page, of letters, digits and hyphens."""
-    return re.sub(r"[^a-z0-9]+", "-", f"{folder.name}-{stem}".lower())
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())
 
 
 def with_minus(text: str) -> str:
@@ -190,22 +180,16 @@ def with_minus(text: str) -> str:
     return re.sub(r"(?<![\w-])-(?=\d)", "−", text)
 
 
-def prose(markdown: str, under: int = 2) -> str:
-    """Markdown as HTML for a place under a heading of level `under`; HTML within it is shown, not obeyed."""
-    return MarkdownWithMath(renderer=_Prose(under)).render(markdown)
+def prose(markdown: str) -> Markup:
+    """Markdown as HTML for a place under a heading of level 3; HTML within it is shown, not obeyed."""
+    return Markup(MarkdownWithMath(renderer=_Prose(escape=True, allow_harmful_protocols=False)).render(markdown))
 
 
 class _Prose(IPythonRenderer):
-    """Escapes HTML, loads nothing, and fits headings and tables into the page around them."""
-
-    def __init__(self, under: int):
-        super().__init__(escape=True, allow_harmful_protocols=False, exclude_anchor_links=True)
-        self.under, self.open = under, []
+    """Loads nothing, and fits headings and tables into the page around them."""
 
     def heading(self, text: str, level: int, **_: object) -> str:
-        # Levels by nesting, so that none is skipped whatever the text begins with.
-        self.open = [*(outer for outer in self.open if outer < level), level]
-        place = min(self.under + len(self.open), 6)
+        place = min(level + 2, 6)
         return f"<h{place}>{text}</h{place}>\n"
 
     def image(self, text: str, url: str, title: str | None = None) -> str:
@@ -217,35 +201,3 @@ class _Prose(IPythonRenderer):
     def table_cell(self, text: str, align: str | None = None, head: bool = False) -> str:
         number = ' class="number"' if align == "right" else ""
         return f'<th scope="col"{number}>{text}</th>\n' if head else f"<td{number}>{text}</td>\n"
-
-
-def _read_markdown(text: str) -> tuple[str, list[list[str]], list[str]]:
-    """Caption, rows with the heading first, and notes; the inverse of tables.markdown."""
-    lines = text.splitlines()
-    rows = [
-        [cell.replace("\\|", "|").strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
-        for line in lines
-        if line.startswith("|")
-    ]
-    caption = lines[0].removeprefix("**").removesuffix("**")
-    return caption, [rows[0], *rows[2:]], [line[2:] for line in lines if line.startswith("- ")]
-
-
-def _heading_rows(names: list[str], numeric: list[bool], printed: list[bool]) -> list[list[Cell]]:
-    """One row of headings, or two where columns belong to samples: "Sample 1, paper" stands under "Sample 1"."""
-    parts = [re.fullmatch(r"(Sample \d+), (.+)", name) for name in names]
-    if not any(parts):
-        flags = zip(names, numeric, printed, strict=True)
-        return [[Cell(name, scope="col", number=n, printed=p) for name, n, p in flags]]
-    upper, lower = [], []
-    for sample, own in _runs(range(len(names)), lambda k: parts[k] and parts[k][1]):
-        if sample is None:
-            upper += [Cell(names[k], scope="col", rows=2) for k in own]
-            continue
-        upper.append(Cell(sample, scope="colgroup", columns=len(own)))
-        lower += [Cell(parts[k][2], scope="col", number=True, printed=printed[k]) for k in own]
-    return [upper, lower]
-
-
-def _runs(values: Sequence[int], key: Callable[[int], object]) -> list[tuple[object, list[int]]]:
-    return [(name, list(own)) for name, own in groupby(values, key)]

@@ -36,6 +36,12 @@ def with_counts(own, frames, **slices):
     return dataclasses.replace(own, store=store, counts={"unet": frames})
 
 
+def told(own, heading, **study):
+    """A section of the card, under a Study with fields of one's own."""
+    text = model_card.card(dataclasses.replace(own, study=dataclasses.replace(own.study, **study)))
+    return re.search(rf"^## {heading}\n\n(.*?)\n(?=\n## |\Z)", text, re.M | re.S)[1]
+
+
 def row_of(table, subgroup):
     return table.set_index("Subgroup").loc[subgroup].tolist()
 
@@ -141,23 +147,17 @@ def test_a_searched_learning_rate_is_called_so_and_no_other_network_s_is_told(lo
 
 
 def test_the_source_of_the_data_is_told(own):
-    def told(dataset, **more):
-        study = dataclasses.replace(own.study, dataset=dataset, **more)
-        return "\n".join(model_card.training_data(dataclasses.replace(own, study=study)))
-
-    assert "its owner's to state" in told("paired_folder")
-    assert "pixel spacing after resizing unknown" in told("paired_folder")
-    assert "CC BY 4.0" in told("rhuh_sah") and "Not verified:" in told("rhuh_sah")
-    assert "synthetic patients of seed 0" in told("phantom", data_dir="")
-    assert "by slice, for patients are not known" in told("paired_folder", slices_are_patients=True)
+    data = told(own, "Training data")
+    assert "its owner's to state" in data and "pixel spacing after resizing unknown" in data
+    public = told(own, "Training data", dataset="rhuh_sah")
+    assert "CC BY 4.0" in public and "Not verified:" in public
+    assert "synthetic patients of seed 0" in told(own, "Training data", dataset="phantom", data_dir="")
+    assert "by slice, for patients are not known" in told(own, "Training data", slices_are_patients=True)
 
 
 def test_the_windows_are_told_where_there_were_hounsfield_units(own):
-    def told(**more):
-        return "\n".join(model_card.network(dataclasses.replace(own, study=dataclasses.replace(own.study, **more))))
-
-    assert "grey levels as they were exported" in told()
-    both = told(grey_window="brain", windows=("brain", "bone"))
+    assert "grey levels as they were exported" in told(own, "What it is")
+    both = told(own, "What it is", grey_window="brain", windows=("brain", "bone"))
     assert "2 channels in [0, 1] (brain window, 0 to 80 HU, bone window, -800 to 2000 HU)" in both
 
 
@@ -166,21 +166,23 @@ def test_scores_elsewhere_are_quoted_if_this_very_network_was_tested_there(own):
         (own.folder / name).mkdir()
         lines = f"From {name}.\n\n- U-Net: good.\n- U-Net (ResNet34): not this one.\n- Attention U-Net: nor this.\n"
         (own.folder / name / "summary.md").write_text(lines)
-    assert model_card.elsewhere(own) == ["Not tested on any yet; notebook `08_external_validation` does that."]
+    none = "Not tested on any yet; notebook `08_external_validation` does that."
+    assert told(own, "On scans from elsewhere") == none
     moved = []
     for run in own.runs["unet"]:
         path = own.folder / f"seed{run.seed}"
         (path / "external-aaaaaa012345").mkdir(parents=True)
         (path / "external-aaaaaa012345" / "counts.csv").touch()
         moved.append(dataclasses.replace(run, path=path))
-    found = model_card.elsewhere(dataclasses.replace(own, runs={"unet": moved}))
-    assert found == ["- From external-aaaaaa. U-Net: good."]
+    assert model_card.elsewhere(dataclasses.replace(own, runs={"unet": moved})) == [
+        "From external-aaaaaa. U-Net: good."
+    ]
 
 
 def test_the_weights_are_found_and_loaded_as_the_card_says(own, monkeypatch):
     import torch
 
-    text = "\n".join(model_card.files(own))
+    text = told(own, "Files")
     root = own.runs["unet"][0].path.parents[3]
     monkeypatch.chdir(root)
     named = re.findall(r"`(runs/\S+)`, SHA-256 `(\w{64})`", text)

@@ -188,10 +188,15 @@ def test_tables_come_back_as_they_were_written(tmp_path):
     tables.write(table, tmp_path, "table_own", "A **bold** caption.", ["first | note", "second"])
     found = report_parts.table(tmp_path, "table_own", "Own")
     assert found.caption == "A **bold** caption." and found.notes == ["first | note", "second"]
-    cells = [[cell.text or cell.quiet for cell in row] for row in found.groups[0]]
-    assert [cell.text for cell in found.head[0]] == ["A|B", "n, paper", "n"]
-    assert cells == [["x|y", "0.50", "0.250"], ["<b>", "not printed", "−1.000"]]
-    assert [cell.scope for cell in found.groups[0][0]] == ["row", "", ""]
+    assert [column.name for column in found.columns] == ["A|B", "n, paper", "n"]
+    assert [column.numeric for column in found.columns] == [False, True, True]
+    assert [column.printed for column in found.columns] == [False, True, False]
+    assert found.groups == [[["x|y", "0.50", "0.250"], ["<b>", "", "-1.000"]]]
+    page = parsed(tmp_path).find("div", id=found.anchor)
+    shown = [[cell.get_text().strip() for cell in row.find_all(["th", "td"])] for row in page.tbody.find_all("tr")]
+    assert shown == [["x|y", "0.50", "0.250"], ["<b>", "not printed", "−1.000"]]
+    assert [cell.get("scope") for cell in page.tbody.tr.find_all(["th", "td"])] == ["row", None, None]
+    assert [note.get_text() for note in page.find_all("li")] == ["first | note", "second"]
 
 
 def test_every_row_of_a_table_is_as_wide_as_its_heading(page):
@@ -277,7 +282,7 @@ def test_unknown_pieces_stand_under_further(folder):
     (folder / "external-abc123").mkdir()
     add_figure(folder / "external-abc123", "scatter")
     page = parsed(folder)
-    further = page.find(id="section-further-figures-and-tables")
+    further = page.find(id="further")
     assert [h3.get_text() for h3 in further.find_all("h3")] == ["Roc curves", "New"]
     assert (
         further.img["alt"] == "ROC curves of the networks. More words."
