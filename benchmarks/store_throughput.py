@@ -23,8 +23,10 @@ import numpy as np
 import pandas as pd
 
 from sahlib.data import slices
-from sahlib.data.sources import SAH, Phantom, Scan, open_source
+from sahlib.data.scan import SAH, Scan
+from sahlib.data.sources import open_source
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
+from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.data.sources.volume_folder import VolumeFolder, read_labels
 from sahlib.study import Study
 from sahlib.workspace import provenance, writing

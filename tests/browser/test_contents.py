@@ -9,7 +9,7 @@ from helpers.fabricated import a_run, a_split, a_store, labels_of, nifti_study, 
 from sahlib.browser import contents
 from sahlib.browser.contents import EVERY, LESION, NO_LESION
 from sahlib.data import slices
-from sahlib.data.sources import SAH, Scan
+from sahlib.data.scan import SAH, Scan
 from sahlib.data.sources.phantom import phantom
 from sahlib.scoring import metrics
 from sahlib.study import Study, StudyError

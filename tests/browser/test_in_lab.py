@@ -22,7 +22,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
 from sahlib.data.slices import preprocess
-from sahlib.data.sources import Phantom
+from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.data.splits import Split
 from sahlib.scoring import metrics
 from sahlib.study import Study, digest

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sahlib.data import slices
+from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import SliceStore, open_store, preprocess, window_to_grey
-from sahlib.data.sources import CLASSES, Scan
 from sahlib.data.sources.ahead import Ahead
 from sahlib.study import Study, StudyError
 from sahlib.workspace import cores

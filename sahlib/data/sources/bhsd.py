@@ -21,6 +21,7 @@ from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, valu
 from sahlib.study import StudyError
 
 name = "bhsd"
+FIELDS = ("patient_pattern", "label_map")
 FOLDERS = (("images", "ground truths"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
 VALUES = {1: "EDH", 2: "IPH", 3: "IVH", 4: "SAH", 5: "SDH"}
 NAMES = {

@@ -11,7 +11,7 @@ the types of hemorrhage in every slice:
 The masks mix all types of hemorrhage, so a slice's pixels get the type the table names for it where it names exactly
 one. A slice that cannot be told is neither lesion nor background and is left out and counted (`left_out`): several
 types, a type but no pixels, pixels but no type, no row at all. Pixels in a slice that the table says has no hemorrhage
-are an error. With `any_hemorrhage` the pixels of a slice with several types get the first of them in CLASSES, which is
+are an error. With the target "any" the pixels of a slice with several types get the first of them in CLASSES, which is
 right as long as types do not matter.
 
 The directory of 1.3.1, the columns and the counting from 1 are documented by its README and script; masks that are 0
@@ -35,6 +35,7 @@ from sahlib.data.sources.volume_folder import READER, file_digest, nifti_files, 
 from sahlib.study import StudyError
 
 name = "ct_ich"
+FIELDS = ("target",)
 TABLES = ("hemorrhage_diagnosis_raw_ct.csv", "hemorrhage_diagnosis.csv")
 TYPES = {
     "Intraventricular": "IVH",
@@ -176,7 +177,7 @@ def recognises(root: Path) -> bool:
     return any((root / table).is_file() for table in TABLES)
 
 
-def open(root: str | Path, any_hemorrhage: bool = False) -> CtIch:
+def open(root: str | Path, target: str = "SAH") -> CtIch:
     """The source of the unpacked set in any of its three forms.
 
     Raises StudyError for a folder without table or scans, a scan without a mask or the reverse, and a table that is
@@ -202,7 +203,7 @@ def open(root: str | Path, any_hemorrhage: bool = False) -> CtIch:
     known = {row.patient for row in rows}
     if unknown := [patient for patient in files if patient not in known]:
         raise StudyError(f"{table} has no row for patient {unknown[0]}; add its slices or remove the scan.")
-    return CtIch(root, table, rows, tuple(sorted(files.items())), any_hemorrhage)
+    return CtIch(root, table, rows, tuple(sorted(files.items())), target == "any")
 
 
 def read_table(table: Path) -> tuple[Row, ...]:

@@ -303,3 +303,7 @@ def _sentences(root: Path, ignored: list[Ignored]) -> tuple[str, ...]:
         f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} ignored: {reason}."
         for (_, reason), paths in grouped.items()
     )
+
+
+FIELDS = ("patient_pattern", "slices_are_patients", "label_map")
+open = Dicom.open

@@ -17,6 +17,7 @@ from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, valu
 from sahlib.study import StudyError
 
 name = "instance2022"
+FIELDS = ("patient_pattern", "label_map")
 OWN_FOLDERS = ("data", "label")
 NESTED = "train_2"
 

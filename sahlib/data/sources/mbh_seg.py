@@ -19,6 +19,7 @@ from sahlib.data.sources.volume_folder import Case, VolumeFolder, nifti_files, r
 from sahlib.study import StudyError
 
 name = "mbh_seg"
+FIELDS = ("patient_pattern", "label_map", "raters")
 PREFIX = "label_"
 RATER_PREFIX = "label_annot_"
 

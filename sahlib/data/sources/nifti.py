@@ -32,6 +32,7 @@ from sahlib.data.sources.volume_folder import (
 from sahlib.study import StudyError
 
 name = "nifti"
+FIELDS = ("patient_pattern", "label_map")
 FOLDERS = (("images", "masks"), ("images", "labels"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
 IMAGE_WORDS = ("0000", "ct", "ncct", "image", "img", "scan", "volume")
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt")

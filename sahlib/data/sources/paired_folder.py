@@ -20,6 +20,8 @@ import numpy as np
 from sahlib.data.scan import SAH, Scan, parse_label_map, patient_by_pattern
 from sahlib.study import StudyError
 
+name = "paired_folder"
+FIELDS = ("patient_pattern", "slices_are_patients", "label_map")
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 # JPEG rings around a mask's edge; values this near to black or white still say which of the two was meant.
@@ -40,37 +42,11 @@ class Pair:
 class PairedFolder:
     """A checked folder; every pair is yielded as a Scan of one slice, patients in order."""
 
-    name = "paired_folder"
+    name = name
 
     root: Path
     pairs: tuple[Pair, ...]
     label_map: tuple[str, ...] = ()
-
-    @classmethod
-    def open(
-        cls,
-        root: str | Path,
-        patient_pattern: str = "",
-        slices_are_patients: bool = False,
-        label_map: tuple[str, ...] = (),
-    ) -> PairedFolder:
-        """Pairs the files and names their patients, without decoding a pixel.
-
-        Masks come from masks_rgb/ where a label map speaks of colours and the folder has one, else from masks/. Raises
-        StudyError for a folder that is missing or empty, a mask without an image or the reverse, and a slice
-        without a patient.
-        """
-        root = Path(root).expanduser()
-        parse_label_map(label_map)
-        in_colour = label_map and (root / "masks_rgb").is_dir()
-        images, masks = _by_stem(root, "images"), _by_stem(root, "masks_rgb" if in_colour else "masks")
-        for stem in sorted(set(images) ^ set(masks)):
-            have, lack = ("image", "mask") if stem in images else ("mask", "image")
-            file = images.get(stem) or masks[stem]
-            raise StudyError(f"{file} has no {lack}: add {root}/{lack}s/{stem}.png or remove the {have}.")
-        patients = _patients(root, sorted(images), patient_pattern, slices_are_patients)
-        pairs = [Pair(stem, patients[stem], images[stem], masks[stem]) for stem in sorted(images)]
-        return cls(root, tuple(sorted(pairs, key=lambda pair: (pair.patient_id, pair.slice_id))), tuple(label_map))
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -100,6 +76,33 @@ class PairedFolder:
                 total.update(hashlib.sha256(path.read_bytes()).digest())
         facts = {"source": self.name, "slices": len(self.pairs), "sha256": total.hexdigest()}
         return facts | ({"label_map": sorted(self.label_map)} if self.label_map else {})
+
+
+def recognises(root: Path) -> bool:
+    """Whether a folder holds pictures in images/ and masks/."""
+    return (root / "images").is_dir() and any((root / masks).is_dir() for masks in ("masks", "masks_rgb"))
+
+
+def open(
+    root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False, label_map: tuple[str, ...] = ()
+) -> PairedFolder:
+    """Pairs the files and names their patients, without decoding a pixel.
+
+    Masks come from masks_rgb/ where a label map speaks of colours and the folder has one, else from masks/. Raises
+    StudyError for a folder that is missing or empty, a mask without an image or the reverse, and a slice without a
+    patient.
+    """
+    root = Path(root).expanduser()
+    parse_label_map(label_map)
+    in_colour = label_map and (root / "masks_rgb").is_dir()
+    images, masks = _by_stem(root, "images"), _by_stem(root, "masks_rgb" if in_colour else "masks")
+    for stem in sorted(set(images) ^ set(masks)):
+        have, lack = ("image", "mask") if stem in images else ("mask", "image")
+        file = images.get(stem) or masks[stem]
+        raise StudyError(f"{file} has no {lack}: add {root}/{lack}s/{stem}.png or remove the {have}.")
+    patients = _patients(root, sorted(images), patient_pattern, slices_are_patients)
+    pairs = [Pair(stem, patients[stem], images[stem], masks[stem]) for stem in sorted(images)]
+    return PairedFolder(root, tuple(sorted(pairs, key=lambda pair: (pair.patient_id, pair.slice_id))), tuple(label_map))
 
 
 def read_pair(image_path: Path, mask_path: Path, label_map: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from sahlib.data.sources import nifti
 from sahlib.data.sources.volume_folder import VolumeFolder
 
 name = "rhuh_sah"
+FIELDS = ("patient_pattern", "label_map")
 
 
 def recognises(root: Path) -> bool:

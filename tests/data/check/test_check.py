@@ -9,8 +9,9 @@ import pytest
 
 from sahlib.data.check import duplicates, examine, fit
 from sahlib.data.check.findings import INFORM, LOOK, SPOILS
+from sahlib.data.scan import Scan
 from sahlib.data.slices import window_to_grey
-from sahlib.data.sources import Phantom, Scan
+from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.study import StudyError
 
 PATIENTS = 6

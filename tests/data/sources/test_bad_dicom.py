@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 
-from sahlib.data.sources import SAH, Scan
+from sahlib.data.scan import SAH, Scan
 from sahlib.data.sources.dicom import Dicom
 from sahlib.study import StudyError
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sahlib.data.sources import SAH, Scan, open_source
+from sahlib.data.scan import SAH, Scan
+from sahlib.data.sources import open_source
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.study import Study, StudyError
 
@@ -216,7 +217,7 @@ def test_gzip_data_inside_are_checked_too(tmp_path):
     with pytest.raises(StudyError, match="there are"):
         scan(tmp_path)
     image.write_bytes(gzip.compress(content + bytes(100_000_000)))  # unpacks to far more than its header tells
-    with pytest.raises(StudyError, match="more than"):
+    with pytest.raises(StudyError, match="there are 1000"):
         scan(tmp_path)
     image.write_bytes(content)  # not compressed at all
     with pytest.raises(StudyError, match="a.nii.gz cannot be read"):

@@ -8,9 +8,11 @@ import pytest
 from helpers.dicom_writer import START, affine_of, file_dataset, save, segmentation, series, write_nifti, write_series
 from pydicom.uid import generate_uid
 
+from sahlib.data.scan import CLASSES, SAH
 from sahlib.data.slices import prepare
-from sahlib.data.sources import CLASSES, SAH, Phantom, recognise
+from sahlib.data.sources import recognise
 from sahlib.data.sources.dicom import Dicom, recognises
+from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.study import Study, StudyError
 
 TURNS = list(itertools.product([False, True], repeat=3))
