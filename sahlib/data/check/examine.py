@@ -3,9 +3,9 @@
     >>> examination = examine(source)
     >>> for finding in examination.findings: print(finding.gravity, finding.sentence)
 
-One scan is in memory at a time; of each slice a small record stays. A scan that cannot be read becomes a finding, so
-that all bad files of a folder are named at once. `check_measures` holds the record of a scan, `check_findings` what is
-made of the records, `check_page` the page.
+One scan is in memory at a time: `measures.py` says what is kept of it, `findings.py` what that means, and
+`report/check_page.py` shows it. A scan that cannot be read becomes a finding, so that all bad files of a folder are
+named at once.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import pandas as pd
 
 from sahlib.data.check.findings import Finding, findings
-from sahlib.data.check.measures import ScanMeasures, SliceMeasures, measure
-from sahlib.data.scan import CLASSES, SAH, Scan
+from sahlib.data.check.measures import VOXEL_MM, measure
+from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
-from sahlib.study import StudyError
+from sahlib.study import WINDOWS, StudyError
 
-BRAIN_WINDOW = (40, 80)  # level and width in HU in which scans in Hounsfield units are shown and hashed
 CONTACTS = 40  # patients on the contact sheet
-THUMB = 256  # longest side of a picture on it, in pixels
+THUMB = 256  # pixels of the longer side of a picture on it
 
 
 @dataclass(frozen=True)
@@ -37,119 +38,79 @@ class Contact:
 
 
 @dataclass(frozen=True)
-class PatientSummary:
-    """One row of the table: spacings in mm (NaN where unknown) and the amount of each lesion class.
+class Examination:
+    """All that a page shows of a source; findings come with the gravest first.
 
-    amounts are mL where every scan of the patient has its spacing and thickness, pixels otherwise (in_ml says which).
+    scans, slices  a row each, with the columns that `measure` fills
+    patients       by patient_id: row_mm, column_mm, thickness_mm (medians; NaN where one is unknown), scans, slices,
+                   sah_slices, and how much of each lesion class: mL where in_ml, pixels otherwise
     """
 
-    patient_id: str
-    scans: int
-    slices: int
-    sah_slices: int
-    row_mm: float
-    column_mm: float
-    thickness_mm: float
-    amounts: tuple[float, ...]
-    in_ml: bool
-
-
-@dataclass(frozen=True)
-class Examination:
-    """All that a page shows of a source; findings come with the gravest first."""
-
     name: str
-    scans: tuple[ScanMeasures, ...]
+    scans: pd.DataFrame
+    slices: pd.DataFrame
+    patients: pd.DataFrame
     unreadable: tuple[str, ...]
-    patients: tuple[PatientSummary, ...]
     findings: tuple[Finding, ...]
     contacts: tuple[Contact, ...]
 
-    @property
-    def slices(self) -> list[SliceMeasures]:
-        """The slices of all scans, in order."""
-        return [own for scan in self.scans for own in scan.slices]
-
 
 def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Examination:
-    """Measures every scan of a source (see `sahlib.datasets`) and draws the findings.
+    """Measures every scan of a source (see `sahlib.data.sources`) and draws the findings.
 
     `progress` wraps the iteration over scans, for example tqdm. A StudyError raised for one scan is kept as a finding.
     """
-    scans, unreadable, sheet = [], [], _Sheet()
+    scans, slices, unreadable = [], [], []
+    # A middle slice of every scan, of no more than CONTACTS patients with lesions and as many without.
+    sheet: dict[bool, dict[str, list[Contact]]] = {True: {}, False: {}}
     for index in progress(range(len(source))):
         try:
             scan = source.scan(index)
         except StudyError as error:
             unreadable.append(str(error))
             continue
-        grey = scan.image if scan.unit == "grey" else window_to_grey(scan.image, *BRAIN_WINDOW)
-        scans.append(measure(scan, grey))
-        sheet.add(scan, grey)
-    by_patient: dict[str, list[ScanMeasures]] = {}
-    for own in scans:
-        by_patient.setdefault(own.patient_id, []).append(own)
-    patients = tuple(summary(own) for own in by_patient.values())
+        grey = scan.image if scan.unit == "grey" else window_to_grey(scan.image, *WINDOWS["brain"])
+        kept, kept_slices = measure(scan, grey)
+        scans.append(kept)
+        slices += kept_slices
+        held = sheet[bool(scan.labels.any())]
+        if scan.patient_id in held or len(held) < CONTACTS:
+            held.setdefault(scan.patient_id, []).append(contact(scan, grey))
+    shown = sheet[True] | {who: own for who, own in sheet[False].items() if who not in sheet[True]}
+    scans, slices = pd.DataFrame(scans), pd.DataFrame(slices)
     return Examination(
         source.name,
-        tuple(scans),
+        scans,
+        slices,
+        patients_of(scans, slices),
         tuple(unreadable),
-        patients,
-        findings(by_patient, unreadable, getattr(source, "remarks", ())),
-        sheet.contacts(),
+        findings(scans, slices, unreadable, getattr(source, "remarks", ())),
+        tuple(own[len(own) // 2] for own in list(shown.values())[:CONTACTS]),
     )
 
 
-def summary(scans: list[ScanMeasures]) -> PatientSummary:
-    """The table row of one patient."""
-    spacing = np.array([[own.row_mm, own.column_mm, own.thickness_mm] for own in scans])
-    in_ml = bool(np.isfinite(spacing).all())
-    amounts = np.zeros(len(CLASSES) - 1)
-    for own, voxel in zip(scans, spacing.prod(1) / 1000, strict=True):
-        pixels = np.array([s.pixels[1:] for s in own.slices]).sum(0)
-        amounts += pixels * voxel if in_ml else pixels
-    return PatientSummary(
-        patient_id=scans[0].patient_id,
-        scans=len(scans),
-        slices=sum(len(own.slices) for own in scans),
-        sah_slices=sum(s.pixels[SAH] > 0 for own in scans for s in own.slices),
-        row_mm=float(np.median(spacing[:, 0])),
-        column_mm=float(np.median(spacing[:, 1])),
-        thickness_mm=float(np.median(spacing[:, 2])),
-        amounts=tuple(amounts.tolist()),
-        in_ml=in_ml,
-    )
+def patients_of(scans: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """The table `patients` of an Examination."""
+    if scans.empty:
+        return pd.DataFrame()
+    own, whose = scans.groupby("patient_id", sort=False), slices["patient_id"]
+    patients = own[VOXEL_MM].agg(lambda mm: mm.median(skipna=False))
+    patients["scans"], patients["slices"] = own.size(), whose.value_counts()
+    patients["sah_slices"] = (slices["SAH"] > 0).groupby(whose).sum()
+    patients["in_ml"] = patients[VOXEL_MM].notna().all(axis=1)
+    voxel = slices["voxel_ml"].where(whose.map(patients["in_ml"]), 1)
+    return patients.join(slices[list(CLASSES[1:])].mul(voxel, axis=0).groupby(whose).sum())
 
 
-class _Sheet:
-    """Gathers a middle slice of every scan; holds no more than CONTACTS patients with lesions and as many without."""
-
-    def __init__(self):
-        self.with_lesion: dict[str, list[Contact]] = {}
-        self.without: dict[str, list[Contact]] = {}
-
-    def add(self, scan: Scan, grey: np.ndarray) -> None:
-        marked = np.flatnonzero((scan.labels > 0).any((1, 2)))
-        held = self.with_lesion if len(marked) else self.without
-        if scan.patient_id in held or len(held) < CONTACTS:
-            z = int(marked[len(marked) // 2]) if len(marked) else len(grey) // 2
-            contact = Contact(scan.patient_id, scan.slice_ids[z], *_shrunk(grey[z], scan.labels[z]))
-            held.setdefault(scan.patient_id, []).append(contact)
-
-    def contacts(self) -> tuple[Contact, ...]:
-        """One slice per patient: the middle one of those with a lesion, patients with lesions first."""
-        held = {who: own for who, own in self.without.items() if who not in self.with_lesion}
-        return tuple(own[len(own) // 2] for own in [*self.with_lesion.values(), *held.values()][:CONTACTS])
-
-
-def _shrunk(grey: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    import cv2
-
-    scale = THUMB / max(grey.shape)
-    if scale >= 1:
-        return grey.copy(), labels.copy()
-    size = tuple(max(1, round(n * scale)) for n in grey.shape[::-1])
-    return (
-        cv2.resize(grey, size, interpolation=cv2.INTER_AREA),
-        cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST_EXACT),
+def contact(scan: Scan, grey: np.ndarray) -> Contact:
+    """The middle slice with a lesion, or the middle one where there is none; grey uint8 [D,H,W] is the scan's image."""
+    marked = np.flatnonzero(scan.labels.any((1, 2)))
+    z = int(marked[len(marked) // 2]) if len(marked) else len(grey) // 2
+    scale = THUMB / max(grey[z].shape)  # small pictures grow, since even a thin outline would hide them
+    size = tuple(max(1, round(n * scale)) for n in grey[z].shape[::-1])
+    return Contact(
+        scan.patient_id,
+        scan.slice_ids[z],
+        cv2.resize(grey[z], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
+        cv2.resize(scan.labels[z], size, interpolation=cv2.INTER_NEAREST_EXACT),
     )

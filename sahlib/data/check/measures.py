@@ -1,97 +1,165 @@
-"""What `check` keeps of a scan once its pixels are gone: counts, extremes, hashes, and how its masks fit."""
+"""What `check` keeps of a scan once its pixels are gone: counts, extremes, hashes, and how its masks lie.
+
+A scan becomes a row of one table and its slices rows of another. A new measure is a column that `measure` fills;
+`findings.py` says what it means.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
 
+import cv2
+import imagehash
 import numpy as np
+from PIL import Image
 
-from sahlib.data.check import duplicates, fit
 from sahlib.data.scan import CLASSES, Scan
 
+VOXEL_MM = ["row_mm", "column_mm", "thickness_mm"]
+AIR_HU, BONE_HU = -300, 150
+DARK_GREY, WHITE_GREY = 15, 250  # of 255: JPEG rings up to the first in air; a window's bone is above the second
+SMALLEST_CAVITY = 0.05  # of the picture: less is an air cell of the bone
+SMALLEST_HEAD = 0.01  # of the picture: less is a speck of noise or the very top of the scalp
+SMALLEST_HASHED = 0.08  # of the picture: at the top of the skull all heads are the same oval
+HASH_SIDE = 32  # with the usual 8 or 16 heads cannot be told apart
+BITS = HASH_SIDE**2
 
-@dataclass(frozen=True)
-class SliceMeasures:
-    """What is kept of one slice. Counts are of pixels."""
-
-    slice_id: str
-    pixels: tuple[int, ...]  # of each class, background included
-    head: int
-    outside: int  # lesion pixels outside the head
-    blank: bool  # shows nothing: check_fit.is_blank
-    cavity: int  # what the skull encloses; 0 where it is open or not seen
-    cavity_black: int
-    cavity_white: int
-    lesion_white: int
-    content: bytes
-    labels: bytes
-    bits: bytes | None  # check_duplicates.perceptual_hash
-
-    @property
-    def lesion(self) -> int:
-        """Pixels of any lesion class."""
-        return sum(self.pixels[1:])
+# What to do to a mask; to others than squares only what keeps their shape.
+TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as it is": lambda mask: mask,
+    "mirrored left to right": lambda mask: mask[:, ::-1],
+    "mirrored top to bottom": lambda mask: mask[::-1],
+    "turned by 180 degrees": lambda mask: mask[::-1, ::-1],
+    "turned by 90 degrees counterclockwise": lambda mask: np.rot90(mask),
+    "turned by 90 degrees clockwise": lambda mask: np.rot90(mask, -1),
+    "transposed": lambda mask: mask.T,
+    "transposed and turned by 180 degrees": lambda mask: mask[::-1, ::-1].T,
+}
 
 
-@dataclass(frozen=True)
-class ScanMeasures:
-    """What is kept of one scan; low, high and at_high (share of voxels at the highest value) are in its own unit."""
+def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
+    """What is kept of a scan, and what of each slice; grey uint8 [D,H,W] is its image in a window.
 
-    patient_id: str
-    files: str  # for a sentence that names them; empty where the scan was generated
-    unit: str
-    size: tuple[int, int]
-    row_mm: float
-    column_mm: float
-    thickness_mm: float
-    low: int
-    high: int
-    at_high: float
-    contrasts: np.ndarray  # float [8]: check_fit.contrasts, summed over the slices
-    slices: tuple[SliceMeasures, ...]
-
-
-def measure(scan: Scan, grey: np.ndarray) -> ScanMeasures:
-    """The record of a scan; grey uint8 [D,H,W] is its image in a window."""
-    slices, sums = [], np.zeros(len(fit.TURNS))
+    Counts are of pixels; low and high are in the scan's own unit; mm and mL are NaN where a spacing is unknown.
+    """
+    side = min(scan.image.shape[1:])
+    slices = []
     for image, shown, labels, slice_id in zip(scan.image, grey, scan.labels, scan.slice_ids, strict=True):
-        head = fit.head_region(image, scan.unit)
-        skull = fit.skull_region(image, scan.unit)
-        cavity = fit.cavity_region(skull)
-        lesion = labels > 0
+        low, high = int(image.min()), int(image.max())
+        head, skull, lesion = head_region(image, scan.unit), skull_region(image, scan.unit), labels > 0
+        cavity = cavity_region(skull)
         # A rim of bone is bright by partial volume and no blood.
-        tissue = head & (shown > 0) & ~fit.widened(skull, max(1, min(image.shape) // 128))
-        if lesion.any():
-            sums += fit.contrasts(shown, tissue, lesion)
+        tissue = head & (shown > 0) & ~widened(skull, max(1, side // 128))
         slices.append(
-            SliceMeasures(
-                slice_id=slice_id,
-                pixels=tuple(np.bincount(labels.ravel(), minlength=len(CLASSES)).tolist()),
-                head=int(head.sum()),
-                # Outlines drawn by hand may stray over the edge by a few pixels.
-                outside=int((lesion & ~fit.widened(head, max(2, min(image.shape) // 64))).sum()),
-                blank=fit.is_blank(image, scan.unit),
-                cavity=int(cavity.sum()),
-                cavity_black=int((shown[cavity] == 0).sum()),
-                cavity_white=int((shown[cavity] == 255).sum()),
-                lesion_white=int((shown[lesion] == 255).sum()),
-                content=duplicates.content_hash(image),
-                labels=duplicates.content_hash(labels),
-                bits=duplicates.perceptual_hash(shown, head),
-            )
+            {
+                "slice_id": slice_id,
+                "patient_id": scan.patient_id,
+                "unit": scan.unit,
+                "voxel_ml": float(np.prod([*scan.spacing_mm, scan.thickness_mm])) / 1000,
+                **{name: int((labels == k).sum()) for k, name in enumerate(CLASSES[1:], 1)},
+                "lesion": int(lesion.sum()),  # of any class
+                "inside": int((lesion & widened(head, max(2, side // 64))).sum()),  # of it; a hand may stray a little
+                "head_area": int(head.sum()),
+                "blank": high - low <= DARK_GREY or (scan.unit == "HU" and high <= AIR_HU),  # noise or air alone
+                "cavity": int(cavity.sum()),
+                "cavity_clipped": int(np.isin(shown[cavity], (0, 255)).sum()),
+                "lesion_white": int((shown[lesion] == 255).sum()),
+                "content": content_hash(image),
+                "labels": content_hash(labels),
+                "bits": perceptual_hash(shown, head),
+                **dict(zip(TURNS, contrasts(shown, tissue, lesion), strict=True)),
+            }
         )
-    high = scan.image.max()
-    return ScanMeasures(
-        patient_id=scan.patient_id,
-        files=" and ".join(str(path) for path in scan.sources[:2]),
-        unit=scan.unit,
-        size=scan.image.shape[1:],
-        row_mm=float(scan.spacing_mm[0]),
-        column_mm=float(scan.spacing_mm[1]),
-        thickness_mm=float(scan.thickness_mm),
-        low=int(scan.image.min()),
-        high=int(high),
-        at_high=float((scan.image == high).mean()),
-        contrasts=sums,
-        slices=tuple(slices),
-    )
+    files, whose = " and ".join(str(path) for path in scan.sources[:2]), f"patient {scan.patient_id}"
+    low, high = int(scan.image.min()), int(scan.image.max())
+    kept = {
+        "scan": f"{files} ({whose})" if files else f"The scan of {whose}",  # for a sentence that names it
+        "patient_id": scan.patient_id,
+        "unit": scan.unit,
+        "height": scan.image.shape[1],
+        "width": scan.image.shape[2],
+        **dict(zip(VOXEL_MM, (*scan.spacing_mm, scan.thickness_mm), strict=True)),
+        "low": low,
+        "high": high,
+        "at_high": float((scan.image == high).mean()),  # share of voxels
+    }
+    return kept, slices
+
+
+def content_hash(pixels: np.ndarray) -> bytes:
+    """16 bytes that two arrays share only when they have one type, shape and content."""
+    head = f"{pixels.dtype} {pixels.shape}".encode()
+    return hashlib.blake2b(head + pixels.tobytes(), digest_size=16).digest()
+
+
+def perceptual_hash(grey: np.ndarray, head: np.ndarray) -> bytes | None:
+    """The signs of low frequencies of a slice's [H,W] uint8 cosine transform, BITS bits, packed: few differ in a copy.
+
+    None where the head [H,W] bool is too small to tell from another.
+    """
+    if head.mean() < SMALLEST_HASHED:
+        return None
+    return np.packbits(imagehash.phash(Image.fromarray(grey), hash_size=HASH_SIDE).hash).tobytes()
+
+
+def head_region(image: np.ndarray, unit: str) -> np.ndarray:
+    """The largest bright component of a slice [H,W], filled; bool [H,W], all False where there is no head."""
+    bright = image > (AIR_HU if unit == "HU" else int(image.min()) + DARK_GREY)
+    opened = cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+    return _filled(opened, SMALLEST_HEAD)
+
+
+def skull_region(image: np.ndarray, unit: str) -> np.ndarray:
+    """The largest component of bone [H,W] bool; blood that a window has made white is rarely part of it."""
+    bone = (image > BONE_HU if unit == "HU" else image >= WHITE_GREY).astype(np.uint8)
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(bone, connectivity=8)
+    if len(stats) < 2:
+        return np.zeros(image.shape, bool)
+    return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+
+
+def cavity_region(skull: np.ndarray) -> np.ndarray:
+    """What a skull [H,W] bool encloses; all False where it has an opening, as near its base, or encloses little."""
+    cavity = widened(_filled(skull.astype(np.uint8), 0) & ~skull, -1)
+    return cavity if cavity.mean() >= SMALLEST_CAVITY else np.zeros_like(cavity)
+
+
+def _filled(mask: np.ndarray, least: float) -> np.ndarray:
+    """The largest part of a mask [H,W] uint8 without its holes, bool; none where it is below `least` of the picture."""
+    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = np.zeros_like(mask)
+    largest = max(outlines, key=cv2.contourArea, default=None)
+    if largest is not None and cv2.contourArea(largest) >= least * mask.size:
+        cv2.drawContours(filled, [largest], -1, 1, cv2.FILLED)
+    return filled.astype(bool)
+
+
+def widened(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """A mask [H,W] bool dilated by a disc of so many pixels, or eroded where they are negative."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(pixels) + 1,) * 2)
+    change = cv2.dilate if pixels > 0 else cv2.erode
+    return change(mask.astype(np.uint8), disc).astype(bool)
+
+
+def contrasts(grey: np.ndarray, tissue: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """For each of TURNS the contrast of the turned mask to a ring around it, times its pixels; float [8].
+
+    grey [H,W] uint8; tissue [H,W] bool, where neither air nor bone is; mask [H,W] bool. Contrast is in robust standard
+    deviations of the tissue's grey levels. Pixels beside the tissue count as 0, and so do turns that do not fit.
+    """
+    sums = np.zeros(len(TURNS))
+    if not mask.any() or not tissue.any():
+        return sums
+    middle = np.median(grey[tissue])
+    spread = 1.4826 * np.median(np.abs(grey[tissue] - middle))
+    brightness = np.clip((grey - middle) / max(spread, 1.0), -4, 4)
+    reach = max(2, min(mask.shape) // 40)
+    for index, turn in enumerate(TURNS.values()):
+        turned = np.ascontiguousarray(turn(mask))
+        if turned.shape != mask.shape:
+            continue
+        inside, ring = turned & tissue, widened(turned, reach) & ~turned & tissue
+        if inside.any() and ring.any():
+            sums[index] = (brightness[inside].mean() - brightness[ring].mean()) * inside.sum()
+    return sums
