@@ -10,8 +10,9 @@ import pytest
 
 from sahlib.data.check import examine, measures
 from sahlib.data.check.findings import INFORM, LEAST_PIXELS, LOOK, NEAR_BITS, SPOILS, misfit, near_copies
+from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
-from sahlib.data.sources import CLASSES, Phantom, Scan
+from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.study import StudyError
 
 PATIENTS = 6
