@@ -128,9 +128,8 @@ def _software(crate: ROCrate, made: dict, licence: ContextEntity) -> ContextEnti
         crate, "#python", "ComputerLanguage", name="Python", version=made["python"], url="https://www.python.org/"
     )
     libraries = [
-        _add(crate, address, "SoftwareApplication", name=name, version=version, url=address)
+        _add(crate, f"#{name}", "SoftwareApplication", name=name, version=version)
         for name, version in made["libraries"].items()
-        for address in (f"https://pypi.org/project/{name}/",)
     ]
     return _add(
         crate,

@@ -96,6 +96,9 @@ class CtIch:
         patient, files = self.files[index]
         slices = _read(files)
         classes = self._classes(patient, slices)
+        sources = [path for _, *pair in files for path in pair if path]
+        if files[0][0] != WHOLE_SCAN:  # of pictures, the folders
+            sources = sorted({path.parent for path in sources})
         kept = [level for level, value in enumerate(classes) if value is not None]
         if not kept:
             raise StudyError(f"{self.table} leaves no slice of patient {patient} whose pixels have a type; remove it.")
@@ -108,7 +111,7 @@ class CtIch:
             unit="HU" if slices.image.dtype == np.int16 else "grey",
             spacing_mm=slices.spacing_mm,
             thickness_mm=slices.thickness_mm,
-            sources=self._sources(files),
+            sources=tuple(path.relative_to(self.root) for path in sources),
         )
 
     @functools.cached_property
@@ -139,13 +142,6 @@ class CtIch:
             "any_hemorrhage": self.any_hemorrhage,
             "sha256": total.hexdigest(),
         }
-
-    def _sources(self, files) -> tuple[Path, ...]:
-        """A NIfTI scan's two files, or the folders of a patient's pictures."""
-        paths = [path for _, *pair in files for path in pair if path]
-        if files[0][0] != WHOLE_SCAN:
-            paths = sorted({path.parent for path in paths})
-        return tuple(path.relative_to(self.root) for path in paths)
 
     def _classes(self, patient: int, slices: Slices) -> list[int | None]:
         """For each slice the class value of its mask's pixels, 0 where it has none, None where it is left out."""
@@ -285,19 +281,15 @@ def _read(files: tuple[tuple[int, Path, Path | None], ...]) -> Slices:
         bleeds = read_labels(mask, volume, BLEEDS) > 0
         return Slices(hounsfield(volume), bleeds, numbers, volume.spacing_mm, volume.thickness_mm)
     images = [read_grey(image) for _, image, _ in files]
-    masks = [_grey_mask(mask) if mask else np.zeros(images[0].shape, bool) for _, _, mask in files]
-    for picture, (_, image, mask) in zip(zip(images, masks, strict=True), files, strict=True):
-        for array, path in zip(picture, (image, mask), strict=True):
-            if array.shape != images[0].shape:
-                raise StudyError(f"{path} differs in size from {files[0][1]}; the slices of a patient have one size.")
+    masks = [read_grey(mask) if mask else np.zeros(images[0].shape, np.uint8) for _, _, mask in files]
+    for image, mask, (_, *paths) in zip(images, masks, files, strict=True):
+        if not image.shape == mask.shape == images[0].shape:
+            path = paths[image.shape == images[0].shape]
+            raise StudyError(f"{path} differs in size from {files[0][1]}; the slices of a patient have one size.")
+    # Above half, as the authors' script takes it, since JPEG and resizing blur a mask.
+    bleeds = np.stack([mask > (127 if mask.max() > 1 else 0) for mask in masks])
     unknown = float("nan")
-    return Slices(np.stack(images), np.stack(masks), tuple(entry[0] for entry in files), (unknown, unknown), unknown)
-
-
-def _grey_mask(path: Path) -> np.ndarray:
-    """A mask in grey as bool [H,W]: above half, as the authors' script takes it, since JPEG and resizing blur it."""
-    grey = read_grey(path)
-    return grey > (127 if grey.max() > 1 else 0)
+    return Slices(np.stack(images), bleeds, tuple(number for number, _, _ in files), (unknown, unknown), unknown)
 
 
 def _number(path: Path, text: str) -> int:
