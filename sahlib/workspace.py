@@ -13,11 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sahlib.study import Study, StudyError, digest
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
+# Columns of names, in whatever file; pandas would take some names for missing values and others for numbers.
+TEXT = ("slice_id", "patient_id", "source", "side", "series", "label", "slice", "sample", "Seed")
 LIBRARIES = ("torch", "monai", "numpy", "opencv-python", "opencv-python-headless", "scikit-learn", "nilearn", "pandas")
 
 
@@ -65,6 +71,15 @@ def partial_name(path: Path) -> Path:
         if not _is_alive(int(leftover.name.rsplit("-", 1)[1])):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV that this project wrote; names stay text, so that a patient called NA or 007 comes back as written."""
+    import pandas as pd
+
+    numbers = [column for column in pd.read_csv(path, nrows=0) if column not in TEXT]
+    blank = {column: [""] for column in numbers}
+    return pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values=blank)
 
 
 @contextlib.contextmanager

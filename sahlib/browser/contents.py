@@ -8,12 +8,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sahlib.chapters.results import Results
+from sahlib.data import splits
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store
 from sahlib.data.splits import SIDES, Split
@@ -228,14 +228,10 @@ def _beside(run: Run) -> tuple[SliceStore, Split]:
     if not path.exists():
         raise StudyError(f"The slices of {run.path} are not in {processed}; run notebook 02, or copy them there.")
     for file in sorted(path.glob("splits/*.csv")):
-        split = _split(file)
+        split = splits.read(file)
         if split.digest == recipe["split"]:
             return open_store(path).of("any" if run.lesions[0] == "any" else "SAH"), split
     raise StudyError(f"The split of {run.path} is not in {path / 'splits'}; run notebook 02.")
-
-
-def _split(file: Path) -> Split:
-    return Split(pd.read_csv(file, dtype=str, index_col="patient_id")["side"].to_dict())
 
 
 def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.ndarray]:

@@ -36,17 +36,6 @@ def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
     return parsed
 
 
-def patient_by_pattern(name: str, pattern: str) -> str:
-    """The first group of the regular expression `pattern` in a name; StudyError where there is none."""
-    try:
-        match = re.search(pattern, name)
-    except re.error as error:
-        raise StudyError(f"patient_pattern {pattern!r} is not a regular expression: {error}.") from error
-    if match is None or not match.groups() or not match.group(1):
-        raise StudyError(f"patient_pattern {pattern!r} finds no patient in {name!r}; its first group must match one.")
-    return match.group(1)
-
-
 @dataclass(frozen=True)
 class Scan:
     """One head-CT series of one patient, slices ordered from the neck to the vertex where the source knows the order.

@@ -20,7 +20,7 @@ import pandas as pd
 
 from sahlib.data.scan import CLASSES, Scan, class_value
 from sahlib.study import Study, StudyError, digest
-from sahlib.workspace import disk_errors_named, partial_name, provenance
+from sahlib.workspace import disk_errors_named, partial_name, provenance, read_csv
 
 # Raise when the same Study would give other pixels, so that old stores are not mistaken for new ones.
 STORE_VERSION = 2
@@ -104,7 +104,7 @@ def open_store(path: Path) -> SliceStore:
     """Maps a finished store; StudyError where a file of it is missing, truncated or does not fit the others."""
     try:
         meta = json.loads((path / "meta.json").read_text())
-        slices = pd.read_csv(path / "slices.csv", dtype={"slice_id": str, "patient_id": str, "source": str})
+        slices = read_csv(path / "slices.csv")
         names = ("labels", *_image_names(meta["recipe"]["windows"]))
         labels, images, *further = (np.load(path / f"{name}.npy", mmap_mode="r") for name in names)
         shape = (len(slices), meta["size"], meta["size"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from sahlib.data.slices import SliceStore
 from sahlib.study import Study, StudyError, digest
-from sahlib.workspace import writing
+from sahlib.workspace import read_csv, writing
 
 SIDES = ("train", "validation", "test")
 
@@ -54,7 +55,12 @@ def prepare(store: SliceStore, study: Study) -> Split:
         split = by_fold(lesion_pixels, *folds) if study.folds else by_patient(lesion_pixels, *shares)
         with writing(path) as file:
             pd.Series(split.sides, name="side").rename_axis("patient_id").to_csv(file)
-    return Split(pd.read_csv(path, dtype=str, index_col="patient_id")["side"].to_dict())
+    return read(path)
+
+
+def read(path: Path) -> Split:
+    """A split that `prepare` has saved."""
+    return Split(read_csv(path).set_index("patient_id")["side"].to_dict())
 
 
 def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: float, seed: int) -> Split:

@@ -17,6 +17,7 @@ import pandas as pd
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.study import Study, StudyError, digest
+from sahlib.workspace import read_csv
 
 BEGUN, FAILED = "begun.json", "failed.txt"
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
@@ -72,7 +73,7 @@ class Run:
 
     def counts_of(self, lesion: str) -> pd.DataFrame:
         """The counts of one output."""
-        return pd.read_csv(self.file("counts", lesion, "csv"), dtype={"slice_id": str, "patient_id": str})
+        return read_csv(self.file("counts", lesion, "csv"))
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -11,28 +11,17 @@ list has scans that share the first part, and two scans of one patient must not 
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
-from sahlib.data.scan import CLASSES, class_value
+from sahlib.data.scan import class_value
 from sahlib.data.sources.nifti import find_cases
-from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, value_classes
-from sahlib.study import StudyError
+from sahlib.data.sources.volume_folder import VolumeFolder, agreed, read_values, require_folder
 
 name = "bhsd"
 FIELDS = ("patient_pattern", "label_map")
 FOLDERS = (("images", "ground truths"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
 VALUES = {1: "EDH", 2: "IPH", 3: "IVH", 4: "SAH", 5: "SDH"}
-NAMES = {
-    "background": "background",
-    "epidural": "EDH",
-    "extradural": "EDH",
-    "intraparenchymal": "IPH",
-    "intraventricular": "IVH",
-    "subarachnoid": "SAH",
-    "subdural": "SDH",
-}
 
 
 def recognises(root: Path) -> bool:
@@ -54,17 +43,9 @@ def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...]
     """
     root = require_folder(root)
     place = root / "label_192" if (root / "label_192").is_dir() else root
-    classes = {value: class_value(type_name) for value, type_name in VALUES.items()}
     table = _table(root)
-    if table:
-        classes = read_values(table)
-    for value, index in value_classes(label_map, {}).items():
-        if classes.get(value, 0) != index:
-            told = CLASSES[classes[value]] if value in classes else "no class"
-            raise StudyError(
-                f"label_map says {value}={CLASSES[index]}, but by {table or 'the documentation of BHSD'} {value} is "
-                f"{told}; leave label_map out, or correct one of them."
-            )
+    told = read_values(table) if table else {value: class_value(type_name) for value, type_name in VALUES.items()}
+    classes = agreed(label_map, told, table or "the documentation of BHSD")
     cases = find_cases(place, patient_pattern, FOLDERS, rsna_patient)
     return VolumeFolder(name, place, cases, tuple(sorted(classes.items())))
 
@@ -73,27 +54,6 @@ def rsna_patient(scan_id: str) -> str:
     """The patient in a name like ID_2db7ee14_ID_f27e38fdfd; the whole name where it is none."""
     match = re.fullmatch(r"(ID_[0-9a-f]+)_ID_[0-9a-f]+", scan_id)
     return match.group(1) if match else scan_id
-
-
-def read_values(table: Path) -> dict[int, int]:
-    """{mask value: class value} of a dataset.json, as nnU-Net 1 ("1": "EDH") or 2 ("EDH": 1) writes its labels."""
-    try:
-        labels = json.loads(table.read_text(encoding="utf-8"))["labels"]
-        numbered = {int(v) if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in labels.items()}
-        names = {value: NAMES.get(text.strip().lower(), text.strip()) for value, text in numbered.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise StudyError(
-            f"{table} does not say what mask values mean ({error!r}); its labels must read like {{'4': 'SAH'}}."
-        ) from error
-    upper = {type_name.upper(): type_name for type_name in CLASSES}
-    classes = {}
-    for value, text in names.items():
-        if text.upper() not in upper:
-            raise StudyError(f"{table} calls the value {value} {text!r}; known are {', '.join(CLASSES)}.")
-        classes[value] = class_value(upper[text.upper()])
-    if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
-        raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
-    return classes
 
 
 def _table(root: Path) -> Path | None:

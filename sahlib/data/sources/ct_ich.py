@@ -30,7 +30,7 @@ import numpy as np
 
 from sahlib.data.scan import Scan, class_value
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
-from sahlib.data.sources.paired_folder import read_grey
+from sahlib.data.sources.pictures import read_grey
 from sahlib.data.sources.volume_folder import READER, file_digest, nifti_files, read_labels, require_folder, stem
 from sahlib.study import StudyError
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import Scan, patient_by_pattern
+from sahlib.data.scan import Scan
 from sahlib.data.sources.dicom_seg import NIFTI_ENDINGS, labels_of, number_map
 from sahlib.data.sources.dicom_series import (
     Ignored,
@@ -39,6 +39,7 @@ from sahlib.data.sources.dicom_series import (
     read_header,
     spacing_mm,
 )
+from sahlib.data.sources.names import patient_by_pattern
 from sahlib.data.sources.volume_folder import file_digest
 from sahlib.study import StudyError
 

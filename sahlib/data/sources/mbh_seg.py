@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sahlib.data.scan import class_value, patient_by_pattern
+from sahlib.data.scan import class_value
 from sahlib.data.sources.bhsd import VALUES, rsna_patient
+from sahlib.data.sources.names import patient_by_pattern
 from sahlib.data.sources.volume_folder import Case, VolumeFolder, nifti_files, require_folder, stem, value_classes
 from sahlib.study import StudyError
 

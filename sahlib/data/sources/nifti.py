@@ -19,12 +19,15 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sahlib.data.scan import SAH, patient_by_pattern
+from sahlib.data.scan import SAH
+from sahlib.data.sources.names import natural, patient_by_pattern, plain, read_table
 from sahlib.data.sources.volume_folder import (
     Case,
     VolumeFolder,
+    agreed,
     is_nifti_name,
     nifti_files,
+    read_values,
     require_folder,
     stem,
     value_classes,
@@ -49,10 +52,16 @@ def recognises(root: Path) -> bool:
 def open(
     root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = (), name: str = name
 ) -> VolumeFolder:
-    """The source of a folder in any of the layouts above; masks hold 0 and 1 = SAH unless `label_map` says more."""
+    """The source of a folder in any of the layouts above.
+
+    Masks hold what nnU-Net's dataset.json says where there is one, else what `label_map` says, else 0 and 1 = SAH.
+    """
     root = require_folder(root)
     cases = find_cases(root, patient_pattern)
-    return VolumeFolder(name, root, cases, tuple(sorted(value_classes(label_map, {1: SAH}).items())))
+    classes = value_classes(label_map, {1: SAH})
+    if (table := root / "dataset.json").is_file():
+        classes = agreed(label_map, read_values(table, label_map), table)
+    return VolumeFolder(name, root, cases, tuple(sorted(classes.items())))
 
 
 def find_cases(
@@ -94,27 +103,20 @@ def find_cases(
         if patient_pattern:
             patient = patient_by_pattern(scan_id, patient_pattern)
         cases[scan_id] = Case(scan_id, patient or own_patient(scan_id), image, (mask,))
-    return tuple(sorted(cases.values(), key=lambda case: (case.patient_id, case.scan_id)))
+    return tuple(sorted(cases.values(), key=lambda case: (natural(case.patient_id), natural(case.scan_id))))
 
 
 def _from_table(root: Path) -> list[Pair]:
-    import pandas as pd
-
     table = root / "pairs.csv"
-    try:
-        rows = pd.read_csv(table, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{table} cannot be read as CSV ({error}).") from error
-    if missing := {"image", "mask"} - set(rows.columns):
-        raise StudyError(f"{table} lacks the column {' and '.join(sorted(missing))}; it has {', '.join(rows.columns)}.")
     pairs = []
-    for row in rows.to_dict("records"):
-        image, mask = (root / row[kind] for kind in ("image", "mask"))
+    for row in read_table(table, ("image", "mask")):
+        places = [row[kind].strip().replace("\\", "/") for kind in ("image", "mask")]
+        image, mask = (root / place for place in places)
         for kind, path in (("image", image), ("mask", mask)):
             if not (is_nifti_name(path.name) and path.is_file()):
                 raise StudyError(f"{table} names the {kind} {row[kind]!r}, which is no NIfTI file under {root}.")
-        scan_id = "_".join((*Path(row["image"]).parent.parts, stem(image)))
-        pairs.append((row.get("patient_id") or None, image, mask, scan_id))
+        scan_id = "_".join((*Path(places[0]).parent.parts, stem(image)))
+        pairs.append((plain(row.get("patient_id", "")) or None, image, mask, scan_id))
     return pairs
 
 

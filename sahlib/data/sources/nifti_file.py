@@ -4,8 +4,10 @@ The view is the phantom's, the radiologist's: slices from the neck to the vertex
 head, columns from the patient's right to the left. In nibabel's letters the array [D,H,W] has the axes (S, P, L).
 
 Axes are swapped and flipped as `nibabel.as_closest_canonical` would. An oblique scan or one under gantry tilt stays as
-it was cut, its axes named after the nearest ones, and its spacing is the length of the affine's columns. Where a header
-gives neither sform nor qform, the axes are what nibabel assumes then: left, anterior, superior.
+it was cut, its axes named after the nearest ones; its spacing is the length of the affine's columns within a slice, and
+across slices their distance along the normal, so that the three multiply to a voxel's volume. Where a header gives
+neither sform nor qform, the axes are what nibabel assumes then: left, anterior, superior. Two statements of a header
+that contradict each other are refused, for nobody can tell which of them is wrong.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from sahlib.study import StudyError
 
 SMALLEST_SPAN_HU = 20.0  # air, water and bone lie further apart in any scan; a normalised one has a span of 1
 SPACING_MM = (0.05, 50.0)
+UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+ZOOM_TOLERANCE = 0.01
 MOST_VOXELS = 2**30
 MOST_BYTES = 2**31  # of a packed file, unpacked: a scan of 1024 slices of 1024x1024 in 16 bits
 
@@ -50,7 +54,8 @@ class Volume:
 
     @property
     def thickness_mm(self) -> float:
-        return float(np.linalg.norm(self.affine[:3, 2]))
+        """Distance of the slices along their normal: with a sheared affine less than the length of its column."""
+        return float(abs(np.linalg.det(self.affine[:3, :3])) / np.prod(self.spacing_mm))
 
 
 def read_volume(path: Path) -> Volume:
@@ -67,15 +72,17 @@ def read_volume(path: Path) -> Volume:
     damage = (OSError, EOFError, zlib.error, ArithmeticError, LookupError, ValueError)
     try:
         content = path.read_bytes()
-        if path.name.lower().endswith(".gz"):
+        if content.startswith(b"\x1f\x8b"):  # by content, for browsers unpack .nii.gz and keep its name
             content = _inflate(content)
-        version_2 = content[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # the length of its header, 540
+        version_2 = content[4:7] == b"n+2"
+        if not version_2 and content[344:347] != b"n+1":
+            raise ValueError("it does not begin like a NIfTI file" if content else "it is empty")
         image = (Nifti2Image if version_2 else Nifti1Image).from_bytes(content)
         shape = _checked_shape(image.header)
         stored, end = image.dataobj, image.dataobj.offset + image.header.get_data_dtype().itemsize * math.prod(shape)
         if len(content) != end:
             raise ValueError(f"its header tells of {end} bytes and there are {len(content)}")
-        affine = _checked_affine(image.header)
+        affine = _checked_affine(image.header, shape)
         voxels = np.asarray(stored.get_unscaled()).reshape(shape)
     except (*damage, ImageFileError, HeaderDataError, WrapStructError) as error:
         raise StudyError(
@@ -145,16 +152,29 @@ def _checked_shape(header) -> tuple[int, int, int]:
     return shape
 
 
-def _checked_affine(header) -> np.ndarray:
-    """The header's affine, 4x4; ValueError where its columns do not span space or no scanner has such voxels."""
+def _checked_affine(header, shape: tuple[int, int, int]) -> np.ndarray:
+    """The header's affine in mm, 4x4; ValueError where its columns do not span space, no scanner has such voxels, or
+    the header contradicts itself.
+    """
+    unit = UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
     with np.errstate(all="ignore"):
         affine = np.asarray(header.get_best_affine(), np.float64)
+        affine[:3] *= unit
         lengths = np.linalg.norm(affine[:3, :3], axis=0)
+        told = np.abs(np.asarray(header.get_zooms()[:3], np.float64)) * unit
     if not np.isfinite(affine).all() or not ((lengths >= SPACING_MM[0]) & (lengths <= SPACING_MM[1])).all():
-        raise ValueError(f"its affine gives voxels of {' x '.join(f'{length:.3g}' for length in lengths)} mm")
+        raise ValueError(f"its affine gives voxels of {_by(lengths)} mm")
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
         raise ValueError("two axes of its affine point the same way")
+    if np.abs(lengths / np.maximum(told, 1e-9) - 1).max() > ZOOM_TOLERANCE:
+        raise ValueError(f"its affine gives voxels of {_by(lengths)} mm and its pixdim {_by(told)} mm; correct one")
+    if (lengths == 1).all() and max(shape) > 4 * min(shape) and shape[2] == max(shape):
+        raise ValueError(f"it is {_by(shape)} voxels of 1 mm, so its axes are swapped or its spacing was lost")
     return affine
+
+
+def _by(values) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
 
 
 def _inflate(content: bytes) -> bytes:

@@ -7,8 +7,9 @@ refused, because resampling would change it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import unicodedata
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan, parse_label_map
+from sahlib.data.sources.names import natural, without_ending
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
 # Raise when the same files would give other pixels, so that no store of old pixels is taken for new ones.
 READER = 1
 ENDINGS = (".nii.gz", ".nii")
+# A word by which a dataset.json may call a class.
+WORDS = {
+    "SAH": "subarachnoid", "IVH": "intraventricular", "IPH": "intraparenchymal", "SDH": "subdural", "EDH": "epidural",
+}  # fmt: skip
 GRID_TOLERANCE_MM = 1e-2  # of the corners; affines are stored in single precision and often as quaternions
 SCALED_MASK_TOLERANCE = 1e-2  # masks saved through a scale factor come back as 0.99999 or 254.998
 
@@ -149,10 +155,54 @@ def value_classes(label_map: tuple[str, ...], default: Mapping[int, int]) -> dic
     return {int(value): index for value, index in parse_label_map(label_map).items()} or dict(default)
 
 
+def read_values(table: Path, label_map: tuple[str, ...] = ()) -> dict[int, int]:
+    """{mask value: class value} of a dataset.json, as nnU-Net 1 ("1": "EDH") or 2 ("EDH": 1) writes its labels.
+
+    A class is known by its letters or by a word of its name ("subarachnoid hemorrhage"); what a name does not tell the
+    label map may. Raises StudyError where neither does, and for values or classes that stand there twice.
+    """
+    try:
+        labels = json.loads(table.read_text(encoding="utf-8"))["labels"]
+        named = {int(v) if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in labels.items()}
+        words = {value: re.findall("[a-z]+", text.lower()) for value, text in named.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StudyError(
+            f"{table} does not say what mask values mean ({error!r}); its labels must read like {{'4': 'SAH'}}."
+        ) from error
+    classes, mapped = {}, value_classes(label_map, {})
+    for value, own in words.items():
+        found = {CLASSES.index(name) for word in own for name in CLASSES if word in (name.lower(), WORDS.get(name))}
+        if "extradural" in own:
+            found.add(CLASSES.index("EDH"))
+        if len(found) != 1 and value not in mapped:
+            raise StudyError(
+                f"{table} calls the value {value} {named[value]!r}; known are {', '.join(CLASSES)}; say what it means "
+                f"with --label-map {value}=SAH, or correct its labels."
+            )
+        classes[value] = found.pop() if len(found) == 1 else mapped[value]
+    if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
+        raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
+    return classes
+
+
+def agreed(label_map: tuple[str, ...], told: dict[int, int], where: Path | str) -> dict[int, int]:
+    """`told`, what mask values mean by `where`; StudyError where the label map says otherwise."""
+    for value, index in value_classes(label_map, {}).items():
+        if told.get(value, 0) != index:
+            means = CLASSES[told[value]] if value in told else "no class"
+            raise StudyError(
+                f"label_map says {value}={CLASSES[index]}, but by {where} {value} is {means}; leave label_map out, or "
+                "correct one of them."
+            )
+    return told
+
+
 def nifti_files(folder: Path) -> list[Path]:
     """The NIfTI files of one folder, by name; StudyError for a link that leads nowhere or in a circle."""
     try:
-        files = [path for path in sorted(folder.iterdir()) if is_nifti_name(path.name)]
+        files = [
+            path for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if is_nifti_name(path.name)
+        ]
     except OSError as error:
         raise StudyError(f"{folder} cannot be read ({error.strerror}); make it readable or remove it.") from error
     for path in files:
@@ -168,9 +218,7 @@ def is_nifti_name(name: str) -> bool:
 
 def stem(path: Path) -> str:
     """The file name without .nii or .nii.gz, in one Unicode form, so that names written on a Mac match others."""
-    name = unicodedata.normalize("NFC", path.name)
-    ending = next(ending for ending in ENDINGS if name.lower().endswith(ending))
-    return name[: -len(ending)]
+    return without_ending(path.name, ENDINGS)
 
 
 def require_folder(root: str | Path) -> Path:
