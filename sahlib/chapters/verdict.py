@@ -261,4 +261,4 @@ def seed_notes(results: Results) -> list[str]:
 
 
 def _library_notes() -> list[str]:
-    return [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]
+    return [f"{metrics.CONVENTIONS[name].label}: default of {', '.join(own)}." for name, own in metrics.SAME_AS.items()]

@@ -52,8 +52,7 @@ def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Ba
     if not lesion[1:255].any():
         raise ValueError("no training slice shows a lesion between grey levels 1 and 254, so no band can be fitted")
     below_all, below_lesion = (np.concatenate([[0], np.cumsum(h)]) for h in (everywhere, lesion))
-    low, high = (side.ravel() for side in np.meshgrid(np.arange(1, 255), np.arange(1, 255), indexing="ij"))
-    low, high = low[high >= low], high[high >= low]
+    low, high = (end + 1 for end in np.triu_indices(254))
     tp = below_lesion[high + 1] - below_lesion[low]
     predicted = below_all[high + 1] - below_all[low]
     dice = 2 * tp / (predicted + lesion.sum())

@@ -33,10 +33,8 @@ def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     pixels = metrics.pixel_counts(prediction, truth)
     rows = np.zeros((len(truth), 3), dtype=np.int64)
     for k in np.flatnonzero(pixels.tp + pixels.fp + pixels.fn):  # most slices are empty on both sides
-        mask, lesion = prediction[k], truth[k]
-        lesion_numbers, lesions = components(lesion)
-        component_numbers, predicted = components(mask)
-        both = mask & lesion
+        (lesion_numbers, lesions), (component_numbers, predicted) = components(truth[k]), components(prediction[k])
+        both = prediction[k] & truth[k]
         found, touching = (len(np.unique(numbers[both])) for numbers in (lesion_numbers, component_numbers))
         rows[k] = found, predicted - touching, lesions - found
     return pd.DataFrame(rows, columns=list(COUNTS))
@@ -56,16 +54,14 @@ def lesion_scores(counts: pd.DataFrame) -> dict[str, float]:
     and the numbers behind them: lesions, found, false_alarms, slices. NaN where 0/0, for instance without any lesion
     raises: ValueError for a missing column or no rows
     """
-    if missing := [c for c in COUNTS if c not in counts]:
-        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
-    if len(counts) == 0:
+    if len(metrics.checked(counts, COUNTS)) == 0:
         raise ValueError("counts has no rows, so there is nothing to score")
     tp, fp, fn = (int(counts[c].sum()) for c in COUNTS)
     pooled = pd.DataFrame({"tp": [tp], "fp": [fp], "fn": [fn], "tn": [0]})
     return {
-        "sensitivity": float(metrics.recall(pooled)[0]),
-        "precision": float(metrics.precision(pooled)[0]),
-        "f1": float(metrics.f1(pooled)[0]),
+        "sensitivity": metrics.recall(pooled).item(),
+        "precision": metrics.precision(pooled).item(),
+        "f1": metrics.f1(pooled).item(),
         "false_positives_per_slice": fp / len(counts),
         "lesions": tp + fn,
         "found": tp,

@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from sahlib.scoring import metrics
+from sahlib.scoring.distances import checked_sides
+
 
 def patient_volumes(
     counts: pd.DataFrame, row_mm: np.ndarray, column_mm: np.ndarray, thickness_mm: np.ndarray
@@ -22,17 +25,8 @@ def patient_volumes(
     patient's volume unknown, even if it shows no lesion: what is left out would be a guess
     raises: ValueError for a missing column or patient_id, or spacings that do not fit or are not above 0
     """
-    if missing := [c for c in ("patient_id", "tp", "fp", "fn") if c not in counts]:
-        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
-    if counts["patient_id"].isna().any():
-        raise ValueError(f"counts has {counts['patient_id'].isna().sum()} rows without a patient_id")
-    sides = {"row_mm": row_mm, "column_mm": column_mm, "thickness_mm": thickness_mm}
-    sides = {name: np.asarray(values, dtype=float) for name, values in sides.items()}
-    for name, values in sides.items():
-        if values.shape != (len(counts),):
-            raise ValueError(f"{name} must hold one number per slice, [{len(counts)}]; its shape is {values.shape}")
-        if (values <= 0).any():
-            raise ValueError(f"{name} must be above 0 mm, or NaN where unknown; the smallest is {np.nanmin(values)}")
+    metrics.checked(counts, ("patient_id", "tp", "fp", "fn"))
+    sides = checked_sides(len(counts), row_mm=row_mm, column_mm=column_mm, thickness_mm=thickness_mm)
     pixel_ml = np.prod(list(sides.values()), axis=0) / 1000
     slices = pd.DataFrame(
         {
