@@ -21,7 +21,7 @@ from sahlib.study import MODELS
 from sahlib.training import curves
 from sahlib.training.runs import Run
 
-OVERFITTED = 0.1  # of its drop above its lowest: the limit of the claim "no significant overfitting" in curves
+OVERFITTED = 0.1  # of its drop above its lowest: the limit of the claim "no significant overfitting" in rules
 Runs = dict[str, list[Run]]
 
 
@@ -140,7 +140,7 @@ def trained(runs: Runs) -> str:
 def pace(runs: Runs) -> str:
     """Which network settles first, and what an epoch costs."""
     settled = {
-        model: [curves.settled_epoch(run.history) for run in own if _measurable(run.history)]
+        model: [curves.numbers(run.history)["settled_epoch"] for run in own if _measurable(run.history)]
         for model, own in runs.items()
     }
     settled = {model: epochs for model, epochs in settled.items() if epochs}
@@ -174,7 +174,7 @@ def _course(histories: list[pd.DataFrame]) -> str:
     )
     measured = [history for history in histories if _measurable(history)]
     if measured:
-        gain, rise = (max(map(shape, measured)) for shape in (curves.late_gain, curves.late_rise))
+        gain, rise = (max(curves.numbers(history)[name] for history in measured) for name in ("late_gain", "late_rise"))
         if gain > curves.NEAR:
             text += f"; in the last fifth of the epochs the validation loss still fell by {percent(gain)} of its drop"
         elif not np.isfinite(rise):

@@ -1,5 +1,4 @@
-"""What the paper's printed numbers prove without any model: how they can have been averaged, and how many slices were
-perfect.
+"""What the paper's printed numbers prove alone: how they can have been averaged, and how many slices were perfect.
 
 Notation: D, J, P, R, F are printed means of Dice, IoU, precision, recall, F1; a unit (slice, batch, patient) has d, j,
 p, r, f. Every unit has d = f and d = 2j/(1+j), 0/0 included, because Dice, IoU and F1 are 0/0 together. A printed
@@ -82,10 +81,8 @@ def convention_bounds() -> pd.DataFrame:
             ("all five", "dice", *rounded(model, "f1")),
         ):
             below, above = rounded(model, quantity)
-            slack = min(above - low, high - below)
-            rows.append(
-                (model, convention, group, quantity, TABLE_3.value(quantity, model), low, high, slack, slack >= 0)
-            )
+            slack, printed = min(above - low, high - below), TABLE_3.value(quantity, model)
+            rows.append((model, convention, group, quantity, printed, low, high, slack, slack >= 0))
     columns = ["model", "convention", "group", "quantity", "printed", "low", "high", "slack", "possible"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -95,22 +92,18 @@ def obstacle(model: str, overlap: str, triple: str) -> str:
     value = {m: rounded(model, m) for m in metrics.METRICS}
     (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (value[m] for m in ("dice", "iou", "precision", "recall", "f1"))
     single = _possible_alone()
-    if not (single[model, overlap, "dice, iou"] and single[model, triple, "precision, recall, f1"]):
-        return "curve"
-    if overlap == triple:
-        return "" if f1 >= d0 and d1 >= f0 else "same"
+    one, zero, left, sah = _SLICES
     pair = (overlap, triple)
-    if pair in (("sah_slices", "mean_empty_1"), ("sah_slices", "mean_empty_excluded")):
-        return "" if r1 >= j0 else "R >= J"
-    if pair in (("sah_slices", "mean_empty_0"), ("mean_empty_excluded", "mean_empty_0")):
-        return "" if p0 * d0 <= f1 else "P D <= F"
-    if pair == ("mean_empty_1", "mean_empty_0"):
-        if p0 + d0 > 1 + f1:
-            return "P + D <= 1 + F"
-        return "" if 2 * (d0 - f1) + p0 + r0 <= 1 + j1 else "2(D - F) + P + R <= 1 + J"
-    if overlap in ("mean_empty_0", "mean_empty_excluded") and triple in _SLICES:
-        return "" if f1 >= d0 else "F >= D"
-    return ""
+    obeyed = {  # by those pairs that a rule is about
+        "curve": single[model, overlap, "dice, iou"] and single[model, triple, "precision, recall, f1"],
+        "same": overlap != triple or (f1 >= d0 and d1 >= f0),
+        "F >= D": overlap not in (zero, left) or triple not in (one, left, sah) or f1 >= d0,
+        "R >= J": pair not in ((sah, one), (sah, left)) or r1 >= j0,
+        "P D <= F": pair not in ((sah, zero), (left, zero)) or p0 * d0 <= f1,
+        "P + D <= 1 + F": pair != (one, zero) or p0 + d0 <= 1 + f1,
+        "2(D - F) + P + R <= 1 + J": pair != (one, zero) or 2 * (d0 - f1) + p0 + r0 <= 1 + j1,
+    }
+    return next((rule for rule, holds in obeyed.items() if not holds), "")
 
 
 def convention_pairs() -> pd.DataFrame:
@@ -138,21 +131,19 @@ def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -
     if rule := obstacle(model, overlap, triple):
         raise ValueError(f"{overlap} with {triple} cannot give the numbers of {model}: {rule}")
     group = 1 if {overlap, triple} <= set(_SLICES) else 16
-    blocks = _single_slices() if group == 1 else _batch_patterns()
+    blocks, number = (_single_slices(), TEST_SLICES) if group == 1 else (_batch_patterns(), (BATCHES, BATCHES))
+    size = len(blocks) // group
     conditions, limits = [], []
     for metric in metrics.METRICS:
-        scores = metrics.unit_scores(blocks, metric, overlap if metric in OVERLAP else triple).dropna()
-        # Row of the slice, number of the batch or of the patient (16 to a block) -> the block it is in.
-        block = scores.index.to_numpy() // (1 if group == 1 or scores.index.name == "batch" else 16)
-        if group == 16 and CONVENTIONS[overlap if metric in OVERLAP else triple].unit == "batch":
-            block = scores.index.to_numpy()
-        total = np.bincount(block, scores, len(blocks) // group)
-        units = np.bincount(block, minlength=len(blocks) // group).astype(float)
+        convention = CONVENTIONS[overlap if metric in OVERLAP else triple]
+        scores = metrics.unit_scores(blocks, metric, convention).dropna()
+        # Number of the batch, row of the slice, or of the patient (16 to a block) -> the block it is in.
+        block = scores.index.to_numpy() // (1 if convention.unit == "batch" else group)
+        total = np.bincount(block, scores, size)
+        units = np.bincount(block, minlength=size).astype(float)
         value = TABLE_3.value(metric, model)
         conditions += [total - (value + tolerance) * units, (value - tolerance) * units - total, -units]
         limits += [0, 0, -1]
-    number = (TEST_SLICES[0], TEST_SLICES[1]) if group == 1 else (BATCHES, BATCHES)
-    size = len(blocks) // group
     found = optimize.milp(
         np.zeros(size),
         constraints=[
@@ -227,9 +218,9 @@ def perfect_slices() -> pd.DataFrame:
     statements = {
         "Dice of the imperfect slices, mean weighted by their IoU loss": imperfect_dice,
         "share of perfect slices, at most": perfect_ceiling,
-        f"share of slices with Dice above {BEST_SAMPLE}, at least": lambda d, j: share_above(d, j, BEST_SAMPLE),
-        f"share of slices with Dice above {HIGH}, at least": lambda d, j: share_above(d, j, HIGH),
     }
+    for t in (BEST_SAMPLE, HIGH):
+        statements[f"share of slices with Dice above {t}, at least"] = functools.partial(share_above, t=t)
     rows = []
     for model in NETWORKS:
         box = list(itertools.product(rounded(model, "dice"), rounded(model, "iou")))
@@ -251,24 +242,18 @@ def slice_numbers() -> pd.DataFrame:
     rows = []
     for model in NETWORKS:
         (d0, d1), (j0, j1), (f0, f1) = (rounded(model, m) for m in ("dice", "iou", "f1"))
-        least = 1 - perfect_ceiling(d1, j1), 1 - max(perfect_ceiling(d, j) for d in (d0, d1) for j in (j0, j1))
-        above = min(share_above(d, j, BEST_SAMPLE) for d in (d0, d1) for j in (j0, j1))
-        rows += [
-            (model, "slices that are not perfect, at least", math.ceil(min(least) * few), many),
-            (model, f"slices with Dice above {BEST_SAMPLE}, at least", math.ceil(above * few), many),
-            (
-                model,
-                "slices empty in truth and prediction, if F1 leaves 0/0 out",
-                math.ceil((d0 - f1) / (1 - f1) * few),
-                math.floor((d1 - f0) / (1 - f0) * many),
+        box = list(itertools.product((d0, d1), (j0, j1)))
+        shares = {  # least and largest
+            "slices that are not perfect, at least": (1 - max(perfect_ceiling(d, j) for d, j in box), 1),
+            f"slices with Dice above {BEST_SAMPLE}, at least": (min(share_above(d, j, BEST_SAMPLE) for d, j in box), 1),
+            "slices empty in truth and prediction, if F1 leaves 0/0 out": ((d0 - f1) / (1 - f1), (d1 - f0) / (1 - f0)),
+            "slices with SAH, if F1 is over SAH slices": (
+                min(sah_share(d0, j1, f)[0] for f in (f0, f1)),
+                sah_share(d0, j0, f1)[1],
             ),
-            (
-                model,
-                "slices with SAH, if F1 is over SAH slices",
-                math.ceil(min(sah_share(d0, j1, f)[0] for f in (f0, f1)) * few),
-                math.floor(sah_share(d0, j0, f1)[1] * many),
-            ),
-        ]
+        }
+        for quantity, (least, most) in shares.items():
+            rows.append((model, quantity, math.ceil(least * few), math.floor(most * many)))
     return pd.DataFrame(rows, columns=["model", "quantity", "low", "high"])
 
 

@@ -16,40 +16,18 @@ COUNTERPARTS = {UNET: ("unet", "unet_resnet34"), ATTENTION: ("attention_unet",)}
 
 @dataclass(frozen=True)
 class Setting:
-    """One thing the paper says about how it was done; value None where it leaves it open."""
+    """One thing the paper says about how it was done, and where."""
 
-    name: str
     value: object
     section: str
 
 
 SETTINGS = {
-    s.name: s
-    for s in (
-        Setting("dataset", None, "2.1"),  # a public collection of annotated brain CT scans, not named
-        Setting("subsets", ("training", "validation", "testing"), "2.1"),
-        Setting("subset_shares", None, "2.1"),
-        Setting("stratified", True, "2.1"),
-        Setting("split_by_patient", None, "2.1"),
-        Setting("image_size", (256, 256), "2.2"),
-        Setting("image_interpolation", "bilinear", "2.2"),
-        Setting("mask_interpolation", "nearest", "2.2"),
-        Setting("grey_level_divisor", 255, "2.2"),
-        Setting("mask_threshold", 0.5, "2.2"),
-        Setting("augmentation", ("horizontal flip", "random rotation"), "2.2"),
-        Setting("rotation_degrees", None, "2.2"),
-        Setting("unet_encoder", "ResNet34", "2.3"),
-        Setting("unet_encoder_pretrained", None, "2.3"),
-        Setting("loss", ("binary cross entropy", "Dice"), "2.4"),
-        Setting("optimizer", "Adam", "2.4"),
-        Setting("learning_rate", 1e-4, "2.4"),
-        Setting("epochs", 50, "2.4"),
-        Setting("batch_size", 16, "2.4"),
-        Setting("kept_weights", "best on the validation set", "2.4"),
-        Setting("seeds", None, "2.4"),
-        Setting("averaging_of_scores", None, "2.5"),
-        Setting("test_batches", 86, "3.4"),
-    )
+    "image_size": Setting((256, 256), "2.2"),
+    "learning_rate": Setting(1e-4, "2.4"),
+    "epochs": Setting(50, "2.4"),
+    "batch_size": Setting(16, "2.4"),
+    "test_batches": Setting(86, "3.4"),
 }
 
 
@@ -111,8 +89,6 @@ TABLE_3_CONVENTIONS = {
     "dice": "mean_empty_1", "iou": "mean_empty_1", "precision": "batches", "recall": "batches", "f1": "batches",
 }  # fmt: skip
 
-TABLES = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3}
-
 
 @dataclass(frozen=True)
 class Quote:
@@ -169,121 +145,88 @@ def printed(quote: Quote) -> float:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """Something the paper says happened, in our words. sections: every place that says it."""
+class Statement:
+    """Something the paper says, in our words. sections: every place that says it."""
 
     key: str
     words: str
     sections: tuple[str, ...]
 
 
+# What it says happened.
 _CLAIMS = (
     # training
-    Claim("resnet34_helps", "a ResNet34 encoder steadies U-Net's gradients and convergence", ("2.3",)),
-    Claim("both_converge", "both networks converge within the 50 epochs", ("3.1",)),
-    Claim("no_overfitting", "training and validation loss both fall; no significant overfitting", ("3.1",)),
-    Claim("unet_converges_faster", "U-Net converges faster", ("3.1",)),
-    Claim("unet_small_gap", "U-Net's training and validation loss stay close", ("3.1",)),
-    Claim("attention_fluctuates_early", "Attention U-Net's loss fluctuates more in the first epochs", ("3.1",)),
-    Claim("same_end_level", "Attention U-Net ends at a level like U-Net's", ("3.1",)),
+    Statement("resnet34_helps", "a ResNet34 encoder steadies U-Net's gradients and convergence", ("2.3",)),
+    Statement("both_converge", "both networks converge within the 50 epochs", ("3.1",)),
+    Statement("no_overfitting", "training and validation loss both fall; no significant overfitting", ("3.1",)),
+    Statement("unet_converges_faster", "U-Net converges faster", ("3.1",)),
+    Statement("unet_small_gap", "U-Net's training and validation loss stay close", ("3.1",)),
+    Statement("attention_fluctuates_early", "Attention U-Net's loss fluctuates more in the first epochs", ("3.1",)),
+    Statement("same_end_level", "Attention U-Net ends at a level like U-Net's", ("3.1",)),
     # single samples
-    Claim("unet_finds_most_of_sample_1", "U-Net finds most of the bleeding in sample 1", ("3.2",)),
-    Claim("attention_better_on_every_sample", "Attention U-Net has the higher Dice on all three samples", ("3.2",)),
-    Claim("attention_better_on_small", "Attention U-Net is better on small SAH", ("1", "2.3", "3.2", "3.4", "3.5")),
-    Claim("unet_covers_more", "U-Net covers broad regions better", ("3.2",)),
-    Claim("unet_precise_not_sensitive_on_sample_2", "U-Net has high precision but low recall in sample 2", ("3.2",)),
-    Claim("both_accurate", "both networks come close to the ground truth", ("3.2",)),
-    Claim("unet_even_across_samples", "U-Net scores evenly across the samples, best on sample 3", ("3.3",)),
-    Claim("unet_recall_strong", "U-Net has strong recall on the samples, at some cost in precision", ("3.3",)),
-    Claim("attention_varies_more", "Attention U-Net varies more from sample to sample", ("3.3",)),
-    Claim("attention_drops_on_sample_2", "Attention U-Net drops on sample 2, the small one", ("3.3",)),
+    Statement("unet_finds_most_of_sample_1", "U-Net finds most of the bleeding in sample 1", ("3.2",)),
+    Statement("attention_better_on_every_sample", "Attention U-Net has the higher Dice on all three samples", ("3.2",)),
+    Statement("attention_better_on_small", "Attention U-Net is better on small SAH", ("1", "2.3", "3.2", "3.4", "3.5")),
+    Statement("unet_covers_more", "U-Net covers broad regions better", ("3.2",)),
+    Statement(
+        "unet_precise_not_sensitive_on_sample_2", "U-Net has high precision but low recall in sample 2", ("3.2",)
+    ),
+    Statement("both_accurate", "both networks come close to the ground truth", ("3.2",)),
+    Statement("unet_even_across_samples", "U-Net scores evenly across the samples, best on sample 3", ("3.3",)),
+    Statement("unet_recall_strong", "U-Net has strong recall on the samples, at some cost in precision", ("3.3",)),
+    Statement("attention_varies_more", "Attention U-Net varies more from sample to sample", ("3.3",)),
+    Statement("attention_drops_on_sample_2", "Attention U-Net drops on sample 2, the small one", ("3.3",)),
     # the test set
-    Claim("attention_higher_dice", "Attention U-Net has the higher Dice", ("3.4", "3.5", "4")),
-    Claim("attention_higher_iou", "Attention U-Net has the higher IoU", ("3.4", "3.5", "4")),
-    Claim("attention_higher_recall", "Attention U-Net has the higher recall", ("3.4", "3.5")),
-    Claim("unet_higher_precision", "U-Net has the higher precision", ("3.4", "3.5", "4")),
-    Claim("attention_for_broad_coverage", "Attention U-Net suits a need for broad coverage", ("3.4",)),
-    Claim("unet_less_noise", "U-Net predicts less noise in the background", ("3.4", "3.5")),
-    Claim("unet_better_on_large", "U-Net is better on large bleedings, with some irrelevant regions", ("3.5",)),
-    Claim("complementary", "the two complement each other; neither leads in every score", ("3.5", "4")),
+    Statement("attention_higher_dice", "Attention U-Net has the higher Dice", ("3.4", "3.5", "4")),
+    Statement("attention_higher_iou", "Attention U-Net has the higher IoU", ("3.4", "3.5", "4")),
+    Statement("attention_higher_recall", "Attention U-Net has the higher recall", ("3.4", "3.5")),
+    Statement("unet_higher_precision", "U-Net has the higher precision", ("3.4", "3.5", "4")),
+    Statement("attention_for_broad_coverage", "Attention U-Net suits a need for broad coverage", ("3.4",)),
+    Statement("unet_less_noise", "U-Net predicts less noise in the background", ("3.4", "3.5")),
+    Statement("unet_better_on_large", "U-Net is better on large bleedings, with some irrelevant regions", ("3.5",)),
+    Statement("complementary", "the two complement each other; neither leads in every score", ("3.5", "4")),
 )
 CLAIMS = {c.key: c for c in _CLAIMS}
 
-
-@dataclass(frozen=True)
-class PrintedFigure:
-    """A figure of the paper: what it shows, in our words."""
-
-    number: int
-    section: str
-    subject: str
-
-
-FIGURES = {
-    f.number: f
-    for f in (
-        PrintedFigure(1, "2", "workflow of the study"),
-        PrintedFigure(2, "2.1", "a CT slice and its binary mask"),
-        PrintedFigure(3, "2.3", "U-Net"),
-        PrintedFigure(4, "2.3", "Attention U-Net"),
-        PrintedFigure(5, "3.1", "training of U-Net, epoch by epoch"),
-        PrintedFigure(6, "3.1", "training of Attention U-Net, epoch by epoch"),
-        PrintedFigure(7, "3.2", "three samples: slice with true contour, both predictions, true mask"),
-        PrintedFigure(8, "3.4", "representative slices of the test set"),
-        PrintedFigure(9, "3.4", "bar chart of Table 3"),
-    )
-}
-
-
-@dataclass(frozen=True)
-class Contradiction:
-    """A place where the paper disagrees with itself, or prints what its formulas do not allow."""
-
-    key: str
-    words: str
-    sections: tuple[str, ...]
-
-
+# Where it disagrees with itself, or prints what its formulas do not allow.
 CONTRADICTIONS = (
-    Contradiction(
+    Statement(
         "tables_1_and_2_identical",
         "Tables 1 and 2 print the same 18 numbers for two networks whose text scores differ",
         ("3.3",),
     ),
-    Contradiction(
+    Statement(
         "samples_in_3_2_and_tables",
         "the Dice and IoU that section 3.2 quotes for the samples are not those of Tables 1 and 2, except "
         "Attention U-Net on sample 3",
         ("3.2", "3.3"),
     ),
-    Contradiction(
+    Statement(
         "table_2_and_its_text",
         "the text under Table 2 quotes Dice 0.61 and 0.38 where the table has 0.57 and 0.57",
         ("3.3",),
     ),
-    Contradiction(
+    Statement(
         "attention_on_sample_2",
         "Attention U-Net's Dice on sample 2 is 0.49 and praised in section 3.2, 0.38 and a drop in section 3.3, and "
         "0.57 in Table 2",
         ("3.2", "3.3"),
     ),
-    Contradiction(
+    Statement(
         "unet_recall",
         "U-Net's recall is low on sample 2 in section 3.2 (0.31), strong on the samples in section 3.3, and the lower "
         "of the two in Table 3",
         ("3.2", "3.3", "3.4"),
     ),
-    Contradiction(
-        "broad_coverage",
-        "section 3.2 gives broad coverage to U-Net, section 3.4 to Attention U-Net",
-        ("3.2", "3.4"),
+    Statement(
+        "broad_coverage", "section 3.2 gives broad coverage to U-Net, section 3.4 to Attention U-Net", ("3.2", "3.4")
     ),
-    Contradiction(
+    Statement(
         "unet_noise",
         "section 3.4 has U-Net suppress noise, section 3.5 has it include irrelevant regions",
         ("3.4", "3.5"),
     ),
-    Contradiction(
+    Statement(
         "dice_is_not_f1",
         "Table 3 prints a Dice of 0.867 and 0.896 beside an F1 of 0.507 and 0.553, though for binary masks they are "
         "the same number; they must have been averaged differently, and the paper does not say how",

@@ -1,4 +1,4 @@
-"""The ledger's rule on made-up differences, its training measures on made-up curves, and its page."""
+"""The ledger's rule on made-up differences and training curves, and its page."""
 
 import functools
 from types import SimpleNamespace
@@ -8,13 +8,11 @@ import pandas as pd
 import pytest
 
 from sahlib.figures import drawing, ledger_page
-from sahlib.paper import ledger as ledger_module
 from sahlib.paper import rules as module
 from sahlib.paper import transcript
-from sahlib.paper.ledger import Evidence, ledger
+from sahlib.paper.ledger import Evidence, complementary, ledger
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN
 from sahlib.scoring import metrics, statistics
-from sahlib.training import curves
 
 ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN)
 
@@ -169,7 +167,6 @@ def test_missing_arms_are_named():
 def test_resnet34_stands_for_the_papers_unet_where_it_was_trained():
     assert evidence().unet == "unet_resnet34"
     assert evidence(arms=("unet", "attention_unet")).unet == "unet"
-    assert evidence(counterpart="unet").unet == "unet"
 
 
 def test_one_seed_is_said():
@@ -215,8 +212,9 @@ def test_too_few_patients_tell_nothing_however_clear_the_numbers():
 
 def test_rule_for_complementary():
     def leads(*verdicts):
+        keys = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
         sure = {HOLDS: 1, FAILS: -1, UNKNOWN: 0}
-        return ledger_module._complementary([{"verdict": v, "leads": sure[v]} for v in verdicts])["verdict"]
+        return complementary({key: {"leads": sure[v]} for key, v in zip(keys, verdicts, strict=True)})["verdict"]
 
     assert leads(HOLDS, UNKNOWN, UNKNOWN, HOLDS) == HOLDS  # Dice: Attention U-Net; precision: U-Net
     assert leads(HOLDS, HOLDS, HOLDS, FAILS) == FAILS  # Attention U-Net has all four
@@ -264,17 +262,6 @@ def test_training_needs_seeds_epochs_and_finite_losses():
         for h in own:
             h["validation_loss"] = 1.0
     assert by_key(ledger(flat, *none)).loc[key, "verdict"] == FAILS  # nothing moved: neither is faster
-
-
-def test_measures_of_a_curve_by_hand():
-    loss = [1.0, 0.5, 0.7, 0.2, 0.1, 0.3, 0.1, 0.1, 0.2, 0.2]  # drop 0.9, last fifth 0.2 0.2
-    h = pd.DataFrame({"epoch": range(1, 11), "train_loss": np.linspace(1, 0.1, 10), "validation_loss": loss})
-    assert curves.settled_epoch(h) == 5
-    assert curves.roughness(h) == pytest.approx((0.2 + 0.2 + 0.1) / 0.9)
-    assert curves.early_roughness(h) == pytest.approx(0.2 / 0.9)
-    assert curves.late_gain(h) == 0
-    assert curves.late_rise(h) == pytest.approx(0.1 / 0.9)
-    assert curves.late_gap(h) == pytest.approx(0.2 - 0.15)
 
 
 # The page

@@ -18,7 +18,7 @@ def could_be(printed, low, high, step=0.01):
 
 
 def test_tables_are_complete_and_plausible():
-    for number, table in transcript.TABLES.items():
+    for number, table in enumerate((TABLE_1, TABLE_2, TABLE_3), 1):
         assert table.number == number
         for metric, values in table.rows.items():
             assert len(values) == len(table.columns)
@@ -98,7 +98,6 @@ def test_claims_about_table_3_are_true_of_table_3():
 
 
 def test_records_are_complete_frozen_and_unique():
-    assert list(transcript.FIGURES) == list(range(1, 10))
     for records in (transcript.CLAIMS.values(), transcript.CONTRADICTIONS):
         assert len({r.key for r in records}) == len(list(records))
         assert all(r.words and r.sections for r in records)

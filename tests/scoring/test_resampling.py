@@ -12,7 +12,6 @@ from sahlib.scoring.metrics import CONVENTIONS, METRICS, score
 from sahlib.scoring.statistics import difference, interval
 
 
-
 def tail(patients):
     """Below which quantile of the draws the expanded interval of 95 % ends (Hesterberg 2015)."""
     return scipy.stats.norm.cdf(-np.sqrt(patients / (patients - 1)) * scipy.stats.t.ppf(0.975, patients - 1))
