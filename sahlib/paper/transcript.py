@@ -36,8 +36,6 @@ class PrintedTable:
     """A table of the paper: rows[metric][i] belongs to columns[i]. area_percent is in per cent of the image."""
 
     number: int
-    section: str
-    subject: str
     columns: tuple[str, ...]
     rows: dict[str, tuple[float, ...]]
 
@@ -48,40 +46,34 @@ class PrintedTable:
 
 SAMPLES = ("sample 1", "sample 2", "sample 3")
 
-TABLE_1 = PrintedTable(
-    1, "3.3", "U-Net on three chosen samples", SAMPLES,
-    {
-        "dice": (0.57, 0.57, 0.73),
-        "iou": (0.39, 0.40, 0.57),
-        "precision": (0.50, 0.79, 0.81),
-        "recall": (0.65, 0.45, 0.66),
-        "f1": (0.57, 0.57, 0.73),
-        "area_percent": (3.35, 1.1, 2.76),
-    },
-)  # fmt: skip
+# Section 3.3: U-Net on three chosen samples.
+TABLE_1 = PrintedTable(1, SAMPLES, {
+    "dice": (0.57, 0.57, 0.73),
+    "iou": (0.39, 0.40, 0.57),
+    "precision": (0.50, 0.79, 0.81),
+    "recall": (0.65, 0.45, 0.66),
+    "f1": (0.57, 0.57, 0.73),
+    "area_percent": (3.35, 1.1, 2.76),
+})  # fmt: skip
 
-TABLE_2 = PrintedTable(
-    2, "3.3", "Attention U-Net on the same three samples", SAMPLES,
-    {
-        "dice": (0.57, 0.57, 0.73),
-        "iou": (0.39, 0.40, 0.57),
-        "precision": (0.50, 0.79, 0.81),
-        "recall": (0.65, 0.45, 0.66),
-        "f1": (0.57, 0.57, 0.73),
-        "area_percent": (3.35, 1.1, 2.76),
-    },
-)  # fmt: skip
+# Section 3.3: Attention U-Net on the same three samples.
+TABLE_2 = PrintedTable(2, SAMPLES, {
+    "dice": (0.57, 0.57, 0.73),
+    "iou": (0.39, 0.40, 0.57),
+    "precision": (0.50, 0.79, 0.81),
+    "recall": (0.65, 0.45, 0.66),
+    "f1": (0.57, 0.57, 0.73),
+    "area_percent": (3.35, 1.1, 2.76),
+})  # fmt: skip
 
-TABLE_3 = PrintedTable(
-    3, "3.4", "both networks on the full test set of 86 batches", (UNET, ATTENTION),
-    {
-        "dice": (0.867, 0.896),
-        "iou": (0.848, 0.877),
-        "precision": (0.725, 0.637),
-        "recall": (0.478, 0.557),
-        "f1": (0.507, 0.553),
-    },
-)  # fmt: skip
+# Section 3.4: both networks on the full test set of 86 batches.
+TABLE_3 = PrintedTable(3, (UNET, ATTENTION), {
+    "dice": (0.867, 0.896),
+    "iou": (0.848, 0.877),
+    "precision": (0.725, 0.637),
+    "recall": (0.478, 0.557),
+    "f1": (0.507, 0.553),
+})  # fmt: skip
 
 # Which convention each row of Table 3 is taken under. The paper does not say how it averaged. These are readings that
 # its numbers allow: a Dice so far above F1 needs many empty slices counted as 1, and the test set is given in batches.
@@ -89,59 +81,23 @@ TABLE_3_CONVENTIONS = {
     "dice": "mean_empty_1", "iou": "mean_empty_1", "precision": "batches", "recall": "batches", "f1": "batches",
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Quote:
-    """A number in the running text. sample is "sample 1" to "sample 3", or "test set"."""
-
-    section: str
-    model: str
-    sample: str
-    metric: str
-    value: float
-
-
-QUOTES = (
-    Quote("3.2", UNET, "sample 1", "dice", 0.59),
-    Quote("3.2", UNET, "sample 1", "iou", 0.42),
-    Quote("3.2", ATTENTION, "sample 1", "dice", 0.61),
-    Quote("3.2", ATTENTION, "sample 1", "iou", 0.44),
-    Quote("3.2", ATTENTION, "sample 1", "recall", 0.69),
-    Quote("3.2", UNET, "sample 2", "precision", 0.70),
-    Quote("3.2", UNET, "sample 2", "recall", 0.31),
-    Quote("3.2", UNET, "sample 2", "dice", 0.43),
-    Quote("3.2", ATTENTION, "sample 2", "recall", 0.44),
-    Quote("3.2", ATTENTION, "sample 2", "dice", 0.49),
-    Quote("3.2", UNET, "sample 3", "dice", 0.67),
-    Quote("3.2", UNET, "sample 3", "iou", 0.51),
-    Quote("3.2", ATTENTION, "sample 3", "dice", 0.73),
-    Quote("3.2", ATTENTION, "sample 3", "iou", 0.57),
-    Quote("3.3", UNET, "sample 3", "dice", 0.73),
-    Quote("3.3", UNET, "sample 1", "area_percent", 3.35),
-    Quote("3.3", ATTENTION, "sample 1", "dice", 0.61),
-    Quote("3.3", ATTENTION, "sample 1", "recall", 0.69),
-    Quote("3.3", ATTENTION, "sample 2", "dice", 0.38),
-    Quote("3.3", ATTENTION, "sample 2", "iou", 0.23),
-    Quote("3.4", UNET, "test set", "precision", 0.725),
-    Quote("3.4", ATTENTION, "test set", "dice", 0.896),
-    Quote("3.4", ATTENTION, "test set", "iou", 0.877),
-    Quote("3.4", ATTENTION, "test set", "recall", 0.557),
-    Quote("3.5", ATTENTION, "test set", "dice", 0.896),
-    Quote("3.5", ATTENTION, "test set", "iou", 0.877),
-    Quote("3.5", UNET, "test set", "dice", 0.867),
-    Quote("3.5", UNET, "test set", "iou", 0.848),
-    Quote("3.5", UNET, "test set", "precision", 0.725),
-    Quote("3.5", ATTENTION, "test set", "precision", 0.637),
-    Quote("3.5", ATTENTION, "test set", "recall", 0.557),
-    Quote("3.5", UNET, "test set", "recall", 0.478),
-)
-
-
-def printed(quote: Quote) -> float:
-    """What Tables 1 to 3 print for the network, sample and metric of a quote."""
-    if quote.sample == "test set":
-        return TABLE_3.value(quote.metric, quote.model)
-    return (TABLE_1 if quote.model == UNET else TABLE_2).value(quote.metric, quote.sample)
+# Numbers in the running text: (section, network, sample) -> metric -> value.
+QUOTES = {
+    ("3.2", UNET, "sample 1"): {"dice": 0.59, "iou": 0.42},
+    ("3.2", ATTENTION, "sample 1"): {"dice": 0.61, "iou": 0.44, "recall": 0.69},
+    ("3.2", UNET, "sample 2"): {"precision": 0.70, "recall": 0.31, "dice": 0.43},
+    ("3.2", ATTENTION, "sample 2"): {"recall": 0.44, "dice": 0.49},
+    ("3.2", UNET, "sample 3"): {"dice": 0.67, "iou": 0.51},
+    ("3.2", ATTENTION, "sample 3"): {"dice": 0.73, "iou": 0.57},
+    ("3.3", UNET, "sample 3"): {"dice": 0.73},
+    ("3.3", UNET, "sample 1"): {"area_percent": 3.35},
+    ("3.3", ATTENTION, "sample 1"): {"dice": 0.61, "recall": 0.69},
+    ("3.3", ATTENTION, "sample 2"): {"dice": 0.38, "iou": 0.23},
+    ("3.4", UNET, "test set"): {"precision": 0.725},
+    ("3.4", ATTENTION, "test set"): {"dice": 0.896, "iou": 0.877, "recall": 0.557},
+    ("3.5", ATTENTION, "test set"): {"dice": 0.896, "iou": 0.877, "precision": 0.637, "recall": 0.557},
+    ("3.5", UNET, "test set"): {"dice": 0.867, "iou": 0.848, "precision": 0.725, "recall": 0.478},
+}
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import time
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from sahlib import progress
 from sahlib.data.scan import CLASSES
@@ -29,9 +26,9 @@ from sahlib.networks import models
 from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training.augment import draw_transforms
 from sahlib.training.numerics import numerics
-from sahlib.training.runs import BEGUN, FAILED, Run, find, folder, recipe
+from sahlib.training.runs import FAILED, STATE, Run, begin, find, finish, folder, run_key
 from sahlib.training.step import blank_batch, make_optimizer, training_step, validation_score
-from sahlib.workspace import alone_in, provenance, writing
+from sahlib.workspace import alone_in, writing
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,43 +42,41 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
     The best epoch has the highest Dice over all pixels of the validation side pooled, so that false alarms on slices
     without SAH count; where that is equal, as when a network calls everything background, the lowest validation loss.
     """
-    this = recipe(store, split, study, model, seed)
-    path = folder(runs, study, this)
+    key = run_key(store, split, study, model, seed)
+    path = folder(runs, study, key)
     if run := find(path):
         return run
     with alone_in(path):
         # Whoever held the lock may have finished this very run.
         if run := find(path):
             return run
-        _begin(path, this, study)
+        begin(path, key, study)
         try:
-            return _train_within_memory(store, split, study, this, path)
+            return _train_within_memory(store, split, study, key, path)
         except Exception as error:
             # For whoever watches many trainings from outside; the disk may be what failed.
             with contextlib.suppress(StudyError, OSError), writing(path / FAILED) as file:
-                file.write_text(f"{str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}\n")
+                file.write_text(f"{(str(error).strip() or repr(error)).splitlines()[-1]}\n")
             raise
 
 
-def _train_within_memory(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
     import torch
 
-    label = MODELS[this["model"]]
+    label = MODELS[key["model"]]
     try:
         with numerics(study):
-            return _train(store, split, study, this, path)
+            return _train(store, split, study, key, path)
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
-        fits = fitting_batch_size(study, this["model"])
+        fits = fitting_batch_size(study, key["model"])
         way_out = (
-            f"set batch_size to {fits}, at which a step fits, or"
-            if fits
-            else "no batch size does: set smaller channels or"
+            f"set batch_size to {fits}, at which a step fits," if fits else "no batch size does: set smaller channels"
         )
         raise StudyError(
-            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} a smaller size. "
-            "Finished epochs are kept."
+            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} or a smaller "
+            "size. Finished epochs are kept."
         ) from error
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
@@ -89,14 +84,14 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, this: di
         raise StudyError(f"{label} cannot run with deterministic=True on this device: {error}") from error
 
 
-def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     import torch
 
     from sahlib.training import checkpoint
     from sahlib.training.feed import Resident, open_feed
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, seed = this["model"], this["seed"]
+    device, state = torch.device("cuda" if torch.cuda.is_available() else "cpu"), path / STATE
+    model, seed = key["model"], key["seed"]
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
     feed, validation = (
@@ -104,7 +99,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
     )
     network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
-    history, best = checkpoint.resume(path / "state.safetensors", network, optimizer)
+    history, best = checkpoint.resume(state, network, optimizer)
 
     bias = "on" if study.prior_bias else "off"
     print(
@@ -132,7 +127,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
                 (row["validation_dice"], -row["validation_loss"]) for row in history
             )
             if is_best:
-                best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
+                best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
             history.append(
                 {
                     "epoch": epoch,
@@ -146,7 +141,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
                 }
             )
             preparation = 0.0
-            checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
+            checkpoint.save(state, network, best, optimizer, history)
             advance(
                 f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
                 f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
@@ -154,7 +149,7 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
                 loss=train_loss,
                 validation_Dice=validation_dice,
             )
-    return _finish(path, this, study, network, shares, best, history)
+    return finish(path, key, study, network, shares, best, history)
 
 
 def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
@@ -238,50 +233,3 @@ def fitting_batch_size(study: Study, model: str) -> int:
             network = step = None
             torch.cuda.empty_cache()
     return 0
-
-
-def _begin(path: Path, recipe: dict, study: Study) -> None:
-    """Says in the run's folder what is trained there, until run.json says it."""
-    (path / FAILED).unlink(missing_ok=True)
-    with writing(path / BEGUN) as file:
-        file.write_text(json.dumps(_identity(recipe, study), indent=1))
-
-
-def _identity(recipe: dict, study: Study) -> dict:
-    """What run.json says of a training from its beginning."""
-    return {
-        "model": recipe["model"],
-        "seed": recipe["seed"],
-        "digest": digest(recipe),
-        "recipe": recipe,
-        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
-        "provenance": provenance(),
-    }
-
-
-def _finish(
-    path: Path, recipe: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
-) -> Run:
-    """Writes what stays of a training; run.json comes last and makes it a finished run."""
-    from safetensors.torch import save_file
-
-    rows = pd.DataFrame(history)
-    # Only the last improvement is the epoch whose weights were kept.
-    rows["best"] = rows["epoch"] == rows.loc[rows["best"], "epoch"].max()
-    record = _identity(recipe, study) | {
-        "lesions": list(shares),
-        "lesion_share": next(iter(shares.values())),
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-        "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
-        "seconds": round(float(rows["seconds"].sum()), 1),
-    }
-    with writing(path / "weights.safetensors") as file:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in best.items()}
-        save_file(tensors, file, metadata={"recipe": json.dumps(recipe)})
-    with writing(path / "history.csv") as file:
-        rows.to_csv(file, index=False)
-    with writing(path / "run.json") as file:
-        file.write_text(json.dumps(record, indent=1))
-    for leftover in ("state.safetensors", BEGUN):
-        (path / leftover).unlink(missing_ok=True)
-    return Run(path, record)
