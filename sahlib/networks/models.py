@@ -51,14 +51,8 @@ def build(
         # Drawn with its gates first, so that with the same seed all other weights start as those of attention_unet.
         network = open_gates(AttentionUnet(2, in_channels, out_channels, channels, STRIDES))
     elif name == "unet_resnet34":
-        network = FlexibleUNet(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            backbone="resnet34",
-            pretrained=False,
-            spatial_dims=2,
-            decoder_channels=tuple(reversed(channels)),
-        )
+        widths = tuple(reversed(channels))
+        network = FlexibleUNet(in_channels, out_channels, "resnet34", decoder_channels=widths, spatial_dims=2)
     else:
         raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
     if priors is not None:
@@ -86,11 +80,10 @@ def set_prior_bias(network: nn.Module, priors: Sequence[float]) -> None:
     """Starts the bias of each output at the log-odds of its prior, a share strictly between 0 and 1."""
     import torch
 
-    for prior in priors:
-        if not 0 < prior < 1:
-            raise StudyError(
-                f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {prior}."
-            )
+    if wrong := [prior for prior in priors if not 0 < prior < 1]:
+        raise StudyError(
+            f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {wrong[0]}."
+        )
     with torch.no_grad():
         output_layer(network).bias.copy_(torch.tensor([math.log(prior / (1 - prior)) for prior in priors]))
 
@@ -98,11 +91,9 @@ def set_prior_bias(network: nn.Module, priors: Sequence[float]) -> None:
 def gflop(network: nn.Module, size: int) -> float:
     """Billions of floating-point operations of one image [1,C,size,size] forward, a multiply-add counted as two."""
     import torch
-    from torch import nn
     from torch.utils.flop_counter import FlopCounterMode
 
-    network.eval()
+    channels = next(network.parameters()).shape[1]  # the first weight is that of a convolution over the input
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        channels = next(m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)).in_channels
-        network(torch.zeros(1, channels, size, size))
+        network.eval()(torch.zeros(1, channels, size, size))
     return counter.get_total_flops() / 1e9

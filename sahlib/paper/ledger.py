@@ -15,23 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sahlib.paper import transcript
-from sahlib.paper.rules import (
-    CONTRADICTS,
-    CONTROLS,
-    FAILS,
-    GOOD_DICE,
-    HOLDS,
-    LEVEL,
-    MARGIN,
-    MEASURES,
-    MIN_EPOCHS,
-    MIN_PATIENTS,
-    MIN_SEEDS,
-    UNET,
-    UNKNOWN,
-    Measure,
-)
+from sahlib.paper import rules, transcript
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNET, UNKNOWN, Measure
 from sahlib.scoring import metrics, statistics
 from sahlib.study import MODELS
 from sahlib.training import curves
@@ -83,8 +68,10 @@ def ledger(
     where the measure has none, and a difference is positive where the claim is right
     raises: KeyError where transcript.CLAIMS has a claim without a Measure
     """
-    claims = {key: (claim.words, ", ".join(claim.sections), MEASURES[key]) for key, claim in transcript.CLAIMS.items()}
-    claims |= {key: (words, "control", measure) for key, (words, measure) in CONTROLS.items()}
+    claims = {
+        key: (claim.words, ", ".join(claim.sections), rules.MEASURES[key]) for key, claim in transcript.CLAIMS.items()
+    }
+    claims |= {key: (words, "control", measure) for key, (words, measure) in rules.CONTROLS.items()}
     found = {key: _find(measure, evidence, difference, interval) for key, (_, _, measure) in claims.items()}
     tested = [key for key, row in found.items() if "p" in row]
     for key, p in zip(tested, statistics.holm([found[key]["p"] for key in tested]), strict=True):
@@ -148,7 +135,7 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
             return _told(UNKNOWN, "no test slice has a lesion of this size")
         above, below = [c[inside] for c in above], [c[inside] for c in below]
     score, size = (measure.metric, measure.convention), evidence.batch_size
-    got = difference(below, above, *score, draws=evidence.draws, level=1 - LEVEL, batch_size=size)
+    got = difference(below, above, *score, draws=evidence.draws, level=1 - rules.LEVEL, batch_size=size)
     scores = [[metrics.score(c, *score, size) for c in seeds] for seeds in (above, below)]
     signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
     return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "agree": len(signs) == 1,
@@ -159,12 +146,12 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
 def _verdict_on_difference(row: dict, p: float) -> dict:
     """By (3) of RULE; leads: 1 or -1 where the claimed or the other network is surely ahead."""
     low, high = row["low"], row["high"]
-    sure = p <= LEVEL and row["agree"]
+    sure = p <= rules.LEVEL and row["agree"]
     verdict, why, leads = _first(
-        (row["patients"] < MIN_PATIENTS, UNKNOWN, "too few patients", 0),
+        (row["patients"] < rules.MIN_PATIENTS, UNKNOWN, "too few patients", 0),
         (low > 0 and sure, HOLDS, "the interval excludes 0 as claimed", 1),
         (high < 0 and sure, FAILS, "the interval excludes 0 the other way", -1),
-        (low > -MARGIN and high < MARGIN, FAILS, f"no difference above {MARGIN}", 0),
+        (low > -rules.MARGIN and high < rules.MARGIN, FAILS, f"no difference above {rules.MARGIN}", 0),
         (np.isnan(low) or np.isnan(high), UNKNOWN, "too few patients for an interval", 0),
         (low <= 0 <= high, UNKNOWN, "the interval holds 0", 0),
         (not row["agree"], UNKNOWN, "seeds disagree on the sign", 0),
@@ -182,15 +169,15 @@ def _first(*cases: tuple) -> tuple:
 
 
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
-    asked = {"draws": evidence.draws, "level": 1 - LEVEL, "batch_size": evidence.batch_size}
+    asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
     got = [interval(evidence.counts[arm], measure.metric, measure.convention, **asked) for arm in arms]
     words = [f"{MODELS[arm]} {_signs(statistics.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
     fewest = min(i.patients for i in got)
     verdict, reason = _first(
-        (fewest < MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
-        (all(i.low > GOOD_DICE for i in got), HOLDS, f"both intervals are above {GOOD_DICE}"),
-        (any(i.high < GOOD_DICE for i in got), FAILS, f"an interval is below {GOOD_DICE}"),
-        (True, UNKNOWN, f"an interval holds {GOOD_DICE}"),
+        (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
+        (all(i.low > rules.GOOD_DICE for i in got), HOLDS, f"both intervals are above {rules.GOOD_DICE}"),
+        (any(i.high < rules.GOOD_DICE for i in got), FAILS, f"an interval is below {rules.GOOD_DICE}"),
+        (True, UNKNOWN, f"an interval holds {rules.GOOD_DICE}"),
     )
     return _told(verdict, reason, "; ".join(words))
 
@@ -199,7 +186,7 @@ def complementary(found: dict[str, dict]) -> dict:
     """By (5) of RULE, from the rows of _LEADS."""
     leads = []
     for key in _LEADS:
-        claimed, other = MODELS[MEASURES[key].higher[0]], MODELS[MEASURES[key].lower]
+        claimed, other = MODELS[rules.MEASURES[key].higher[0]], MODELS[rules.MEASURES[key].lower]
         leads.append({1: claimed, -1: other}.get(found[key].get("leads"), ""))
     verdict, reason = _first(
         (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
@@ -227,8 +214,8 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
     ours = "; ".join(f"{MODELS[arm]} {_range_text(own, measure.metric)}" for arm, own in values.items())
     seeds, epochs = min(map(len, runs.values())), min(map(len, histories))
     verdict, reason = _first(
-        (seeds < MIN_SEEDS, UNKNOWN, f"too few seeds ({seeds}): runs differ by chance"),
-        (epochs < MIN_EPOCHS, UNKNOWN, f"{epochs} epochs are too few to speak of"),
+        (seeds < rules.MIN_SEEDS, UNKNOWN, f"too few seeds ({seeds}): runs differ by chance"),
+        (epochs < rules.MIN_EPOCHS, UNKNOWN, f"{epochs} epochs are too few to speak of"),
         (True, *(_each_run if measure.kind == "each run" else _compared)(list(values.values()), measure.limit)),
     )
     return _told(verdict, reason, f"{measure.name}: {ours}")
@@ -257,9 +244,9 @@ def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
 
 
 def _kind(key: str) -> str:
-    if key in CONTROLS:
+    if key in rules.CONTROLS:
         return "control"
-    measure = MEASURES[key]
+    measure = rules.MEASURES[key]
     if measure.where == "training":
         return "training"
     alone = measure.kind in ("contradiction", "unknowable") or transcript.CLAIMS[key].sections == ("3.2",)

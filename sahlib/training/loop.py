@@ -90,13 +90,12 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     from sahlib.training import checkpoint
     from sahlib.training.feed import Resident, open_feed
 
-    device, state = torch.device("cuda" if torch.cuda.is_available() else "cpu"), path / STATE
-    model, seed = key["model"], key["seed"]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, seed, state = key["model"], key["seed"], path / STATE
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
-    feed, validation = (
-        open_feed(store, split.rows(store, side), device, tuple(shares)) for side in ("train", "validation")
-    )
+    sides = (split.rows(store, side) for side in ("train", "validation"))
+    feed, validation = (open_feed(store, rows, device, tuple(shares)) for rows in sides)
     network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(state, network, optimizer)
@@ -121,33 +120,21 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
                     f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
                     f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
                 )
-
-            validation_loss, validation_dice = evaluate(score, validation, study)
-            is_best = best is None or (validation_dice, -validation_loss) > max(
-                (row["validation_dice"], -row["validation_loss"]) for row in history
-            )
+            loss, dice = evaluate(score, validation, study)
+            earlier = [(row["validation_dice"], -row["validation_loss"]) for row in history]
+            is_best = best is None or (dice, -loss) > max(earlier)
             if is_best:
                 best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-            history.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": train_loss,
-                    "validation_loss": validation_loss,
-                    "validation_dice": validation_dice,
-                    "learning_rate": study.learning_rate,
-                    # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
-                    "seconds": round(time.perf_counter() - started + preparation, 3),
-                    "best": is_best,
-                }
-            )
-            preparation = 0.0
+            # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
+            seconds, preparation = round(time.perf_counter() - started + preparation, 3), 0.0
+            row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": loss, "validation_dice": dice}
+            history.append(row | {"learning_rate": study.learning_rate, "seconds": seconds, "best": is_best})
             checkpoint.save(state, network, best, optimizer, history)
             advance(
-                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
-                f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
-                f"{history[-1]['seconds']:.1f} s",
+                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {loss:.3f}, "
+                f"validation Dice {dice:.3f}{' (best so far)' if is_best else ''}, {seconds:.1f} s",
                 loss=train_loss,
-                validation_Dice=validation_dice,
+                validation_Dice=dice,
             )
     return finish(path, key, study, network, shares, best, history)
 
@@ -162,13 +149,10 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
 
     generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
     order = torch.randperm(len(feed), generator=generator)
-    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator)
-    total = None
-    for (images, labels), matrix in zip(
-        feed.batches(order, study.batch_size), matrices.to(feed.device).split(study.batch_size), strict=True
-    ):
-        loss = step(images, labels, matrix) * len(matrix)
-        total = loss if total is None else total + loss
+    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator).to(feed.device)
+    batches, total = feed.batches(order, study.batch_size), 0
+    for (images, labels), matrix in zip(batches, matrices.split(study.batch_size), strict=True):
+        total = total + step(images, labels, matrix) * len(matrix)
     return float(total) / len(feed)
 
 

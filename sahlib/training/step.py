@@ -45,7 +45,6 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
     On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
     took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
     """
-
     loss_function = paper_loss()
 
     def step_of(network: nn.Module):
@@ -60,14 +59,11 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
 
         return step
 
-    device = next(network.parameters()).device
-    if device.type == "cpu" or slices < study.batch_size:
+    if not _worth_capturing(network, study, slices):
         return step_of(network)
     from sahlib.training.graph import captured_step
 
-    return captured_step(
-        step_of, network, optimizer, blank_batch(network, study), steps, may_compile=not study.deterministic
-    )
+    return captured_step(step_of, network, optimizer, blank_batch(network, study), steps, not study.deterministic)
 
 
 def validation_score(network: nn.Module, study: Study, slices: int):
@@ -87,12 +83,16 @@ def validation_score(network: nn.Module, study: Study, slices: int):
             overlap, marked = (predicted * truth).sum((0, 2, 3)), (predicted + truth).sum((0, 2, 3))
             return torch.stack([loss_function(logits, truth).expand_as(overlap), overlap, marked])
 
-    device = next(network.parameters()).device
-    if device.type == "cpu" or slices < study.batch_size:
+    if not _worth_capturing(network, study, slices):
         return score
     from sahlib.training.graph import Captured
 
     return Captured(score, blank_batch(network, study)[:2], otherwise=score)
+
+
+def _worth_capturing(network: nn.Module, study: Study, slices: int) -> bool:
+    """On a GPU, where an epoch holds a full batch."""
+    return next(network.parameters()).is_cuda and slices >= study.batch_size
 
 
 def blank_batch(network: nn.Module, study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
