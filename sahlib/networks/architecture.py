@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
-
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import nn
 
 
 class Block(NamedTuple):
@@ -47,8 +46,6 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
 
 def _layers_run(model: nn.Module, size: int) -> list[tuple[nn.Module, tuple, tuple]]:
     """The layers in the order they run, each with the shapes of its input and output."""
-    import torch
-
     ran: list[tuple[nn.Module, tuple, tuple]] = []
     # Layers alone: what holds other modules computes nothing itself, and neither does a gate held open.
     leaves = [m for m in model.modules() if not list(m.children()) and type(m).__name__ != "OpenGate"]

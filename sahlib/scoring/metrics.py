@@ -220,10 +220,9 @@ def all_scores(counts: pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
     for name, convention in CONVENTIONS.items():
         units = unit_counts(counts, convention, batch_size)
         for metric in METRICS:
-            undefined = int(np.isnan(SCORES[metric](units)).sum()) if len(units) else 0
-            left_out = undefined if np.isnan(convention.undefined) else 0
-            value = score(counts, metric, convention, batch_size)
-            rows.append((name, metric, value, len(units) - left_out, undefined))
+            scores = unit_scores(counts, metric, convention, batch_size)
+            undefined = int(np.isnan(SCORES[metric](units)).sum())
+            rows.append((name, metric, float(scores.mean()), int(scores.count()), undefined))
     return pd.DataFrame(rows, columns=["convention", "metric", "value", "units", "undefined"])
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
@@ -16,9 +19,6 @@ from sahlib.study import Study, StudyError
 from sahlib.training.numerics import numerics
 from sahlib.training.runs import Run
 from sahlib.workspace import writing
-
-if TYPE_CHECKING:
-    from torch import nn
 
 # Section 2.2 binarizes at 0.5 and section 2.5 names no other threshold for predictions.
 THRESHOLD = 0.5
@@ -60,10 +60,6 @@ def load_network(run: Run) -> nn.Module:
     Nothing but safetensors is read, which holds numbers and no code. Raises StudyError where the file is not whole, or
     its weights were trained under another key than run.json says.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
     key, way_out = run.record["recipe"], f"delete {run.path} and run again."
     network = models.build(run.model, key["channels"], len(run.record["study"]["windows"]), len(run.lesions))
     try:
@@ -80,8 +76,6 @@ def load_network(run: Run) -> nn.Module:
 
 def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
     """Probabilities float16 [k,K,H,W], one per output, of uint8 images [k,C,H,W]."""
-    import torch
-
     device = next(network.parameters()).device
     with numerics(study), torch.inference_mode():
         batches = []

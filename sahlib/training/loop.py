@@ -16,7 +16,9 @@ import time
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
 
 from sahlib import progress
 from sahlib.data.scan import CLASSES
@@ -24,16 +26,13 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.networks import models
 from sahlib.study import MODELS, Study, StudyError, digest
+from sahlib.training import checkpoint
 from sahlib.training.augment import draw_transforms
+from sahlib.training.feed import Resident, Streamed, open_feed
 from sahlib.training.numerics import numerics
 from sahlib.training.runs import FAILED, STATE, Run, begin, find, finish, folder, run_key
 from sahlib.training.step import blank_batch, make_optimizer, training_step, validation_score
 from sahlib.workspace import alone_in, writing
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sahlib.training.feed import Resident, Streamed
 
 
 def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, runs: Path) -> Run:
@@ -62,8 +61,6 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
 
 def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
-    import torch
-
     label = MODELS[key["model"]]
     try:
         with numerics(study):
@@ -85,11 +82,6 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dic
 
 
 def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
-    import torch
-
-    from sahlib.training import checkpoint
-    from sahlib.training.feed import Resident, open_feed
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, seed, state = key["model"], key["seed"], path / STATE
     name = f"{MODELS[model]}, seed {seed}"
@@ -145,8 +137,6 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
     Order and augmentation are seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one
     would have drawn.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
     order = torch.randperm(len(feed), generator=generator)
     matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator).to(feed.device)
@@ -161,8 +151,6 @@ def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[
 
     Where there are several classes, the Dice is the mean over them.
     """
-    import torch
-
     total = torch.zeros(())
     for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
         scores = score(images, labels).double()
@@ -189,8 +177,6 @@ def initial_network(study: Study, model: str, seed: int, shares: Collection[floa
     """The network before its first step, one output per lesion share; the same for the same seed, whatever was drawn
     before.
     """
-    import torch
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         priors = list(shares) if study.prior_bias else None
@@ -199,8 +185,6 @@ def initial_network(study: Study, model: str, seed: int, shares: Collection[floa
 
 def fitting_batch_size(study: Study, model: str) -> int:
     """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
-    import torch
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = study.batch_size // 2
     while size:

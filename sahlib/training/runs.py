@@ -10,18 +10,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import save_file
+from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.study import Study, StudyError, digest
 from sahlib.workspace import provenance, writing
-
-if TYPE_CHECKING:
-    from torch import nn
 
 BEGUN, FAILED, STATE = "begun.json", "failed.txt", "state.safetensors"
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
@@ -135,8 +133,6 @@ def finish(
 
     shares: lesion -> its share of the training pixels; best: the weights to keep; history: one row per epoch
     """
-    from safetensors.torch import save_file
-
     rows = pd.DataFrame(history)
     # Only the last improvement is the epoch whose weights were kept.
     best_epoch = int(rows.loc[rows["best"], "epoch"].max())
