@@ -21,11 +21,10 @@ def reliability_bins(
 ) -> pd.DataFrame:
     """Sums per bin of equal width on the predicted probability.
 
-    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which there is no region
-    "head"
-    returns: one row per region (REGIONS) and bin: region, low, high, then the sums pixels, lesion_pixels,
-    probability_sum, squared_error_sum, and their ratios mean_probability and lesion_share (NaN in an empty bin). A bin
-    holds low < p <= high, the first also p = 0, as in scikit-learn's calibration_curve
+    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which no region "head"
+    returns: one row per region (REGIONS) and bin: region, low, high, SUMS, and their ratios mean_probability and
+    lesion_share (NaN in an empty bin). A bin holds low < p <= high, the first also p = 0, as in scikit-learn's
+    calibration_curve
     raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
     """
     truth = _checked(truth, probabilities=probabilities, images=truth if images is None else images)
@@ -65,8 +64,8 @@ def calibration_scores(table: pd.DataFrame) -> pd.DataFrame:
     for region, bins in table.groupby("region", sort=False):
         pixels = int(bins["pixels"].sum())
         gap = (bins["lesion_pixels"] - bins["probability_sum"]).abs()
-        sums = (bins["lesion_pixels"].sum(), bins["squared_error_sum"].sum(), gap.sum())
-        share, brier, ece = (total / (pixels or np.nan) for total in sums)
+        terms = (bins["lesion_pixels"], bins["squared_error_sum"], gap)
+        share, brier, ece = (own.sum() / (pixels or np.nan) for own in terms)
         reference = share * (1 - share)
         skill = 1 - brier / reference if reference > 0 else np.nan
         rows.append((region, pixels, share, brier, skill, ece))
@@ -82,8 +81,8 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     raises: ValueError where the two do not fit, or a probability is NaN or outside [0, 1]
 
     Dice of these counts is 2 sum(p t) / (sum p + sum t), the form of MONAI's DiceLoss without its smoothing; V-Net's
-    form with squares in the denominator is another number. No sigmoid is ever 0, so on a slice without a lesion soft
-    Dice is 0 and not 0/0: the convention for empty slices has nothing to decide, unless p was rounded to 0.
+    form with squares in the denominator is another number. No sigmoid is ever 0, so without a lesion soft Dice is 0
+    and not 0/0, unless p was rounded to 0.
     """
     truth = _checked(truth, probabilities=probabilities)
     rows = np.zeros((len(truth), 4))

@@ -9,6 +9,7 @@ those. The price: one bright pixel is enough for an alarm, and nothing here says
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from sahlib.scoring.prediction import THRESHOLD
 
@@ -51,8 +52,6 @@ def auroc(scores: np.ndarray, lesion: np.ndarray) -> float:
     The Mann-Whitney form of the area under the ROC curve (Hanley and McNeil 1982, Radiology 143:29). A predictor that
     says the same of every slice gets 0.5.
     """
-    from scipy.stats import mannwhitneyu
-
     pairs = int(lesion.sum()) * int((~lesion).sum())
     if not pairs:
         return float("nan")

@@ -17,11 +17,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import distance_transform_edt
 
 from sahlib.scoring import metrics
 
 TOLERANCES_MM = (1.0, 2.0)
-PERCENTILE = 95.0
 # Three pixels of 1/3 mm are 1 mm, and 19 of 20 elements are 95 %, whatever the last bit of a sum says.
 ROUNDING = 1e-9
 
@@ -47,8 +47,7 @@ def surface_scores(
     are within a slice; thickness plays no part.
     """
     counts = metrics.pixel_counts(prediction, truth)
-    sides = checked_sides(len(truth), row_mm=row_mm, column_mm=column_mm)
-    spacing = np.stack(list(sides.values()), axis=1)
+    spacing = np.stack([*checked_sides(len(truth), row_mm=row_mm, column_mm=column_mm).values()], axis=1)
     columns = [f"nsd_{tolerance:g}mm" for tolerance in tolerances_mm]
     values = np.full((len(truth), len(columns) + 1), np.nan)
     predicted, lesion = (counts.tp + counts.fp > 0).to_numpy(), (counts.tp + counts.fn > 0).to_numpy()
@@ -77,9 +76,8 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Means of `surface_scores` over a test set, with what they are means of.
 
     returns: two rows, `slices` "with lesion" (missed ones included, false alarms not seen) and "any outline" (false
-    alarms included); columns the mean of each score, hd95_mm_median, counted (slices in these means; NaN where none),
-    and how many slices of the whole set were missed, false_alarms, empty and of unknown_spacing (these two count
-    nowhere)
+    alarms included); columns the mean of each score, hd95_mm_median, counted (slices in these means), and how many
+    slices of the whole set were missed, false_alarms, empty and of unknown_spacing (these two count nowhere)
     """
     numbers = [c for c in scores if c != "case"]
     names = {"missed": "missed", "false_alarms": "false alarm", "empty": "empty", "unknown_spacing": "unknown spacing"}
@@ -94,8 +92,6 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
 
 def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray, tolerances_mm) -> list[float]:
     """NSD at each tolerance, then HD95, of two masks [H,W] that both have pixels."""
-    from scipy.ndimage import distance_transform_edt
-
     # All outlines lie in the box around both masks, so a distance map of the box holds every distance asked for.
     rows, columns = (np.flatnonzero((prediction | truth).any(axis=axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
@@ -106,7 +102,7 @@ def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray, tole
     outlines = [(to_truth[edges[0]], lengths[0][edges[0]]), (to_prediction[edges[1]], lengths[1][edges[1]])]
     total = sum(length.sum() for _, length in outlines)
     near = [sum(length[d <= t + ROUNDING].sum() for d, length in outlines) for t in tolerances_mm]
-    return [*(float(n / total) for n in near), max(_weighted_percentile(*outline, PERCENTILE) for outline in outlines)]
+    return [*(float(n / total) for n in near), max(_percentile_95(*outline) for outline in outlines)]
 
 
 def _outline_lengths(masks: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -127,11 +123,11 @@ def _outline_lengths(masks: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return table[codes]
 
 
-def _weighted_percentile(values: np.ndarray, weights: np.ndarray, percentile: float) -> float:
-    """The smallest value that `percentile` per cent of the weight do not exceed."""
+def _percentile_95(values: np.ndarray, weights: np.ndarray) -> float:
+    """The smallest value that 95 per cent of the weight do not exceed."""
     order = np.lexsort((weights, values))
     share = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][np.searchsorted(share, percentile / 100 - ROUNDING)])
+    return float(values[order][np.searchsorted(share, 0.95 - ROUNDING)])
 
 
 def checked_sides(slices: int, **sides: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import label
 
 from sahlib.scoring import metrics
 
@@ -21,12 +22,11 @@ COUNTS = ("lesion_tp", "lesion_fp", "lesion_fn")
 
 
 def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """Lesions of each slice.
+    """Lesions of each slice of prediction and truth [k,H,W] bool.
 
-    prediction, truth: [k,H,W] bool
     returns: one row per slice, int64 columns lesion_tp (true lesions found), lesion_fp (predicted components that
     touch no true lesion), lesion_fn (true lesions missed)
-    raises: ValueError where a mask is not bool, not [k,H,W], or the two differ in shape
+    raises: ValueError as `metrics.pixel_counts`
 
     One predicted component over two lesions finds both; two components on one lesion are one find and no false alarm.
     """
@@ -42,8 +42,6 @@ def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """8-connected components of a mask [H,W] bool: int32 [H,W], 0 outside and 1..n inside, and n."""
-    from scipy.ndimage import label
-
     return label(mask, structure=np.ones((3, 3), bool))
 
 

@@ -1,9 +1,9 @@
 """Pixel counts per slice; every score is a function of those counts and of a named convention.
 
-A score of one slice is a ratio of counts, and the ratio is 0/0 when there is nothing to count. How many slices that
-hits, and what stands in for 0/0, moves the mean over a test set more than most architectures do: where one slice in
-ten bleeds, "background everywhere" gets a mean Dice of 0.9 if empty-against-empty counts as 1, and 0 if it counts as
-0. So a score here never goes without the `Convention` it was taken under.
+A score of one slice is a ratio of counts, and 0/0 when there is nothing to count. How many slices that hits, and what
+stands in for it, moves the mean over a test set more than most architectures do: where one slice in ten bleeds,
+"background everywhere" gets a mean Dice of 0.9 if empty-against-empty counts as 1, and 0 if it counts as 0. So a score
+here never goes without the `Convention` it was taken under.
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ class Convention:
     undefined  what a unit's 0/0 counts as; NaN: the unit is left out of the mean, and if none is left the score is NaN
     lesions    True: slices without a lesion in the truth are left out
 
-    "0/0" is each metric's own. For Dice, IoU and F1 it means that neither mask has a pixel. For precision it means
-    that nothing was predicted, be there a lesion or not; for recall that there is no lesion, be there a false positive
-    or not. So under mean_empty_1 a false positive on a slice without lesion has Dice, IoU, F1 and precision 0 but
-    recall 1, and a lesion missed without any prediction has Dice, IoU, F1 and recall 0 but precision 1.
+    "0/0" is each metric's own: for Dice, IoU and F1 neither mask has a pixel, for precision nothing was predicted, be
+    there a lesion or not, for recall there is no lesion, be there a false positive or not. So under mean_empty_1 a
+    false positive on a slice without lesion has recall 1 and all else 0, and a lesion missed without any prediction
+    precision 1 and all else 0.
     """
 
     name: str
@@ -192,9 +192,9 @@ def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: 
 
 def unit_scores(counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16) -> pd.Series:
     """The score of each unit, 0/0 already replaced as the convention says; their mean without NaN is `score`."""
-    convention = convention_of(convention)
     if metric not in SCORES:
         raise ValueError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
+    convention = convention_of(convention)
     units = unit_counts(counts, convention, batch_size)
     return pd.Series(SCORES[metric](units), index=units.index, name=metric).fillna(convention.undefined)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from sahlib.scoring import metrics
 from sahlib.scoring.distances import checked_sides
@@ -56,14 +57,12 @@ def bland_altman(volumes: pd.DataFrame) -> dict[str, float]:
     volumes: from `patient_volumes`; patients without a volume are left out and counted
     returns: bias_ml (mean difference), sd_ml, lower_ml and upper_ml (bias -/+ 1.96 sd), patients, left_out, and the
     95 % intervals bias_low_ml, bias_high_ml and limit_margin_ml (a limit lies within -/+ this margin of its estimate).
-    With one patient only the bias is known, with none nothing; the rest is NaN
+    What is not known (of one patient all but the bias) is NaN
 
     Bland and Altman 1986, Lancet 327:307: standard errors sd/sqrt(n) of the bias, sd sqrt(3/n) of a limit, Student's t
     with n - 1 degrees of freedom. The limits suppose differences of equal spread at every volume; volumes of blood
     rarely oblige, which the plot shows.
     """
-    from scipy.stats import t
-
     difference = volumes["difference_ml"].dropna().to_numpy(float)
     n, nan = len(difference), float("nan")
     bias = float(difference.mean()) if n else nan
