@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import nn
@@ -66,19 +67,14 @@ def _layers_run(model: nn.Module, size: int) -> list[tuple[nn.Module, tuple, tup
 
 
 def _layer(module: nn.Module) -> str:
-    """What a resampling layer is, in words."""
+    """What a resampling layer is, in words; height and width are treated alike in every network here."""
     kind = type(module).__name__
     if "Upsample" in kind:
-        return f"{module.mode} upsampling ×{_first(module.scale_factor):g}"
+        return f"{module.mode} upsampling ×{np.ravel(module.scale_factor)[0]:g}"
     words = {"ConvTranspose": "transposed convolution", "Conv": "convolution", "MaxPool": "max pooling"}
     kind = next((said for part, said in words.items() if part in kind), kind)
-    kernel = _first(module.kernel_size)
-    return f"{kernel}×{kernel} {kind}, stride {_first(module.stride)}"
-
-
-def _first(value):
-    """Of a pair for height and width, the first; they are equal in every network here."""
-    return value[0] if isinstance(value, (tuple, list)) else value
+    kernel, stride = (np.ravel(value)[0] for value in (module.kernel_size, module.stride))
+    return f"{kernel}×{kernel} {kind}, stride {stride}"
 
 
 def _known_blocks(model: nn.Module) -> list[Block]:

@@ -27,7 +27,7 @@ THRESHOLD = 0.5
 def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run | None = None) -> pd.DataFrame:
     """The run's counts on the test side, predicted and saved in the run when they are not there yet.
 
-    trained  the run that has the weights, where it is another (see external.py)
+    trained  the run that has the weights, where it is another (see chapters/external_validation.py)
     """
     if not run.file("counts", run.lesions[0], "csv").exists():
         rows = split.rows(store, "test")

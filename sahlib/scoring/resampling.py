@@ -164,9 +164,8 @@ def drawn(sums: Sums, draws: int, seed: int) -> list[np.ndarray]:
         raise ValueError(f"draws must be at least 1; it is {draws}")
     if sums.patients == 0:
         return [np.full(draws, np.nan) for _ in sums.values]
-    rng = np.random.default_rng(seed)
-    sizes = _blocks(draws, sums.width)
-    blocks = [sums.drawn(rng.integers(0, sums.patients, (size, sums.patients))) for size in sizes]
+    rng, n = np.random.default_rng(seed), sums.patients
+    blocks = [sums.drawn(rng.integers(0, n, (size, n))) for size in _blocks(draws, sums.width)]
     return [np.concatenate(scores) for scores in zip(*blocks, strict=True)]
 
 
@@ -191,10 +190,8 @@ def swaps(sums: Sums, number: int, exact: bool, seed: int) -> Iterator[np.ndarra
     rng = np.random.default_rng([seed, 1])  # not the stream that the draws come from
     made = 0
     for size in _blocks(number, sums.width):
-        if exact:
-            yield (np.arange(made, made + size)[:, None] >> np.arange(sums.patients) & 1).astype(np.float64)
-        else:
-            yield rng.integers(0, 2, (size, sums.patients)).astype(np.float64)
+        every = np.arange(made, made + size)[:, None] >> np.arange(sums.patients) & 1
+        yield (every if exact else rng.integers(0, 2, every.shape)).astype(np.float64)
         made += size
 
 

@@ -1,9 +1,8 @@
 """How sure a score is: intervals and paired tests from counts, clustered by patient.
 
 Slices of one patient resemble each other, so ten thousand slices of thirty patients are nearer to thirty observations
-than to ten thousand. Everything here draws, or swaps, whole patients (Davison & Hinkley 1997, section 3.8). A score
-may also depend on the training seed: it is the mean over seeds, taken within each draw on the same patients, and the
-spread over seeds is reported beside the interval, never mixed into it.
+than to ten thousand: whole patients are drawn, or swapped (Davison & Hinkley 1997, section 3.8). With several training
+seeds a score is their mean, taken within each draw on the same patients; their spread is reported beside the interval.
 
     interval(counts["attention_unet"], "dice", "sah_slices")
     difference(counts["attention_unet_open_gates"], counts["attention_unet"], "dice", "sah_slices").p
@@ -95,7 +94,6 @@ def interval(
     counts: one table per training seed, all of the same slices in the same order; columns tp, fp, fn, tn, patient_id
     metric, convention, batch_size: as in metrics.score
     draws: test sets of as many patients, drawn with replacement; seed: of their random numbers
-    returns: Interval
     raises: ValueError for tables that are not of the same slices, a patient_id that is missing, an unknown name, a
         level outside (0, 1), or, for "batches", a patient whose slices do not stand together
 
@@ -113,7 +111,6 @@ def interval(
               40     92 | 93      92 | 92     94 | 94
 
     BCa corrects skewness but estimates that correction from the same few patients, and not the narrowness.
-
     For "batches" the patients of a draw stand in the order drawn and are cut into batches anew, so that this interval
     also holds how far the score depends on the order in which patients happen to stand in the store.
     """
@@ -138,9 +135,8 @@ def difference(
     """Two models on the same slices: the score of b minus that of a, its interval, and a permutation test.
 
     a, b: one table per training seed, as in `interval`; the two may have different numbers of seeds
-    permutations: random swaps for p; the other arguments are as in `interval`
+    permutations: random swaps for p; the other arguments, and errors, are as in `interval`
     returns: Difference; its interval is that of `interval`, with the same patients drawn for both models
-    raises: ValueError as `interval`
 
     p: if the models were alike, exchanging their masks for all slices of a patient would change nothing but chance.
     The test exchanges them patient by patient, and p is the share of such swaps in which the difference is at least as

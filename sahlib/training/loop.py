@@ -68,11 +68,9 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dic
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
         fits = fitting_batch_size(study, key["model"])
-        way_out = (
-            f"set batch_size to {fits}, at which a step fits," if fits else "no batch size does: set smaller channels"
-        )
+        way = f"set batch_size to {fits}, at which a step fits," if fits else "no batch size does: set smaller channels"
         raise StudyError(
-            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} or a smaller "
+            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way} or a smaller "
             "size. Finished epochs are kept."
         ) from error
     except RuntimeError as error:
@@ -174,9 +172,7 @@ def lesion_shares(store: SliceStore, split: Split, study: Study) -> dict[str, fl
 
 
 def initial_network(study: Study, model: str, seed: int, shares: Collection[float]) -> nn.Module:
-    """The network before its first step, one output per lesion share; the same for the same seed, whatever was drawn
-    before.
-    """
+    """The network before its first step, one output per lesion share; equal for the same seed, whatever was drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         priors = list(shares) if study.prior_bias else None
