@@ -20,7 +20,7 @@ from sahlib.figures.overview_plot import decimals, dice_in_words, forest, severa
 from sahlib.scoring import metrics, statistics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, RECIPES, StudyError, digest
-from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, WITHIN_GROUP, Seen, gather
+from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, Seen, gather
 from sahlib.workspace import Workspace
 
 STEM = "overview"
@@ -191,7 +191,7 @@ def _recipe_names(rows: list[_Row]) -> dict[str, str]:
 def _telling(seen: Iterable[Seen]) -> list[str]:
     """Names of the settings that may tell groups of runs apart, the plainest first."""
     known = {name for one in seen for name in (*one.record["recipe"], *one.record.get("study", {}))}
-    known -= {*NOT_TELLING, *WITHIN_GROUP, *DIGESTS}
+    known -= {*NOT_TELLING, *DIGESTS}
     return [*TELLING, *sorted(known - {*TELLING}), *DIGESTS]
 
 

@@ -227,7 +227,7 @@ def test_a_damaged_record_is_a_failed_run_with_a_way_out(runs, text):
     damaged = finish(begin(runs, seed=1), counts_of(["A", "B"]))
     (damaged / "run.json").write_text(text)
     place = f"phantom/unet/{damaged.name}"
-    assert f"- Failed: U-Net, in {place}. Its run.json is damaged; delete the folder and train again." in written(runs)
+    assert f"- Failed: U-Net, in {place}. Its run.json is damaged; delete the folder and run again." in written(runs)
     assert only_row(runs).runs == 1
 
 
