@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib.figures import drawing, tables
-from sahlib.figures.overview_plot import decimals, dice_in_words, forest, several_rates
+from sahlib.figures.overview_plot import decimals, dice_in_words, forest, rates
 from sahlib.scoring import metrics, statistics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, RECIPES, StudyError
@@ -196,12 +196,11 @@ def _shown(setting: str, one: Seen) -> str:
 
 def displayed(rows: pd.DataFrame) -> pd.DataFrame:
     """`table` as text for people; what is not there yet is blank."""
-    several = several_rates(rows)
     cells = [
         {
             "Dataset": row.dataset,
             "Network": row.network,
-            "Recipe": row.recipe + f", learning rate {row.learning_rate:g}" * several[k],
+            "Recipe": row.recipe + rate,
             "Runs": f"{row.finished} of {row.runs}" + f" ({row.states})" * bool(row.states),
             "Seeds": f"{row.seeds_tested} of {row.seeds}",
             "Folds": f"{row.folds_tested} of {row.folds}" if row.folds else "",
@@ -212,7 +211,7 @@ def displayed(rows: pd.DataFrame) -> pd.DataFrame:
             f"{BACKGROUND}, 0/0 = 1": decimals(row, row.background_empty_1),
             "Collapsed": f"{row.collapsed}" if row.collapsed else "",
         }
-        for k, row in enumerate(rows.itertuples())
+        for row, rate in zip(rows.itertuples(), rates(rows), strict=True)
     ]
     return pd.DataFrame(cells)
 
