@@ -73,11 +73,9 @@ def _rows(seen: Iterable[Seen]) -> list[_Row]:
 
 def _row(own: list[Seen]) -> _Row:
     row = _Row(own, {}, {})
-    by_seed: dict[int, list[Seen]] = {}
-    for one in sorted(own, key=lambda one: (one.seed, one.setting("fold"))):
-        if one.state == TESTED:
-            by_seed.setdefault(one.seed, []).append(one)
-    for seed, tested in by_seed.items():
+    for seed in sorted({one.seed for one in own if one.state == TESTED}):
+        tested = [one for one in own if one.state == TESTED and one.seed == seed]
+        tested.sort(key=lambda one: one.setting("fold"))
         pooled = pd.concat([one.counts for one in tested], ignore_index=True)
         if why := _unfit(tested, pooled, next(iter(row.seeds.values()), pooled)):
             row.left_out[seed] = why
@@ -116,9 +114,8 @@ def table(seen: list[Seen]) -> pd.DataFrame:
 
 def _place(row: _Row) -> tuple:
     """Sorts rows by dataset, recipe, group, network and learning rate."""
-    first, networks = row.first, list(MODELS)
-    network = networks.index(first.model) if first.model in MODELS else len(MODELS)
-    recipe = list(RECIPES).index(first.recipe)
+    first = row.first
+    recipe, network = list(RECIPES).index(first.recipe), [*MODELS, first.model].index(first.model)
     return first.dataset, recipe, first.setting("size"), first.group, network, first.model, _rate(first)
 
 
@@ -221,20 +218,15 @@ def _range(scores: tuple[float, ...]) -> str:
 
 
 def named(seen: list[Seen]) -> list[str]:
-    """A sentence on each run that is not what it should be, or not yet; the worst first."""
+    """What is not as it should be, or not yet: a sentence on each collapsed, left-out, failed or unfinished run."""
     rows = _rows(seen)
     recipe = _recipe_names(rows)
-    by_state = {
-        state: [f"{state.capitalize()}: {one.name}. {one.remark}" for one in seen if one.state == state]
-        for state in (FAILED, INTERRUPTED, TRAINING)
-    }
-    collapsed = [f"Collapsed: {one.name}. It calls every pixel background." for one in seen if one.is_collapsed]
-    left_out = [
-        f"Left out of the scores: {row.first.network}, {recipe[row.first.group]}, seed {seed}: {why}."
-        for row in rows
-        for seed, why in row.left_out.items()
-    ]
-    sentences = [*by_state[FAILED], *collapsed, *left_out, *by_state[INTERRUPTED], *by_state[TRAINING]]
+    sentences = [f"Collapsed: {one.name}. It calls every pixel background." for one in seen if one.is_collapsed]
+    for row in rows:
+        arm = f"{row.first.network}, {recipe[row.first.group]}"
+        sentences += [f"Left out of the scores: {arm}, seed {seed}: {why}." for seed, why in row.left_out.items()]
+    for state in (FAILED, INTERRUPTED, TRAINING):
+        sentences += [f"{state.capitalize()}: {one.name}. {one.remark}" for one in seen if one.state == state]
     # A search for a learning rate leaves such trainings for good, and many alike.
     untested = [f"{one.network}, {one.recipe} at {_rate(one):g}" for one in seen if one.state == TRAINED]
     if untested:
