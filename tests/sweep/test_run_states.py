@@ -107,7 +107,9 @@ def test_damaged_counts_are_a_failed_run_with_a_way_out(runs, text):
 def test_a_damaged_state_is_named(runs):
     path = begin(runs, epochs=1)
     (path / "state.safetensors").write_bytes(b"\0" * 20)
-    assert only(runs).remark == "Its state.safetensors is damaged; delete that file and run again."
+    seen = only(runs)
+    assert (seen.state, seen.remark) == (FAILED, "Its state.safetensors is damaged; delete that file and run again.")
+    assert seen.name.startswith("U-Net, paper, seed 0, in ")
 
 
 def test_a_training_that_an_older_version_left(runs):
