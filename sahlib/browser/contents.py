@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,7 +15,7 @@ import pandas as pd
 from sahlib.chapters.results import Results
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store
-from sahlib.data.splits import SIDES, Split
+from sahlib.data.splits import Split
 from sahlib.scoring import metrics
 from sahlib.study import MODELS, Study, StudyError
 from sahlib.training.runs import Run
@@ -199,13 +198,7 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
 def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
     several = len({run.model for run, _ in runs}) < len(runs)
     return tuple(
-        Network(
-            MODELS[run.model] + (f", seed {run.seed}" if several else ""),
-            run.model,
-            run,
-            weights,
-            run.lesions[0],
-        )
+        Network(MODELS[run.model] + (f", seed {run.seed}" if several else ""), run.model, run, weights, run.lesions[0])
         for run, weights in runs
     )
 
@@ -228,14 +221,10 @@ def _beside(run: Run) -> tuple[SliceStore, Split]:
     if not path.exists():
         raise StudyError(f"The slices of {run.path} are not in {processed}; run notebook 02, or copy them there.")
     for file in sorted(path.glob("splits/*.csv")):
-        split = _split(file)
+        split = Split(pd.read_csv(file, dtype=str, index_col="patient_id")["side"].to_dict())
         if split.digest == recipe["split"]:
             return open_store(path).of("any" if run.lesions[0] == "any" else "SAH"), split
     raise StudyError(f"The split of {run.path} is not in {path / 'splits'}; run notebook 02.")
-
-
-def _split(file: Path) -> Split:
-    return Split(pd.read_csv(file, dtype=str, index_col="patient_id")["side"].to_dict())
 
 
 def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.ndarray]:
@@ -269,9 +258,3 @@ def _refusing(reason: str) -> Callable[[int], np.ndarray]:
         raise StudyError(reason)
 
     return refuse
-
-
-def side_options(content: Content) -> list[str]:
-    """The sides that a person can choose from, "" for all of them."""
-    present = set(content.sides)
-    return ["", *(side for side in SIDES if side in present)]
