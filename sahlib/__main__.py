@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from sahlib.study import DATASETS, MODELS, OWN, PROFILES, RECIPES, TARGETS, StudyError
@@ -40,8 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
     chosen = _parser().parse_args(arguments)
     try:
-        commands = {"run": _run, "check": _check, "data": _data, "overview": _overview}
-        return commands.get(chosen.command, _stage)(chosen)
+        return chosen.do(chosen) or 0
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -50,19 +50,17 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+# What the commands do: each imports what it needs, so that --help answers before anything is installed.
+
+
 def _run(chosen: argparse.Namespace) -> int:
     from sahlib import reproduce
 
-    return reproduce.run(
-        chosen.profile,
-        chosen.output,
-        reproduce.study_changes(chosen),
-        chosen.external,
-        reproduce.assigned(chosen.external_set),
-    )
+    changes, reading = reproduce.study_changes(chosen), reproduce.assigned(chosen.external_set)
+    return reproduce.run(chosen.profile, chosen.output, changes, chosen.external, reading)
 
 
-def _check(chosen: argparse.Namespace) -> int:
+def _check(chosen: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from sahlib import reproduce
@@ -72,17 +70,15 @@ def _check(chosen: argparse.Namespace) -> int:
 
     source = open_source(Study.of_profile("quick", **reproduce.study_changes(chosen)))
     print(check_page.write(source, chosen.to, lambda scans: tqdm(scans, total=len(source), unit="scan")))
-    return 0
 
 
-def _data(chosen: argparse.Namespace) -> int:
+def _data(chosen: argparse.Namespace) -> None:
     from sahlib.data import fetch
 
     print(fetch.data(chosen.name, chosen.to))
-    return 0
 
 
-def _stage(chosen: argparse.Namespace) -> int:
+def _stage(chosen: argparse.Namespace) -> None:
     from sahlib import reproduce
     from sahlib.study import Study
     from sahlib.sweep import stages
@@ -94,82 +90,69 @@ def _stage(chosen: argparse.Namespace) -> int:
     if chosen.command == "store":
         slices, split = stages.store(study, workspace)
         print(f"{slices.path}, split {split.digest}")
-        return 0
+        return
     seed = study.seeds[0] if chosen.seed is None else chosen.seed
     with gpus.own_gpu():
         done = getattr(stages, chosen.command)(stages.Arm(study, chosen.model, seed, chosen.recipe), workspace)
         print(done.path if chosen.command != "score" else done)
-    return 0
 
 
-def _overview(chosen: argparse.Namespace) -> int:
+def _overview(chosen: argparse.Namespace) -> None:
     from sahlib.sweep import overview
     from sahlib.workspace import Workspace
 
     print(overview.write(Workspace(chosen.output)).read_text())
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m sahlib", description="Reproduce the study from scans to figures.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run = commands.add_parser(
+
+    def command(name: str, do: Callable, description: str, **more) -> argparse.ArgumentParser:
+        own = commands.add_parser(name, description=description, **{"prog": f"./run_all.sh {name}"} | more)
+        own.set_defaults(do=do)
+        return own
+
+    run = command(
         "run",
-        prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab | check | data | store | train | predict | score | overview] [options]",
-        description="run (the default) reproduces every figure and table; test runs the test suite; "
+        _run,
+        "run (the default) reproduces every figure and table; test runs the test suite; "
         "lab opens JupyterLab on the notebooks; check looks at a folder of scans and data tells where the public sets "
         "come from; store, train, predict and score are the stages one by one and overview shows all runs (each has a "
         "--help). The options below are those of run.",
+        prog="run_all.sh",
+        usage="./run_all.sh [run | test | lab | check | data | store | train | predict | score | overview] [options]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_study_options(run)
     run.add_argument("--external", default="", metavar="DIR", help="scans with masks on which notebook 08 tests")
-    run.add_argument(
-        "--external-set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="how those are to be read: label_map=...",
-    )
+    how = "how those are to be read: label_map=..."
+    run.add_argument("--external-set", action="append", default=[], metavar="NAME=VALUE", help=how)
 
-    check = commands.add_parser(
-        "check",
-        prog="./run_all.sh check",
-        description="One page on a folder of scans, printed and written as check.html.",
-    )
+    check = command("check", _check, "One page on a folder of scans, printed and written as check.html.")
     check.add_argument("data_dir", metavar="FOLDER", help="the folder that holds the scans")
     _add_reading_options(check)
     check.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where check.html goes (default: here)")
 
-    data = commands.add_parser(
-        "data", prog="./run_all.sh data", description="Where the public datasets come from; fetches the open ones."
-    )
+    data = command("data", _data, "Where the public datasets come from; fetches the open ones.")
     data.add_argument("name", nargs="?", default="", help="a dataset; without one all are listed")
     data.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder to fetch and unpack it into")
 
-    helps = {
-        "store": "Make the slices and the split.",
+    _add_study_options(command("store", _stage, "Make the slices and the split."))
+    recipe = f"{OWN}: the Study's own fields (the default); the others are told in sahlib/training/recipes.py"
+    for name, text in {
         "train": "Train one network.",
         "predict": "Test one network; train it first where that is not done.",
         "score": "Score one network; test it first where that is not done.",
-    }
-    for name, text in helps.items():
-        stage = commands.add_parser(name, prog=f"./run_all.sh {name}", description=text)
+    }.items():
+        stage = command(name, _stage, text)
         _add_study_options(stage)
-        if name != "store":
-            stage.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
-            stage.add_argument("--seed", type=int, metavar="K", help="one of the Study's seeds (default: its first)")
-            stage.add_argument(
-                "--recipe",
-                default=OWN,
-                choices=(OWN, *RECIPES),
-                help=f"{OWN}: the Study's own fields (the default); the others are told in sahlib/recipes.py",
-            )
-    overview = commands.add_parser(
-        "overview", prog="./run_all.sh overview", description="One table and figure over all runs, finished or not."
-    )
+        stage.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
+        stage.add_argument("--seed", type=int, metavar="K", help="one of the Study's seeds (default: its first)")
+        stage.add_argument("--recipe", default=OWN, choices=(OWN, *RECIPES), help=recipe)
+
+    overview = command("overview", _overview, "One table and figure over all runs, finished or not.")
     overview.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")
     return parser
 
@@ -186,22 +169,14 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     """How a folder of scans is to be read."""
-    parser.add_argument(
-        "--dataset",
-        default="",
-        help=f"{', '.join(DATASETS)} (default: recognised by the folder's layout; without a folder, phantom)",
-    )
-    parser.add_argument(
-        "--patient-pattern", default="", metavar="REGEX", help="first group = patient, in a file's stem"
-    )
-    parser.add_argument(
-        "--slices-are-patients",
-        action="store_true",
-        help="accept slices without a patient; every table then says that scores may be too good",
-    )
-    parser.add_argument(
-        "--label-map", nargs="+", metavar="VALUE=CLASS", help="what a mask's values or colours mean: 4=SAH #00ffff=SAH"
-    )
+    sets = f"{', '.join(DATASETS)} (default: recognised by the folder's layout; without a folder, phantom)"
+    patients = "first group = patient, in a file's stem"
+    single = "accept slices without a patient; every table then says that scores may be too good"
+    labels = "what a mask's values or colours mean: 4=SAH #00ffff=SAH"
+    parser.add_argument("--dataset", default="", help=sets)
+    parser.add_argument("--patient-pattern", default="", metavar="REGEX", help=patients)
+    parser.add_argument("--slices-are-patients", action="store_true", help=single)
+    parser.add_argument("--label-map", nargs="+", metavar="VALUE=CLASS", help=labels)
     parser.add_argument("--target", choices=TARGETS, help="SAH (the default), any hemorrhage, or all classes")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of the Study")
 

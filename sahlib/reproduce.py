@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import dataclasses
 import re
 import shlex
 import shutil
@@ -23,21 +22,17 @@ from sahlib.study import Study, StudyError
 from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
+# Fields of a Study that have an option of their own, besides dataset and data_dir; --set takes all others.
+OPTIONS = ("patient_pattern", "slices_are_patients", "label_map", "target", "models", "seeds")
 
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    found = recognise(Path(chosen.data_dir).expanduser()) if chosen.data_dir and not chosen.dataset else "phantom"
-    changes = {"dataset": chosen.dataset or found}
-    if chosen.patient_pattern:
-        changes["patient_pattern"] = chosen.patient_pattern
-    if chosen.data_dir:
-        changes["data_dir"] = str(Path(chosen.data_dir).expanduser().resolve())
-    if chosen.slices_are_patients:
-        changes["slices_are_patients"] = True
-    if chosen.label_map:
-        changes["label_map"] = chosen.label_map
-    changes |= {name: getattr(chosen, name) for name in ("models", "seeds", "target") if getattr(chosen, name, None)}
+    folder = Path(chosen.data_dir).expanduser().resolve() if chosen.data_dir else None
+    changes = {"dataset": chosen.dataset or (recognise(folder) if folder else "phantom")}
+    if folder:
+        changes["data_dir"] = str(folder)
+    changes |= {name: getattr(chosen, name) for name in OPTIONS if getattr(chosen, name, None)}
     return changes | assigned(chosen.set)
 
 
@@ -61,22 +56,18 @@ def command_line(study: Study, external: str = "", reading: dict | None = None) 
     external, reading  as for run
     """
     profile = Study.of_profile(study.profile)
-    differing = {
-        field.name: getattr(study, field.name)
-        for field in dataclasses.fields(Study)
-        if field.name == "precision" or getattr(study, field.name) != getattr(profile, field.name)
-    }
     parts = ["./run_all.sh", f"--profile {study.profile}", f"--dataset {study.dataset}"]
-    differing.pop("dataset", None)
-    if differing.pop("data_dir", ""):
-        parts.append(f"--data-dir {_shown(study.data_dir)}")
-    if differing.pop("slices_are_patients", False):
-        parts.append("--slices-are-patients")
-    for name in ("patient_pattern", "label_map", "target", "models", "seeds"):
-        if name in differing:
-            value = differing.pop(name)
+    for name, value in vars(study).items():
+        if name == "dataset" or (value == getattr(profile, name) and name != "precision"):
+            continue
+        if name == "data_dir":
+            parts.append(f"--data-dir {_shown(value)}")
+        elif name == "slices_are_patients":
+            parts.append("--slices-are-patients")
+        elif name in OPTIONS:
             parts.append(_option(name, *([value] if isinstance(value, str) else value)))
-    parts += [_option("set", f"{name}={_text(value)}") for name, value in differing.items()]
+        else:
+            parts.append(_option("set", f"{name}={_text(value)}"))
     if external:
         parts.append(f"--external {_shown(external)}")
     parts += [_option("external_set", f"{name}={_text(value)}") for name, value in (reading or {}).items()]
@@ -165,7 +156,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
             )
     except PapermillExecutionError as error:
-        lines = [line for line in _plain("\n".join(error.traceback)).splitlines() if line.strip()]
+        text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))  # without terminal colours
+        lines = [line for line in text.splitlines() if line.strip()]
         if error.ename == "StudyError":
             lines = [error.evalue]
         print(f"\n{notebook.name} failed in cell {error.exec_count}:", file=sys.stderr)
@@ -199,17 +191,15 @@ def _write_html(executed: Path) -> None:
 
 def _typed(name: str, text: str) -> object:
     """`text` as the type of the Study's field `name`; lists are comma-separated."""
-    defaults = {field.name: field.default for field in dataclasses.fields(Study)}
-    default = defaults.get(name)  # an unknown name is named by Study.of_profile
-    if not isinstance(default, (tuple, bool, int, float)):
-        return text
+    default = getattr(Study, name, "")  # an unknown name is named by Study.of_profile
     if isinstance(default, tuple) and all(isinstance(value, str) for value in default):
         return [part.strip() for part in text.split(",") if part.strip()]
+    if not isinstance(default, (tuple, int, float)):
+        return text
     try:
-        value = ast.literal_eval(f"[{text}]" if isinstance(default, tuple) else text)
+        return ast.literal_eval(f"[{text}]" if isinstance(default, tuple) else text)
     except (ValueError, SyntaxError) as error:
         raise StudyError(f"--set {name}={text} cannot be read; the default is {default!r}.") from error
-    return value
 
 
 def _text(value: object) -> str:
@@ -228,16 +218,10 @@ def _option(name: str, *values: object) -> str:
 def _shown(folder: str) -> str:
     """A folder for a shell, from the project's folder or from home (~) where it lies in one of them."""
     path = Path(folder).expanduser().resolve()
-    if path.is_relative_to(PROJECT):
-        return shlex.quote(str(path.relative_to(PROJECT)))
-    if path.is_relative_to(Path.home()):
-        return f"~/{shlex.quote(str(path.relative_to(Path.home())))}"
+    for root, name in ((PROJECT, ""), (Path.home(), "~/")):
+        if path.is_relative_to(root):
+            return name + shlex.quote(str(path.relative_to(root)))
     return shlex.quote(str(path))
-
-
-def _plain(text: str) -> str:
-    """Without terminal colours."""
-    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _minutes(seconds: float) -> str:

@@ -1,14 +1,17 @@
-"""Files appear whole or not at all, and what a disk refuses is said in one sentence."""
+"""Files appear whole or not at all, what a disk refuses is said in one sentence, and what made a file is known."""
 
 import errno
+import getpass
+import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
 from sahlib.study import Study, StudyError
-from sahlib.workspace import PROJECT, Workspace, disk_errors_named, writing
+from sahlib.workspace import PROJECT, Workspace, disk_errors_named, git_commit, made_by, provenance, writing
 
 
 def test_a_file_is_replaced_by_a_whole_one_alone(tmp_path):
@@ -70,3 +73,17 @@ def test_only_a_profile_as_it_is_gets_the_plain_folder_and_two_data_sets_never_s
     own = [Study.of_profile("quick", dataset="paired_folder", data_dir=place) for place in ("/here", "/there")]
     names = [workspace.figures(own[0], {"sha256": content}).name for content in "ab"]
     assert len(set(names)) == 2 and workspace.figures(own[1], {"sha256": "a"}).name == names[0]
+
+
+def test_provenance_says_what_made_a_file_and_nothing_private():
+    facts = provenance()
+    assert {"commit", "python", "libraries", "device", "system", "time"} == set(facts)
+    assert facts["libraries"]["torch"] and facts["libraries"]["monai"]
+    text = json.dumps(facts)
+    assert socket.gethostname() not in text and f"/{getpass.getuser()}" not in text
+    assert made_by().count("\n") == 0 and "torch" in made_by()
+
+
+def test_outside_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr("sahlib.workspace.__file__", str(tmp_path / "workspace.py"))
+    assert git_commit() == "unknown"

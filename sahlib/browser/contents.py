@@ -16,7 +16,7 @@ from sahlib.chapters.results import Results
 from sahlib.data import splits
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store
-from sahlib.data.splits import SIDES, Split
+from sahlib.data.splits import Split
 from sahlib.scoring import metrics
 from sahlib.study import MODELS, Study, StudyError
 from sahlib.training.runs import Run
@@ -199,13 +199,7 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
 def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
     several = len({run.model for run, _ in runs}) < len(runs)
     return tuple(
-        Network(
-            MODELS[run.model] + (f", seed {run.seed}" if several else ""),
-            run.model,
-            run,
-            weights,
-            run.lesions[0],
-        )
+        Network(MODELS[run.model] + (f", seed {run.seed}" if several else ""), run.model, run, weights, run.lesions[0])
         for run, weights in runs
     )
 
@@ -265,9 +259,3 @@ def _refusing(reason: str) -> Callable[[int], np.ndarray]:
         raise StudyError(reason)
 
     return refuse
-
-
-def side_options(content: Content) -> list[str]:
-    """The sides that a person can choose from, "" for all of them."""
-    present = set(content.sides)
-    return ["", *(side for side in SIDES if side in present)]

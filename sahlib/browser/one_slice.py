@@ -72,31 +72,26 @@ class OneSlice:
             ),
         ]
 
-    def base(self, grey: np.ndarray, with_truth: bool) -> np.ndarray:
-        """The CT's panel of grey levels uint8 [h,w]."""
+    def panel(self, number: int, grey: np.ndarray, overlay: str, opacity: float, with_truth: bool) -> np.ndarray:
+        """A panel uint8 [H',W',3], the CT (0) or a network (from 1): grey levels uint8 [h,w], over them what the
+        overlay's name says of the network, and the truth outlined."""
         panel = pictures.enlarged(grey)
-        return pictures.with_outline(panel, self.truth, pictures.TRUTH) if with_truth else panel
-
-    def panel(self, index: int, grey: np.ndarray, overlay: str, opacity: float, with_truth: bool) -> np.ndarray:
-        """The panel of the network number `index`: what the overlay's name says over the CT, truth outlined."""
-        network, picture = self.content.networks[index], pictures
-        if overlay == GATES and network.has_gates:
-            gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
-            panel = picture.with_heat(picture.enlarged(grey), gate, opacity, everywhere=True)
-        elif overlay == GATES or self.predicted is None:
-            return self.base(grey, with_truth)
-        else:
-            panel, predicted = picture.enlarged(grey), self.predicted[index]
-            colour = drawing.COLOURS[network.model]
+        network = self.content.networks[number - 1] if number else None
+        if network and overlay == GATES:
+            if network.has_gates:
+                gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
+                panel = pictures.with_heat(panel, gate, opacity, everywhere=True)
+        elif network and self.predicted is not None:
+            predicted, colour = self.predicted[number - 1], drawing.COLOURS[network.model]
             if overlay == ERRORS:
-                return picture.with_errors(panel, predicted, self.truth, opacity)
+                return pictures.with_errors(panel, predicted, self.truth, opacity)
             if overlay == PROBABILITY:
-                panel = picture.with_heat(panel, self.probabilities[index], opacity)
+                panel = pictures.with_heat(panel, self.probabilities[number - 1], opacity)
             elif overlay == AREA:
-                panel = picture.with_area(panel, predicted, picture.rgb(colour), opacity)
+                panel = pictures.with_area(panel, predicted, pictures.rgb(colour), opacity)
             else:
-                panel = picture.with_outline(panel, predicted, colour, width=3)
-        return picture.with_outline(panel, self.truth, pictures.TRUTH) if with_truth else panel
+                panel = pictures.with_outline(panel, predicted, colour, width=3)
+        return pictures.with_outline(panel, self.truth, pictures.TRUTH) if with_truth else panel
 
     @functools.cached_property
     def _facts(self) -> dict:

@@ -23,8 +23,8 @@ FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # three times as fast as the default, a
 
 def enlarged(grey: np.ndarray) -> np.ndarray:
     """A panel uint8 [H',W',3] of grey levels uint8 [H,W], the longer side SIDE pixels."""
-    size = _size(grey.shape)
-    return cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
+    height, width = (max(1, round(n * SIDE / max(grey.shape))) for n in grey.shape)
+    return cv2.cvtColor(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
 
 
 def with_outline(panel: np.ndarray, mask: np.ndarray, colour: str, width: int = 1) -> np.ndarray:
@@ -33,12 +33,12 @@ def with_outline(panel: np.ndarray, mask: np.ndarray, colour: str, width: int = 
     # Beyond the slice there is no mask, so that one cut by its edge is outlined there too.
     outside = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
     inner = cv2.erode(large, np.ones((2 * width + 1, 2 * width + 1), np.uint8), **outside)
-    return cv2.copyTo(_plain(panel, rgb(colour)), large - inner, panel.copy())
+    return cv2.copyTo(np.full_like(panel, rgb(colour)), large - inner, panel.copy())
 
 
 def with_area(panel: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int], opacity: float) -> np.ndarray:
     """The panel with a mask bool [H,W] filled."""
-    under_colour = cv2.addWeighted(panel, 1 - opacity, _plain(panel, colour), opacity, 0)
+    under_colour = cv2.addWeighted(panel, 1 - opacity, np.full_like(panel, colour), opacity, 0)
     return cv2.copyTo(under_colour, _large(mask, panel), panel.copy())
 
 
@@ -90,19 +90,8 @@ def rgb(colour: str) -> tuple[int, int, int]:
     return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))
 
 
-def _size(shape: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) of a panel."""
-    scale = SIDE / max(shape)
-    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
-
-
 def _large(mask: np.ndarray, panel: np.ndarray) -> np.ndarray:
     size = panel.shape[1], panel.shape[0]
     if max(mask.shape) > SIDE:  # a pixel must not get lost where the panel is smaller than the slice
         return (cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0).astype(np.uint8)
     return cv2.resize(np.ascontiguousarray(mask, np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT)
-
-
-def _plain(panel: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """A panel of one colour."""
-    return np.full_like(panel, colour)

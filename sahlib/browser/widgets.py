@@ -20,12 +20,12 @@ import ipywidgets as widgets
 import numpy as np
 from ipyevents import Event
 
-from sahlib.browser import contents, pictures
+from sahlib.browser import contents, markup, pictures
 from sahlib.browser.contents import EVERY, Content
 from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, OneSlice
 from sahlib.chapters.results import Results
 from sahlib.data.slices import SliceStore, window_to_grey
-from sahlib.figures import drawing
+from sahlib.data.splits import SIDES
 from sahlib.progress import is_headless
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import WINDOWS, Study, StudyError
@@ -33,31 +33,6 @@ from sahlib.training.runs import Run
 
 BY_HAND = "by hand"  # a value of its own: a dropdown shows nothing at all for None
 WHEEL_MS = 30  # a wheel sends more turns than a person can look at
-
-STYLE = """<style>
-.sah { --sah-ink: var(--jp-ui-font-color1, #1b1f24); --sah-quiet: var(--jp-ui-font-color2, #57606a);
-  --sah-line: var(--jp-border-color2, #d0d7de); border: 1px solid var(--sah-line); border-radius: 10px; padding: 12px;
-  max-width: 1180px }
-.sah .sah-bar { gap: 4px 14px; flex-flow: row wrap; align-items: center; overflow: visible }
-.sah .sah-panels { gap: 10px; flex-flow: row wrap; margin: 8px 0; overflow: visible }
-.sah .sah-panel { background: #0d1117; border-radius: 8px; padding: 8px; overflow: hidden; flex: 1 1 240px;
-  max-width: 340px }
-.sah .sah-panel .widget-html-content { width: 100%; line-height: normal }
-.sah .sah-panel img { width: 100%; aspect-ratio: 1; object-fit: contain; display: block;
-  border-radius: 4px; cursor: ns-resize; margin: 6px 0 }
-.sah .sah-head { color: #f0f3f6; font-weight: 600; font-size: 13px; line-height: 20px; display: flex; gap: 8px;
-  align-items: center }
-.sah .sah-head i { width: 18px; border-top: 3px solid; display: inline-block }
-.sah .sah-note { color: #d1d9e0; font-size: 12.5px; line-height: 19px; font-variant-numeric: tabular-nums;
-  min-height: 38px }
-.sah .sah-note b { color: #fff; font-size: 14px }
-.sah .sah-status { color: var(--sah-quiet); font-size: 12.5px; line-height: 19px }
-.sah .sah-status b { color: var(--sah-ink) }
-.sah .sah-key i { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin: 0 5px 0 0;
-  vertical-align: -1px }
-.sah button:focus-visible, .sah select:focus-visible, .sah input:focus-visible, .sah .noUi-handle:focus-visible {
-  outline: 2px solid #0969da; outline-offset: 2px }
-</style>"""
 
 
 def browse(*shown: SliceStore | Run | Results, study: Study | None = None) -> Browser:
@@ -85,94 +60,73 @@ class Browser(widgets.VBox):
         self._arrange()
         self._listen()
         self._fill()
-        self._start()
+        largest = content.by_area(self._rows)  # where it opens: a rule over the ground truth
+        if len(largest):
+            self.go_to(int(largest[-1]))
 
     # what a person can set
 
     def _make_controls(self) -> None:
-        content = self.content
-        narrow, small = {"width": "190px"}, {"description_width": "initial"}
+        content, networks = self.content, self.content.networks
+        small = {"description_width": "initial"}
 
-        def choice(label, options, width="190px", **more):
-            return widgets.Dropdown(
-                description=label,
-                options=options,
-                layout={"width": width},
-                style=small,
-                disabled=len(options) < 2,
-                **more,
+        def control(kind, label, width, **settings):
+            return kind(description=label, layout={"width": width}, **settings)
+
+        def choice(label, options, width="190px", **settings):
+            return control(
+                widgets.Dropdown, label, width, options=options, style=small, disabled=len(options) < 2, **settings
             )
 
-        sides = [(side or "all sides", side) for side in contents.side_options(content)]
-        self.side = choice("Side", sides, value="test" if content.networks else "")
+        def tick(label, width):
+            return control(widgets.Checkbox, label, width, value=True, indent=False)
+
+        sides = [("all sides", ""), *((side, side) for side in SIDES if side in content.sides)]
+        self.side = choice("Side", sides, value="test" if networks else "")
         self.kind = choice("Slices", list(content.kinds()), value=EVERY)
         self.lesion = choice("Lesion", list(content.lesions))
-        most = int(content.lesion_pixels.max())
-        self.size = widgets.IntRangeSlider(
-            description="Lesion px", min=0, max=max(most, 1), value=(0, max(most, 1)), style=small,
-            layout={"width": "270px"}, continuous_update=False,
-        )  # fmt: skip
-        self.patient = widgets.SelectionSlider(
-            description="Patient", options=[""], layout={"width": "46%", "min_width": "300px"}
-        )
-        self.slice = widgets.IntSlider(description="Slice", min=0, max=1, layout={"width": "46%", "min_width": "300px"})
-        names = [(network.label, index) for index, network in enumerate(content.networks)]
+        most = max(int(content.lesion_pixels.max()), 1)
+        self.size = control(widgets.IntRangeSlider, "Lesion px", "270px", max=most, value=(0, most), style=small)
+        self.size.continuous_update = False
+        self.patient = control(widgets.SelectionSlider, "Patient", "46%", options=[""])
+        self.slice = control(widgets.IntSlider, "Slice", "46%", max=1)
+        self.patient.layout.min_width = self.slice.layout.min_width = "300px"
+        names = [(network.label, index) for index, network in enumerate(networks)]
         self.judge = choice("of", names or [("no network", 0)], "210px")
         self.jumps = {
-            name: widgets.Button(description=name.capitalize(), tooltip=f"Go to the {name} {what}; again for the next",
-                                 layout={"width": "78px"})
+            name: control(
+                widgets.Button,
+                name.capitalize(),
+                "78px",
+                tooltip=f"Go to the {name} {what}; again for the next",
+                disabled=what == "Dice" and not networks,
+            )
             for name, what in (("worst", "Dice"), ("best", "Dice"), ("largest", "lesion"), ("smallest", "lesion"))
-        }  # fmt: skip
-        for name in ("worst", "best"):
-            self.jumps[name].disabled = not content.networks
+        }
 
-        level, width = content.stored_windows[0]
         stored = [(self._window_name(window), window) for window in content.stored_windows]
-        named = [
-            (f"{name} {own[0]:g}/{own[1]:g}", own)
-            for name, own in WINDOWS.items()
-            if content.unit == "HU" and own not in content.stored_windows
-        ]
-        self.window = widgets.Dropdown(
-            description="Window", options=[*stored, *named, (BY_HAND, BY_HAND)], layout={"width": "230px"}, style=small
-        )
+        named = [(f"{name} {own[0]:g}/{own[1]:g}", own) for name, own in WINDOWS.items()]
+        further = [(name, own) for name, own in named if content.unit == "HU" and own not in content.stored_windows]
+        self.window = choice("Window", [*stored, *further, (BY_HAND, BY_HAND)], "230px")
         least, most, widest = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
-        levels, widths = zip(*content.stored_windows, strict=True)
-        self.level = widgets.IntSlider(
-            value=round(level),
-            min=min(least, *map(round, levels)),
-            max=max(most, *map(round, levels)),
-            description="Level",
-            layout={"width": "260px"},
-        )
-        self.width = widgets.IntSlider(
-            value=round(width),
-            min=1,
-            max=max(widest, *map(round, widths)),
-            description="Width",
-            layout={"width": "260px"},
-        )
-        self.truth = widgets.Checkbox(value=True, description="Ground truth", indent=False, layout={"width": "120px"})
-        self.shown = [
-            widgets.Checkbox(value=True, description=n.label, indent=False, layout={"width": "auto"})
-            for n in content.networks
-        ]
-        gates = [GATES] if any(network.has_gates for network in content.networks) else []
+        levels, widths = (list(map(round, values)) for values in zip(*content.stored_windows, strict=True))
+        bounds = {"min": min(least, *levels), "max": max(most, *levels)}
+        self.level = control(widgets.IntSlider, "Level", "260px", value=levels[0], **bounds)
+        self.width = control(widgets.IntSlider, "Width", "260px", value=widths[0], min=1, max=max(widest, *widths))
+        self.truth = tick("Ground truth", "120px")
+        self.shown = [tick(network.label, "auto") for network in networks]
+        gates = [GATES] if any(network.has_gates for network in networks) else []
         self.overlay = choice("Networks show", [AREA, OUTLINE, PROBABILITY, ERRORS, *gates], "220px")
-        self.threshold = widgets.FloatSlider(
-            value=THRESHOLD, min=0.01, max=0.99, step=0.01, description="Threshold", layout={"width": "270px"}
+        self.threshold = control(
+            widgets.FloatSlider, "Threshold", "270px", value=THRESHOLD, min=0.01, max=0.99, step=0.01
         )
-        self.opacity = widgets.FloatSlider(
-            value=0.6, min=0.1, max=1, step=0.05, description="Opacity", layout={"width": "240px"}, readout_format=".2f"
-        )
-        self.export = widgets.Button(
-            description="Export PNG", tooltip="The view as one picture", layout={"width": "100px"}
-        )
-        self.link = widgets.HTML()
-        self.status = widgets.HTML()
-        for control in (self.threshold, self.opacity, self.overlay, *self.shown):
-            control.layout.display = None if content.networks else "none"
-        self.lesion.layout = {**narrow, "display": None if len(content.lesions) > 1 else "none"}
+        self.opacity = control(widgets.FloatSlider, "Opacity", "240px", value=0.6, min=0.1, max=1, step=0.05)
+        self.export = control(widgets.Button, "Export PNG", "100px", tooltip="The view as one picture")
+        self.link, self.status = widgets.HTML(), widgets.HTML()
+        if not networks:
+            for hidden in (self.threshold, self.opacity, self.overlay):
+                hidden.layout.display = "none"
+        self.lesion.layout.display = None if len(content.lesions) > 1 else "none"
 
     def _arrange(self) -> None:
         # A picture within HTML, because the Image widget takes no alternative text.
@@ -185,7 +139,7 @@ class Browser(widgets.VBox):
         self.row_of_panels = _classed(widgets.HBox(self.panels), "sah-panels")
         self.add_class("sah")
         self.children = [
-            widgets.HTML(STYLE),
+            widgets.HTML(markup.STYLE),
             bar(self.side, self.kind, self.lesion, self.size),
             bar(*by),
             bar(self.patient, self.slice),
@@ -197,15 +151,16 @@ class Browser(widgets.VBox):
         ]
 
     def _listen(self) -> None:
-        for control in (self.side, self.kind, self.size):
-            control.observe(lambda _: self._fill(), "value")
-        self.lesion.observe(lambda _: self._change_lesion(), "value")
-        self.patient.observe(lambda _: self._fill_slices(), "value")
-        for control in (self.slice, self.threshold, self.opacity, self.overlay, self.truth, *self.shown):
-            control.observe(lambda _: self._show(), "value")
-        self.window.observe(lambda _: self._take_window(), "value")
-        for control in (self.level, self.width):
-            control.observe(lambda _: self._window_by_hand(), "value")
+        for answer, *controls in (
+            (self._fill, self.side, self.kind, self.size),
+            (self._change_lesion, self.lesion),
+            (self._fill_slices, self.patient),
+            (self._show, self.slice, self.threshold, self.opacity, self.overlay, self.truth, *self.shown),
+            (self._take_window, self.window),
+            (self._window_by_hand, self.level, self.width),
+        ):
+            for control in controls:
+                control.observe(lambda _, answer=answer: answer(), "value")
         for name, button in self.jumps.items():
             button.on_click(lambda _, name=name: self._jump(name))
         self.export.on_click(lambda _: self._export())
@@ -232,12 +187,6 @@ class Browser(widgets.VBox):
             self.patient.value = self.content.patients[row]
             self._fill_slices()
             self.slice.value = int(np.searchsorted(self._own, row))
-
-    def _start(self) -> None:
-        """The largest lesion there is to see: a rule over the ground truth."""
-        largest = self.content.by_area(self._rows)
-        if len(largest):
-            self.go_to(int(largest[-1]))
 
     def _fill(self) -> None:
         """The patients and slices that the choice leaves."""
@@ -332,51 +281,26 @@ class Browser(widgets.VBox):
             return
         self._seen = OneSlice(self.content, row, self.threshold.value)
         grey, self._window_words = self._grey(row)
-        self._drawn = list(self._pool.map(lambda number: self._draw(number, grey), self._chosen))
+        settings = grey, self.overlay.value, self.opacity.value, self.truth.value
+        self._drawn = list(self._pool.map(lambda number: self._seen.panel(number, *settings), self._chosen))
         for box, panel in zip(self.shown, self.panels[1:], strict=True):
             panel.layout.display = None if box.value else "none"
         for number, data in zip(self._chosen, self._pool.map(pictures.png, self._drawn), strict=True):
-            self.panels[number].value = self._panel(number, data)
+            self.panels[number].value = markup.panel(self._seen, number, data)
         self._say("")
-
-    def _draw(self, number: int, grey: np.ndarray) -> np.ndarray:
-        if number == 0:
-            return self._seen.base(grey, self.truth.value)
-        return self._seen.panel(number - 1, grey, self.overlay.value, self.opacity.value, self.truth.value)
 
     @property
     def _chosen(self) -> list[int]:
         """The numbers of the panels that are on show: the CT and the networks ticked."""
         return [0, *(number for number, box in enumerate(self.shown, 1) if box.value)]
 
-    def _panel(self, number: int, data: bytes) -> str:
-        """A panel as HTML: heading, picture and scores; decoded at once, so that nothing flickers."""
-        title, (first, beside, below) = self._seen.titles[number], self._seen.notes[number]
-        colour = drawing.COLOURS[self.content.networks[number - 1].model] if number else pictures.TRUTH
-        alt = escape(f"{title}: {self._seen.identity}. {_sentence(first, beside, below)}", quote=True)
-        return (
-            f'<div class="sah-head"><i style="border-color:{colour}"></i>{escape(title)}</div>'
-            f'<img alt="{alt}" decoding="sync" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
-            f'<div class="sah-note"><b>{first}</b> &nbsp;{beside}<br>{below}</div>'
-        )
-
     def _say(self, message: str) -> None:
-        words = []
+        facts = []
         if self.row is not None:
-            choice = f"{_counted(len(self._rows), 'slice')} of {_counted(len(self.patient.options), 'patient')}"
-            words = [
-                f"<b>{escape(self._seen.identity)}</b>",
-                f"window {escape(self._window_words)}",
-                f"{choice} to choose from",
-            ]
-        legend = ""
-        if self.overlay.value == ERRORS and self.content.networks:
-            colours = {name: "#{:02x}{:02x}{:02x}".format(*rgb) for name, rgb in pictures.ERRORS.items()}
-            key = "".join(f'<i style="background:{colour}"></i>{name}&emsp;' for name, colour in colours.items())
-            legend = f'<div class="sah-key">{key}</div>'
-        if message:
-            words.append(f"<b>{escape(message)}</b>")
-        self.status.value = f'<div class="sah-status" role="status">{" · ".join(words)}{legend}</div>'
+            facts = [f"window {self._window_words}", markup.choice(len(self._rows), len(self.patient.options))]
+        seen = self._seen.identity if facts else ""
+        with_key = self.overlay.value == ERRORS and bool(self.content.networks)
+        self.status.value = markup.status(seen, facts, message, with_key)
 
     @contextlib.contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -421,12 +345,3 @@ class Browser(widgets.VBox):
 def _classed(box: widgets.Box, name: str) -> widgets.Box:
     box.add_class(name)
     return box
-
-
-def _counted(number: int, what: str) -> str:
-    """ "1 slice", "1,234 slices" """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def _sentence(*parts: str) -> str:
-    return ", ".join(filter(None, parts)) + "."

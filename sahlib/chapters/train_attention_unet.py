@@ -12,7 +12,7 @@ def pace_in_words(runs: Runs) -> str:
     """Which of Attention U-Net and the paper's U-Net (plain where ResNet34 was not trained) settles first."""
     unet = next((model for model in ("unet_resnet34", "unet") if model in runs), "unet")
     ours, theirs = (
-        [curves.settled_epoch(run.history) for run in runs.get(model, []) if is_curve(run.history)]
+        [curves.numbers(run.history)["settled_epoch"] for run in runs.get(model, []) if is_curve(run.history)]
         for model in ("attention_unet", unet)
     )
     if min(len(ours), len(theirs)) < MIN_SEEDS:

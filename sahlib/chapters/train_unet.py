@@ -18,7 +18,7 @@ Runs = dict[str, list[Run]]
 def table(runs: Runs) -> pd.DataFrame:
     """One row per run: what training it took, the epoch kept, and the digest in its folder's name.
 
-    "Settled by epoch" is curves.settled_epoch; a network that never found a lesion pixel is called collapsed.
+    "Settled by epoch" is of curves.numbers; a network that never found a lesion pixel is called collapsed.
     """
     rows = []
     for run in (run for own in runs.values() for run in own):
@@ -32,7 +32,7 @@ def table(runs: Runs) -> pd.DataFrame:
                 "Epochs": len(history),
                 "Epoch kept": int(best["epoch"]),
                 "Validation Dice": "collapsed" if _collapsed(history) else f"{best['validation_dice']:.3f}",
-                "Settled by epoch": f"{curves.settled_epoch(history):.0f}" if is_curve(history) else "–",
+                "Settled by epoch": f"{curves.numbers(history)['settled_epoch']:.0f}" if is_curve(history) else "–",
                 "Seconds an epoch": round(float(np.median(history["seconds"])), 1),
                 "Device": run.record["provenance"]["device"],
                 "Run": run.record["digest"],

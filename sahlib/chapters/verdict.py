@@ -71,7 +71,7 @@ def conventions(results: Results) -> Figure:
     wide = data[~data["printed"]].pivot_table(
         index=["metric", "convention_label"], columns="label", values="value", sort=False
     )
-    libraries = [f"{c.label}: default of {', '.join(c.same_as)}." for c in metrics.CONVENTIONS.values() if c.same_as]
+    libraries = [f"{metrics.CONVENTIONS[n].label}: default of {', '.join(s)}." for n, s in metrics.SAME_AS.items()]
     wide = wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"})
     caption = "Every score under every convention, mean over seeds."
     published.table(results, wide, "table_conventions", caption, *libraries)

@@ -5,6 +5,7 @@ No number in them is typed by hand: `workflow_steps` reads the Study, `architect
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 
 import pandas as pd
@@ -37,11 +38,10 @@ def workflow_steps(
     number of slices, where known; unit is the source's ("HU" or "grey"); threshold is the probability above which a
     pixel is called lesion.
     """
+    shares = (study.train_share, study.validation_share, 1 - study.train_share - study.validation_share)
+    parts = " / ".join(f"{100 * share:.0f}" for share in shares) + " %"
     if split:
-        parts = " / ".join(f"{split[part]}" for part in ("train", "validation", "test")) + " slices"
-    else:
-        shares = (study.train_share, study.validation_share, 1 - study.train_share - study.validation_share)
-        parts = " / ".join(f"{100 * share:.0f}" for share in shares) + " %"
+        parts = " / ".join(str(split[part]) for part in ("train", "validation", "test")) + " slices"
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
     window = f"{_windows(study)}; " if unit == "HU" else ""
     widths = ", ".join(map(str, study.channels))
@@ -51,9 +51,9 @@ def workflow_steps(
         "attention_unet": f"A gate on every skip; widths {widths}",
         "attention_unet_open_gates": f"The control: every gate passes all; widths {widths}",
     }
-    seeds = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+    seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) != 1)}"
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
-    epochs = "1 epoch" if study.epochs == 1 else f"{study.epochs} epochs"
+    epochs = f"{study.epochs} epoch{'s' * (study.epochs != 1)}"
     return [
         ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks, {patients} patients"),
         ("Split", f"{group}, stratified; training / validation / test: {parts}"),
@@ -73,32 +73,23 @@ def workflow_steps(
 @styled
 def workflow(steps: list[tuple[str, str]]) -> Figure:
     """Figure 1: boxes from top to bottom for (title, detail) steps, the networks side by side."""
-    rows: list[list[tuple[str, str]]] = []
-    for title, detail in steps:
-        if title.startswith(NETWORK) and rows and rows[-1][0][0].startswith(NETWORK):
-            rows[-1].append((title, detail))
-        else:
-            rows.append([(title, detail)])
+    rows = []  # of each: width, titles and details as lines, height of the titles, height
+    for _, row in itertools.groupby(steps, lambda step: step[0].startswith(NETWORK) or step[0]):
+        names, details = zip(*row, strict=True)
+        width = 5.6 if len(names) == 1 else min(2.6, (WIDTH + 0.05) / len(names) - 0.15)
+        titles = [textwrap.wrap(name.removeprefix(NETWORK), int(width * 13)) for name in names]
+        texts = [textwrap.wrap(detail, int(width * 16.5), break_long_words=False) for detail in details]
+        tall = 0.23 + 0.14 * (max(map(len, titles)) - 1)
+        rows.append((width, titles, texts, tall, tall + 0.07 + 0.13 * max(map(len, texts))))
     gap, margin = 0.22, 0.05  # inches
-    widths = [5.6 if len(row) == 1 else min(2.6, (WIDTH + 0.05) / len(row) - 0.15) for row in rows]
-    texts = [
-        [textwrap.wrap(detail, int(width * 16.5), break_long_words=False) for _, detail in row]
-        for width, row in zip(widths, rows, strict=True)
-    ]
-    titles = [
-        [textwrap.wrap(title.removeprefix(NETWORK), int(width * 13)) for title, _ in row]
-        for width, row in zip(widths, rows, strict=True)
-    ]
-    title_heights = [0.23 + 0.14 * (max(map(len, title)) - 1) for title in titles]
-    heights = [tall + 0.07 + 0.13 * max(map(len, text)) for tall, text in zip(title_heights, texts, strict=True)]
-    total = sum(heights) + gap * (len(rows) - 1) + 2 * margin
+    total = sum(height for *_, height in rows) + gap * (len(rows) - 1) + 2 * margin
     figure = Figure(figsize=(WIDTH, total))
     ax = _canvas(figure, (0, WIDTH), (margin - total, margin))
     top, above = 0.0, []
-    for row, title, text, width, tall, height in zip(rows, titles, texts, widths, title_heights, heights, strict=True):
-        centres = [WIDTH / 2 + (i - (len(row) - 1) / 2) * (width + 0.15) for i in range(len(row))]
-        look = {"facecolor": "#E3EEF6" if len(row) > 1 else "#F4F4F4", "edgecolor": LINE, "linewidth": 0.8}
-        for x, name, lines in zip(centres, title, text, strict=True):
+    for width, titles, texts, tall, height in rows:
+        centres = [WIDTH / 2 + (i - (len(titles) - 1) / 2) * (width + 0.15) for i in range(len(titles))]
+        look = {"facecolor": "#E3EEF6" if len(titles) > 1 else "#F4F4F4", "edgecolor": LINE, "linewidth": 0.8}
+        for x, name, lines in zip(centres, titles, texts, strict=True):
             corner = (x - width / 2, top - height)
             ax.add_patch(FancyBboxPatch(corner, width, height, boxstyle="round,pad=0,rounding_size=0.06", **look))
             ax.text(x, top - 0.06, "\n".join(name), ha="center", va="top", fontsize=8.5, fontweight="bold")
@@ -112,14 +103,8 @@ def workflow(steps: list[tuple[str, str]]) -> Figure:
 
 # Figures 3 and 4
 
-FILL = {
-    "input": "#D9D9D9",
-    "encoder": "#9CC9E6",
-    "bottom": "#6FA8CF",
-    "up": "#BFE3D3",
-    "decoder": "#7CC6A6",
-    "output": "#D9D9D9",
-}
+GREY = "#D9D9D9"
+FILL = {"input": GREY, "encoder": "#9CC9E6", "bottom": "#6FA8CF", "up": "#BFE3D3", "decoder": "#7CC6A6", "output": GREY}
 DOWN, UP, GATE = "#0072B2", "#00785A", "#D55E00"
 
 
@@ -129,8 +114,7 @@ def _wide(channels: int) -> float:
 
 def _across(main: list, rows: dict, copies: dict, gates: dict, gap: float) -> tuple[dict, dict]:
     """Left end of each block on the main path, and right end of it with the copy that may follow it."""
-    left: dict[str, float] = {}
-    right: dict[str, float] = {}
+    left, right = {}, {}
     for before, row in zip([None, *main], main, strict=False):
         w = _wide(row.channels)
         if before is None:
@@ -163,9 +147,9 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
     copies = {before.block: row.joins for before, row in zip(main, main[1:], strict=False) if row.joins}
     gates = {row.block.replace("Gate", "Encoder"): row for row in rows.values() if row.kind == "gate"}
 
-    height = {s: 0.95 * (s / sizes[0]) ** 0.5 for s in sizes}
-    middle, y = {}, 0.0
+    height, middle, y = {}, {}, 0.0
     for s in sizes:
+        height[s] = 0.95 * (s / sizes[0]) ** 0.5
         middle[s] = y - height[s] / 2
         y -= height[s] + 0.36
     # A short network gets longer arrows, not larger blocks, to fill the width.
@@ -174,9 +158,7 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
     if missing > 0:
         left, right = _across(main, rows, copies, gates, gap=min(0.3 + missing / (len(main) - 1), 0.6))
 
-    end = max(right.values()) + 0.15
-    bottom = y + 0.2
-    start, top = -0.85, 0.38
+    start, end, bottom, top = -0.85, max(right.values()) + 0.15, y + 0.2, 0.38
     width = end - start
     figure = Figure(figsize=(WIDTH, WIDTH * (top - bottom) / width + 0.8), layout="constrained")
     ax = _canvas(figure, (start, end), (bottom, top))
@@ -207,14 +189,14 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
         ax.text(centre, y + h / 2 + 0.03, label, ha="center", va="bottom", fontsize=7)
         if before is None:
             continue
-        from_y = middle[before.size]
+        from_x, from_y = right[before.block], middle[before.size]
         if row.size == before.size:
-            _arrow(ax, [(right[before.block], y), (x, y)], LINE)
+            _arrow(ax, [(from_x, y), (x, y)], LINE)
         elif row.size < before.size:
-            from_x = (left[before.block] + right[before.block]) / 2
+            from_x = (left[before.block] + from_x) / 2
             _arrow(ax, [(from_x, from_y - height[before.size] / 2), (from_x, y), (x, y)], DOWN)
         else:
-            _arrow(ax, [(right[before.block], from_y), (x + w / 2, from_y), (x + w / 2, y - h / 2)], UP)
+            _arrow(ax, [(from_x, from_y), (x + w / 2, from_y), (x + w / 2, y - h / 2)], UP)
     _legend(figure, table)
     facts = f"{table['parameters'].sum():,} parameters, {table['convolutions'].sum()} convolutions"
     figure.suptitle(f"{title}: {facts}" if title else facts)
@@ -223,10 +205,8 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
 
 def _legend(figure: Figure, table: pd.DataFrame) -> None:
     change = table["size"].diff()
-    down, up = (
-        ", ".join(dict.fromkeys(text.removesuffix(", stride 2") for text in table.loc[rows, "resampling"]))
-        for rows in (change < 0, change > 0)
-    )
+    how = table["resampling"].str.removesuffix(", stride 2")
+    down, up = (", ".join(how[rows].unique()) for rows in (change < 0, change > 0))
     gated = (table["kind"] == "gate").any()
     copied = "the encoder's features after the gate" if gated else "the encoder's features"
     handles = [
@@ -278,11 +258,8 @@ def _arrow(ax: Axes, points: list[tuple[float, float]], colour: str, dashed: boo
 
 def _windows(study: Study) -> str:
     """ "Brain window, level 40, width 80 HU", and so for each of several."""
-    named = [
-        f"{name.replace('_', '-')} window, level {level:g}, width {width:g} HU"
-        if "/" not in name
-        else f"window of level {level:g}, width {width:g} HU"
+    text = "; ".join(
+        ("window of" if "/" in name else f"{name.replace('_', '-')} window,") + f" level {level:g}, width {width:g} HU"
         for name, (level, width) in zip(study.windows, study.window_values, strict=True)
-    ]
-    text = "; ".join(named)
+    )
     return text[0].upper() + text[1:]

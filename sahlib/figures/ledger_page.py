@@ -27,7 +27,14 @@ SIGNS = {HOLDS: ("✓", "#00734F"), FAILS: ("✗", "#B34700"), UNKNOWN: ("?", "#
 HEADINGS = {"training": "Training", "samples": "Single samples", "test set": "The test set",
             "control": "Control: the same network with its gates open",
             "contradiction": "Where the paper contradicts itself"}  # fmt: skip
-_LEFT = {"claim": 0.0, "printed": 0.32, "ours": 0.44, "verdict": 0.735}  # of the width
+_OURS = "Ours (95 % interval)"
+# Left end, as a share of the width, and heading of each column.
+_COLUMNS = {
+    "claim": (0.0, "Claim (section)"),
+    "printed": (0.32, "Printed"),
+    "ours": (0.44, _OURS),
+    "verdict": (0.735, "Verdict, and why"),
+}
 _WHISKER = (0.665, 0.045)  # middle and half-width
 _LINE, _PAD = 0.098, 0.045  # inches
 
@@ -35,19 +42,17 @@ _LINE, _PAD = 0.098, 0.045  # inches
 def published(table: pd.DataFrame) -> pd.DataFrame:
     """The ledger as text for people: Claim, Section, Printed, Measured, Ours, Verdict, Why, Shown in."""
     names = {"claim": "Claim", "sections": "Section", "printed": "Printed", "measure": "Measured",
-             "ours": "Ours (95 % interval)", "verdict": "Verdict", "reason": "Why", "where": "Shown in"}  # fmt: skip
+             "ours": _OURS, "verdict": "Verdict", "reason": "Why", "where": "Shown in"}  # fmt: skip
     return table[list(names)].rename(columns=names)
 
 
 def caption(table: pd.DataFrame, evidence: Evidence) -> str:
     """What the ledger is of, and its verdicts counted."""
-    numbers = table["verdict"].value_counts()
-    counted = ", ".join(f"{v} {numbers.get(v, 0)}" for v in VERDICTS)
-    seeds = sorted({len(own) for own in evidence.counts.values()})
+    counted = ", ".join(f"{verdict} {(table['verdict'] == verdict).sum()}" for verdict in VERDICTS)
     text = f"The claims ledger, recipe {evidence.recipe}, profile {evidence.profile}, {evidence.dataset}: {counted}."
     if table["reason"].str.contains(COLLAPSED, regex=False).any():
         text += " Collapsed: a network that calls every pixel background; it says nothing of its architecture."
-    if seeds == [1]:
+    if {len(own) for own in evidence.counts.values()} == {1}:
         text += " One seed: a verdict on scores is on these trained networks, not on the architectures."
     if evidence.dataset == "phantom":
         text += " The phantom's scans are synthetic: no verdict here is clinical evidence."
@@ -69,39 +74,36 @@ def write(table: pd.DataFrame, folder: str | Path, evidence: Evidence, stem: str
 @drawing.styled
 def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figure:
     """One page: a row per claim with the printed value, ours with its interval, and the verdict in word and sign."""
-    lines = []
+    lines = []  # cells or a heading, the row or None, the height in inches
     for kind, heading in HEADINGS.items():
-        rows = table[table["kind"] == kind]
-        lines += [(heading, None)] if len(rows) else []
-        lines += [(_cells(row), row) for _, row in rows.iterrows()]
-    heights = [0.21 if row is None else _LINE * max(c.count("\n") + 1 for c in cells.values()) + _PAD
-               for cells, row in lines]  # fmt: skip
+        rows = [(_cells(row), row) for _, row in table[table["kind"] == kind].iterrows()]
+        lines += [(heading, None, 0.21)] if rows else []
+        lines += [(own, row, _LINE * max(c.count("\n") + 1 for c in own.values()) + _PAD) for own, row in rows]
     title = textwrap.fill(title, 112)
     top = 0.34 + 0.15 * (title.count("\n") + 1)
-    height = sum(heights) + top + 0.1
+    height = sum(tall for *_, tall in lines) + top + 0.1
     figure = Figure(figsize=(drawing.WIDTH, height))
     ax = figure.add_axes((0.01, 0, 0.98, 1))
     ax.set(xlim=(0, 1), ylim=(height, 0))
     ax.set_axis_off()
     ax.text(0, 0.06, title, va="top", fontsize=8.5)
-    for column, words in (("claim", "Claim (section)"), ("printed", "Printed"), ("ours", "Ours (95 % interval)"),
-                          ("verdict", "Verdict, and why")):  # fmt: skip
-        ax.text(_LEFT[column], top - 0.04, words, va="bottom", fontsize=7, color="0.35")
+    for left, words in _COLUMNS.values():
+        ax.text(left, top - 0.04, words, va="bottom", fontsize=7, color="0.35")
     y = top
     ends = np.abs(table[["low", "high"]].to_numpy(float))
     reach = ends[np.isfinite(ends)].max(initial=0.0) or 1.0
-    for (cells, row), tall in zip(lines, heights, strict=True):
+    for cells, row, tall in lines:
         if row is None:
             ax.text(0, y + tall - 0.05, cells, va="bottom", fontsize=7.5, fontweight="bold")
             ax.plot([0, 1], [y + tall - 0.02] * 2, color="0.3", linewidth=0.7)
         else:
             sign, colour = SIGNS[row["verdict"]]
             for column, text in cells.items():
-                x = _LEFT[column] + (0.021 if column == "verdict" else 0)
-                ax.text(x, y + _PAD / 2 + 0.012, text, va="top", fontsize=5.8, linespacing=1.12,
-                        color=colour if column == "verdict" else "black")  # fmt: skip
-            ax.text(_LEFT["verdict"] + 0.006, y + _PAD / 2, sign, va="top", ha="center", fontsize=8, color=colour,
-                    fontweight="bold")  # fmt: skip
+                right, ink = (0.021, colour) if column == "verdict" else (0, "black")  # the sign stands on its left
+                x = _COLUMNS[column][0] + right
+                ax.text(x, y + _PAD / 2 + 0.012, text, va="top", fontsize=5.8, linespacing=1.12, color=ink)
+            x = _COLUMNS["verdict"][0] + 0.006
+            ax.text(x, y + _PAD / 2, sign, va="top", ha="center", fontsize=8, color=colour, fontweight="bold")
             if np.isfinite(row[["estimate", "low", "high"]].to_numpy(float)).all():
                 _whisker(ax, row, y + _PAD / 2 + 0.01, colour, reach)
             ax.plot([0, 1], [y + tall] * 2, color="0.88", linewidth=0.5)
@@ -114,14 +116,12 @@ def _cells(row: pd.Series) -> dict[str, str]:
     claim = f"{row['claim']} ({row['sections']})" if row["kind"] != "control" else row["claim"]
     # What the caption says once need not stand in every row.
     reason = row["reason"].replace("; one seed", "").replace(COLLAPSED, "collapsed")
-    why = row["verdict"] if wide else f"{row['verdict']}: {reason}"
     measured = np.isfinite(row["estimate"])
-    ours = f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 46)
     return {
         "claim": textwrap.fill(claim, 116 if wide else 50),
         "printed": "\n".join(textwrap.fill(line, 19) for line in row["printed"].replace(" (", "\n(").split("\n")),
-        "ours": ours,
-        "verdict": textwrap.fill(why, 39),
+        "ours": f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 46),
+        "verdict": textwrap.fill(row["verdict"] if wide else f"{row['verdict']}: {reason}", 39),
     }
 
 

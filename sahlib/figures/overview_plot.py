@@ -22,29 +22,25 @@ def forest(rows: pd.DataFrame) -> Figure:
 
     Rows that are to be compared stand under one heading; where runs are still to come or have failed, text is grey.
     """
-    headings = list(zip(rows["dataset"], rows["recipe"], strict=True))
-    lines, y = 0, []
-    heading_at = {}
-    for heading in headings:
-        if heading not in heading_at:
-            heading_at[heading] = lines
-            lines += 1
-        y.append(lines)
-        lines += 1
+    heading = pd.Series(list(zip(rows["dataset"], rows["recipe"], strict=True)), index=rows.index, dtype=object)
+    first = ~heading.duplicated()
+    # Each line stands below all rows before it and the headings so far, its own included.
+    rows = rows.assign(at=np.arange(len(rows)) + first.cumsum())
+    lines = len(rows) + first.sum()
     figure = Figure(figsize=(drawing.WIDTH, min(LINE * lines, TALLEST) + 0.6), layout="constrained")
     ax = figure.subplots()
     beside = {"transform": ax.get_yaxis_transform(), "va": "center_baseline"}
-    for (dataset, recipe), at in heading_at.items():
-        ax.axhspan(at - 0.5, at + 0.5, color="0.94", linewidth=0, zorder=0)
-        ax.text(0.005, at, f"{dataset}, {recipe}", fontweight="bold", fontsize=7.5, **beside)
-    for model, own in rows.assign(at=y)[rows["dice"].notna()].groupby("model"):
+    for row in rows[first].itertuples():
+        ax.axhspan(row.at - 1.5, row.at - 0.5, color="0.94", linewidth=0, zorder=0)
+        ax.text(0.005, row.at - 1, f"{row.dataset}, {row.recipe}", fontweight="bold", fontsize=7.5, **beside)
+    for model, own in rows[rows["dice"].notna()].groupby("model"):
         _lines(ax, model, own)
-    ax.set_yticks(y, _labels(rows))
-    for label, at, row in zip(ax.get_yticklabels(), y, rows.itertuples(), strict=True):
+    ax.set_yticks(rows["at"], [row.network + rate for row, rate in zip(rows.itertuples(), rates(rows), strict=True)])
+    for label, row in zip(ax.get_yticklabels(), rows.itertuples(), strict=True):
         colour = drawing.OTHER if row.states or not row.seeds_tested else "black"
         label.set_color(colour)
-        ax.text(1.01, at, _beside(row), color=colour, fontsize=6.5, **beside)
-    ax.set(xlim=_reach(rows), ylim=(max(lines, 1) - 0.5, -0.5), xlabel="Dice over slices with lesion (interval: 95 %)")
+        ax.text(1.01, row.at, _beside(row), color=colour, fontsize=6.5, **beside)
+    ax.set(ylim=(max(lines, 1) - 0.5, -0.5), xlabel="Dice over slices with lesion (interval: 95 %)")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.set_axisbelow(True)
@@ -65,11 +61,6 @@ def _lines(ax: Axes, model: str, rows: pd.DataFrame) -> None:
     ax.plot(rows["dice"], rows["at"], MARKERS.get(model, "o"), markersize=5.5, zorder=4, **look)
 
 
-def _labels(rows: pd.DataFrame) -> list[str]:
-    several = several_rates(rows)
-    return [row.network + f", {row.learning_rate:g}" * several[k] for k, row in enumerate(rows.itertuples())]
-
-
 def _beside(row) -> str:
     """What stands to the right of a line: the score, and what is not as it should be."""
     folds = f"{row.folds_tested} of {row.folds} folds" if row.folds_tested and not row.seeds_tested else ""
@@ -77,23 +68,13 @@ def _beside(row) -> str:
     return "; ".join(filter(None, (dice_in_words(row), folds, row.states, collapsed)))
 
 
-def _reach(rows: pd.DataFrame) -> tuple[float, float]:
-    """Ends of the axis: tenths around all that is drawn, at least three of them; 0 to 1 where nothing is."""
-    values = [*rows[["dice", "low", "high"]].to_numpy(float).ravel(), *(s for own in rows["seed_scores"] for s in own)]
-    values = [value for value in values if np.isfinite(value)]
-    if not values:
-        return 0.0, 1.0
-    low, high = np.floor(10 * min(values)), np.ceil(10 * max(values))
-    low = max(0.0, min(low, high - 3))
-    return low / 10, min(1.0, max(high, low + 3) / 10)
-
-
 # Words
 
 
-def several_rates(rows: pd.DataFrame) -> list[bool]:
-    """Whether the network of a row occurs with several learning rates under its recipe."""
-    return (rows.groupby(["dataset", "recipe", "model"])["learning_rate"].transform("nunique") > 1).tolist()
+def rates(rows: pd.DataFrame) -> list[str]:
+    """The learning rate of each row whose network occurs with several under its recipe, else empty."""
+    several = rows.groupby(["dataset", "recipe", "model"])["learning_rate"].transform("nunique") > 1
+    return [f", learning rate {rate:g}" * own for rate, own in zip(rows["learning_rate"], several, strict=True)]
 
 
 def dice_in_words(row) -> str:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Template
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
@@ -21,6 +23,7 @@ from sahlib.workspace import writing
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
 WHOLE, SAH_ONLY = "whole test set", "SAH slices only"
+PAPER = ", paper"  # how the heading of a printed number ends
 ROW_LABELS = {**metrics.LABELS, "area_percent": "Area %"}
 
 SAMPLE_NOTES = (
@@ -55,7 +58,7 @@ def sample_table(
     columns: dict[str, list] = {"Metric": [ROW_LABELS[m] for m in printed.rows]}
     seeds = _seeds(counts)
     for i, (slice_id, sample) in enumerate(zip(sample_ids, printed.columns, strict=False)):
-        columns[f"{sample.capitalize()}, paper"] = [values[i] for values in printed.rows.values()]
+        columns[sample.capitalize() + PAPER] = [values[i] for values in printed.rows.values()]
         for model, frames in seeds.items():
             row = frames[0][frames[0]["slice_id"] == slice_id]
             if len(row) != 1:
@@ -79,20 +82,24 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.Da
     seeds = _seeds(counts)
     rows = [(WHOLE, m, c) for m, c in TABLE_3_CONVENTIONS.items()]
     rows += [(SAH_ONLY, m, "sah_slices") for m in TABLE_3_CONVENTIONS]
-    columns: dict[str, list] = {
+    columns: dict[str, list | np.ndarray] = {
         "Slices": [where for where, _, _ in rows],
         "Metric": [ROW_LABELS[m] for _, m, _ in rows],
         "Convention": [metrics.CONVENTIONS[c].label.replace("batch,", f"batch of {batch_size},") for _, _, c in rows],
     }
-    shown = [m for models in transcript.COUNTERPARTS.values() for m in models]
-    for printed, models in transcript.COUNTERPARTS.items():
-        columns[f"{MODELS[printed]}, paper"] = [
-            transcript.TABLE_3.value(m, printed) if where == WHOLE else np.nan for where, m, _ in rows
-        ]
-        for model in models:
-            columns |= _model_columns(seeds, model, rows, batch_size)
-    for model in [m for m in seeds if m not in shown]:  # networks the paper does not have
-        columns |= _model_columns(seeds, model, rows, batch_size)
+    paired = [m for models in transcript.COUNTERPARTS.values() for m in models]
+    others = [m for m in seeds if m not in paired]  # networks the paper does not have
+    for printed, models in (*transcript.COUNTERPARTS.items(), ("", others)):
+        if printed:
+            columns[MODELS[printed] + PAPER] = [
+                transcript.TABLE_3.value(m, printed) if where == WHOLE else np.nan for where, m, _ in rows
+            ]
+        for model in (m for m in models if m in seeds):
+            heading = label(model, seeds[model])
+            scores = np.array([[metrics.score(f, m, c, batch_size) for f in seeds[model]] for _, m, c in rows])
+            columns[heading] = scores.mean(axis=1)
+            if len(seeds[model]) > 1:
+                columns |= {f"{heading} min": scores.min(axis=1), f"{heading} max": scores.max(axis=1)}
     trivial = metrics.background_everywhere(next(iter(seeds.values()))[0])
     columns[BACKGROUND] = [metrics.score(trivial, m, c, batch_size) for _, m, c in rows]
     return pd.DataFrame(columns)
@@ -105,11 +112,9 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     heading of the table), value, printed (True: the paper's)
     """
     whole = table3[table3["Slices"] == WHOLE]
-    series = [c for c in _numeric(whole) if not _is_spread(c, whole)]
-    rows = [
-        (m, _model_of(s), s, v, _is_printed(s)) for s in series for m, v in zip(whole["Metric"], whole[s], strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["metric", "model", "series", "value", "printed"])
+    bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
+    bars.insert(1, "model", bars["series"].map(_model_of))
+    return bars.assign(printed=bars["series"].str.endswith(PAPER))
 
 
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
@@ -129,27 +134,19 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
 
     counts: those of any model of the run, for the size of the test set; None leaves that note out
     """
-    seeds = ", ".join(map(str, study.seeds))
+    prior = "on: the output bias starts at the log-odds of a lesion pixel, which the paper does not do"
     notes = [
         f"Profile {study.profile}, dataset {study.dataset}, {study.size}x{study.size} pixels, {study.epochs} epochs, "
         f"batches of {study.batch_size}, {study.channels[0]} to {study.channels[-1]} channels, computed in "
         f"{study.precision}, learning rate {study.learning_rate:g}, "
-        f"{'seed' if len(study.seeds) == 1 else 'seeds'} {seeds}.",
-        "Prior bias initialisation on: the output bias starts at the log-odds of a lesion pixel, which the paper does "
-        "not do."
-        if study.prior_bias
-        else "Prior bias initialisation off, as in the paper.",
+        f"seed{'s' * (len(study.seeds) != 1)} {', '.join(map(str, study.seeds))}.",
+        f"Prior bias initialisation {prior if study.prior_bias else 'off, as in the paper'}.",
     ]
-    changed = [
-        f"{what} {ours:g} (the paper's is {theirs:g})"
-        for what, ours, theirs in (
-            ("image size", study.size, transcript.SETTINGS["image_size"].value[0]),
-            ("epochs", study.epochs, transcript.SETTINGS["epochs"].value),
-            ("batch size", study.batch_size, transcript.SETTINGS["batch_size"].value),
-            ("learning rate", study.learning_rate, transcript.SETTINGS["learning_rate"].value),
-        )
-        if ours != theirs
-    ]
+    ours = {"image size": study.size, "epochs": study.epochs, "batch size": study.batch_size}
+    ours["learning rate"] = study.learning_rate
+    printed = {what: transcript.SETTINGS[what.replace(" ", "_")].value for what in ours}
+    printed["image size"] = printed["image size"][0]
+    changed = [f"{w} {n:g} (the paper's is {printed[w]:g})" for w, n in ours.items() if n != printed[w]]
     if changed:
         notes.append(f"Other than in the paper: {', '.join(changed)}.")
     if study.folds:
@@ -184,19 +181,17 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
     cells = displayed(table)
     notes = list(notes)
     for sign, note in (("–", UNDEFINED_NOTE), ("", BLANK_NOTE)):
-        if (cells[_numeric_shown(table, cells)] == sign).to_numpy().any() and note not in notes:
+        if (cells[_numeric(table, cells)] == sign).to_numpy().any() and note not in notes:
             notes.append(note)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),
         "md": markdown(table, caption, notes),
         "tex": latex(table, f"tab:{stem}", caption, notes),
     }
-    paths = []
-    for suffix, text in texts.items():
-        path = folder / f"{stem}.{suffix}"
+    paths = [folder / f"{stem}.{suffix}" for suffix in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
         with writing(path) as part:
             part.write_text(text, encoding="utf-8", newline="\n")
-        paths.append(path)
     return paths
 
 
@@ -204,10 +199,10 @@ def displayed(table: pd.DataFrame) -> pd.DataFrame:
     """The table as text: 3 decimals, the spread over seeds as "mean (min to max)", printed numbers as printed."""
     cells = {}
     for column in table:
-        if column not in _numeric(table):
+        if not is_numeric_dtype(table[column]):
             cells[column] = table[column].astype(str).tolist()
-        elif not _is_spread(column, table):
-            cells[column] = [_number(v, _is_printed(column)) for v in table[column]]
+        elif not (column.endswith((" min", " max")) and column[:-4] in table):
+            cells[column] = [_number(v, column.endswith(PAPER)) for v in table[column]]
             if f"{column} min" in table:
                 spread = zip(cells[column], table[f"{column} min"], table[f"{column} max"], strict=True)
                 cells[column] = [t if t == "–" else f"{t} ({low:.3f} to {high:.3f})" for t, low, high in spread]
@@ -217,7 +212,7 @@ def displayed(table: pd.DataFrame) -> pd.DataFrame:
 def markdown(table: pd.DataFrame, caption: str, notes: Sequence[str] = ()) -> str:
     """A GitHub table under its caption in bold, notes as a list."""
     cells = displayed(table)
-    numeric = _numeric_shown(table, cells)
+    numeric = _numeric(table, cells)
     lines = [[c.replace("|", "\\|") for c in row] for row in (cells.columns, *cells.to_numpy().tolist())]
     lines.insert(1, ["---:" if c in numeric else "---" for c in cells])
     text = [f"**{caption}**", "", *(f"| {' | '.join(line)} |" for line in lines)]
@@ -229,47 +224,48 @@ def markdown(table: pd.DataFrame, caption: str, notes: Sequence[str] = ()) -> st
 def latex(table: pd.DataFrame, name: str, caption: str, notes: Sequence[str] = ()) -> str:
     """A table environment for \\usepackage{booktabs,graphicx}, labelled `name`, notes in small type under the rules."""
     cells = displayed(table)
-    numeric = _numeric_shown(table, cells)
-    rows, previous = [], None
-    for row in cells.itertuples(index=False):
-        if "Slices" in cells and previous not in (None, row[0]):
-            rows.append(r"\midrule")
-        previous = row[0]
-        rows.append(" & ".join(map(escaped, row)) + r" \\")
-    headings = " & ".join(_heading(c, c in numeric) for c in cells) + r" \\"
-    small = [rf"\par\footnotesize {escaped(note)}" for note in notes]
-    return "\n".join(
-        [
-            "% needs \\usepackage{booktabs,graphicx}",
-            r"\begin{table}[htbp]",
-            r"\centering",
-            rf"\caption{{{escaped(caption)}}}",
-            rf"\label{{{name}}}",
-            r"\resizebox{\textwidth}{!}{%",
-            rf"\begin{{tabular}}{{{''.join('r' if c in numeric else 'l' for c in cells)}}}",
-            r"\toprule",
-            headings,
-            r"\midrule",
-            *rows,
-            r"\bottomrule",
-            r"\end{tabular}}",
-            *([r"\begin{flushleft}", *small, r"\end{flushleft}"] if small else []),
-            r"\end{table}",
-            "",
-        ]
+    numeric = _numeric(table, cells)
+    rows = [" & ".join(map(escaped, row)) + r" \\" for row in cells.to_numpy().tolist()]
+    if "Slices" in cells:
+        starts = np.flatnonzero(cells["Slices"] != cells["Slices"].shift())
+        for start in starts[:0:-1]:
+            rows.insert(start, r"\midrule")
+    small = "".join(rf"\par\footnotesize {escaped(note)}" + "\n" for note in notes)
+    return LATEX_TABLE.substitute(
+        name=name,
+        caption=escaped(caption),
+        columns="".join("r" if c in numeric else "l" for c in cells),
+        headings=" & ".join(_heading(c, c in numeric) for c in cells),
+        rows="\n".join(rows),
+        notes=f"\\begin{{flushleft}}\n{small}\\end{{flushleft}}\n" if small else "",
     )
 
 
-_LATEX = {
+LATEX_TABLE = Template(r"""% needs \usepackage{booktabs,graphicx}
+\begin{table}[htbp]
+\centering
+\caption{$caption}
+\label{$name}
+\resizebox{\textwidth}{!}{%
+\begin{tabular}{$columns}
+\toprule
+$headings \\
+\midrule
+$rows
+\bottomrule
+\end{tabular}}
+$notes\end{table}
+""")
+LATEX_SIGNS = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "–": "--", "—": "---", "×": r"$\times$", "±": r"$\pm$", "≤": r"$\le$", "≥": r"$\ge$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def escaped(text: str) -> str:
     """Plain text made safe for LaTeX, character by character."""
-    return "".join(_LATEX.get(c, c) for c in text)
+    return text.translate(LATEX_SIGNS)
 
 
 def _seeds(counts: Mapping[str, Counts]) -> dict[str, list[pd.DataFrame]]:
@@ -285,37 +281,15 @@ def _seeds(counts: Mapping[str, Counts]) -> dict[str, list[pd.DataFrame]]:
     return seeds
 
 
-def _model_columns(seeds: dict, model: str, rows: list, batch_size: int) -> dict[str, list]:
-    if model not in seeds:
-        return {}
-    heading = label(model, seeds[model])
-    values = np.array([[metrics.score(f, m, c, batch_size) for f in seeds[model]] for _, m, c in rows])
-    columns = {heading: values.mean(axis=1).tolist()}
-    if values.shape[1] > 1:
-        columns |= {f"{heading} min": values.min(axis=1).tolist(), f"{heading} max": values.max(axis=1).tolist()}
-    return columns
-
-
-def _numeric(table: pd.DataFrame) -> list[str]:
-    return [c for c in table if pd.api.types.is_numeric_dtype(table[c])]
-
-
-def _numeric_shown(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
-    return [c for c in _numeric(table) if c in cells]
+def _numeric(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
+    """The columns of numbers among those that `displayed` shows."""
+    return [c for c in cells if is_numeric_dtype(table[c])]
 
 
 def _model_of(heading: str) -> str:
     """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
     matches = [model for model, name in MODELS.items() if heading.startswith(name)]
     return max(matches, key=lambda model: len(MODELS[model]), default=heading)
-
-
-def _is_printed(column: str) -> bool:
-    return column.endswith(", paper")
-
-
-def _is_spread(column: str, table: pd.DataFrame) -> bool:
-    return column.endswith((" min", " max")) and column[:-4] in table
 
 
 def _number(value: float, printed: bool) -> str:

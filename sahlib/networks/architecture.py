@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
-
-if TYPE_CHECKING:
-    from torch import nn
+import torch
+from torch import nn
 
 
 class Block(NamedTuple):
@@ -28,9 +28,25 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
     convolutions (the layers that ran), parameters, joins (the block whose output is concatenated to the input).
     ValueError for a network that is not MONAI's UNet, AttentionUnet or FlexibleUNet with a ResNet encoder.
     """
-    import torch
+    columns = ["block", "kind", "in_channels", "channels", "size", "resampling", "convolutions", "parameters", "joins"]
+    rows = [("Input", "input", 1, 1, size, "", 0, 0, "")]
+    known, ran = _known_blocks(model), _layers_run(model, size)
+    for name, kind, modules, joins in known:
+        members = {m for module in modules for m in module.modules()}
+        calls = [call for call in ran if call[0] in members]
+        if not calls:  # a gate that is held open computes nothing
+            continue
+        convolutions = [call for call in calls if hasattr(call[0], "kernel_size") and hasattr(call[0], "in_channels")]
+        channels = (convolutions[0] if kind == "gate" else calls[-1])[2][1]
+        resampling = next((_layer(m) for m, before, after in calls if before[-1] != after[-1]), "")
+        parameters = sum(p.numel() for module in modules for p in module.parameters())
+        ends = (calls[0][1][1], channels, calls[-1][2][-1])
+        rows.append((name, kind, *ends, resampling, len(convolutions), parameters, joins))
+    return pd.DataFrame(rows, columns=columns)
 
-    blocks = _known_blocks(model)
+
+def _layers_run(model: nn.Module, size: int) -> list[tuple[nn.Module, tuple, tuple]]:
+    """The layers in the order they run, each with the shapes of its input and output."""
     ran: list[tuple[nn.Module, tuple, tuple]] = []
     # Layers alone: what holds other modules computes nothing itself, and neither does a gate held open.
     leaves = [m for m in model.modules() if not list(m.children()) and type(m).__name__ != "OpenGate"]
@@ -40,57 +56,25 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
     ]
     training, weight = model.training, next(model.parameters())
     try:
-        model.eval()
         with torch.no_grad():
             # The first weight is that of a convolution over the input's channels.
-            model(torch.zeros(1, weight.shape[1], size, size, dtype=weight.dtype, device=weight.device))
+            model.eval()(torch.zeros(1, weight.shape[1], size, size, dtype=weight.dtype, device=weight.device))
     finally:
         model.train(training)
         for hook in hooks:
             hook.remove()
-
-    rows = [("Input", "input", 1, 1, size, "", 0, 0, "")]
-    for block in blocks:
-        members = {m for module in block.modules for m in module.modules()}
-        calls = [call for call in ran if call[0] in members]
-        if not calls:  # a gate that is held open computes nothing
-            continue
-        convolutions = [call for call in calls if hasattr(call[0], "kernel_size") and hasattr(call[0], "in_channels")]
-        rows.append(
-            (
-                block.name,
-                block.kind,
-                calls[0][1][1],
-                (convolutions[0] if block.kind == "gate" else calls[-1])[2][1],
-                calls[-1][2][-1],
-                next((_layer(m) for m, before, after in calls if before[-1] != after[-1]), ""),
-                len(convolutions),
-                sum(p.numel() for module in block.modules for p in module.parameters()),
-                block.joins,
-            )
-        )
-    columns = ["block", "kind", "in_channels", "channels", "size", "resampling", "convolutions", "parameters", "joins"]
-    return pd.DataFrame(rows, columns=columns)
+    return ran
 
 
 def _layer(module: nn.Module) -> str:
-    """What a resampling layer is, in words."""
+    """What a resampling layer is, in words; height and width are treated alike in every network here."""
     kind = type(module).__name__
-    if "ConvTranspose" in kind:
-        kind = "transposed convolution"
-    elif "Conv" in kind:
-        kind = "convolution"
-    elif "Pool" in kind:
-        kind = "max pooling" if "Max" in kind else "average pooling"
-    elif "Upsample" in kind:
-        return f"{module.mode} upsampling ×{_first(module.scale_factor):g}"
-    kernel = _first(module.kernel_size)
-    return f"{kernel}×{kernel} {kind}, stride {_first(module.stride)}"
-
-
-def _first(value):
-    """Of a pair for height and width, the first; they are equal in every network here."""
-    return value[0] if isinstance(value, (tuple, list)) else value
+    if "Upsample" in kind:
+        return f"{module.mode} upsampling ×{np.ravel(module.scale_factor)[0]:g}"
+    words = {"ConvTranspose": "transposed convolution", "Conv": "convolution", "MaxPool": "max pooling"}
+    kind = next((said for part, said in words.items() if part in kind), kind)
+    kernel, stride = (np.ravel(value)[0] for value in (module.kernel_size, module.stride))
+    return f"{kernel}×{kernel} {kind}, stride {stride}"
 
 
 def _known_blocks(model: nn.Module) -> list[Block]:
@@ -110,9 +94,9 @@ def _unet(model: nn.Module) -> list[Block]:
     while (inner := list(level.children())) and type(inner[1]).__name__ == "SkipConnection":
         k = len(downs) + 1
         downs.append(Block(f"Encoder {k}", "encoder", (inner[0],)))
-        ups.append(Block(f"Decoder {k}", "decoder", (inner[2],), f"Encoder {k}"))
+        ups.insert(0, Block(f"Decoder {k}", "decoder", (inner[2],), f"Encoder {k}"))
         level = inner[1].submodule
-    return [*downs, Block("Bottom", "bottom", (level,)), *reversed(ups)]
+    return [*downs, Block("Bottom", "bottom", (level,)), *ups]
 
 
 def _attention_unet(model: nn.Module) -> list[Block]:
@@ -121,13 +105,12 @@ def _attention_unet(model: nn.Module) -> list[Block]:
     downs, ups = [Block("Encoder 1", "encoder", (head,))], []
     while layer is not None:
         k = len(downs)
-        ups.append(
-            [
-                Block(f"Up {k}", "up", (layer.upconv,)),
-                Block(f"Gate {k}", "gate", (layer.attention,)),
-                Block(f"Decoder {k}", "decoder", (layer.merge,), f"Encoder {k}"),
-            ]
-        )
+        # From the bottom up, as they run.
+        ups[:0] = [
+            Block(f"Up {k}", "up", (layer.upconv,)),
+            Block(f"Gate {k}", "gate", (layer.attention,)),
+            Block(f"Decoder {k}", "decoder", (layer.merge,), f"Encoder {k}"),
+        ]
         inner = list(layer.submodule.children())
         if len(inner) == 2 and type(inner[1]).__name__ == "AttentionLayer":
             downs.append(Block(f"Encoder {k + 1}", "encoder", (inner[0],)))
@@ -135,22 +118,18 @@ def _attention_unet(model: nn.Module) -> list[Block]:
         else:
             downs.append(Block("Bottom", "bottom", (layer.submodule,)))
             layer = None
-    return [*downs, *(block for level in reversed(ups) for block in level), Block("Output", "output", (output,))]
+    return [*downs, *ups, Block("Output", "output", (output,))]
 
 
 def _flexible_unet(model: nn.Module) -> list[Block]:
     """monai/networks/nets/flexible_unet.py over resnet.py: five features, the last is the bottom."""
-    encoder = model.encoder
-    downs = [
-        Block("Encoder 1", "encoder", (encoder.conv1, encoder.bn1, encoder.act)),
-        Block("Encoder 2", "encoder", (encoder.maxpool, encoder.layer1)),
-        Block("Encoder 3", "encoder", (encoder.layer2,)),
-        Block("Encoder 4", "encoder", (encoder.layer3,)),
-        Block("Bottom", "bottom", (encoder.layer4,)),
-    ]
-    ups = []
+    e = model.encoder
+    levels = ((e.conv1, e.bn1, e.act), (e.maxpool, e.layer1), (e.layer2,), (e.layer3,))
+    found = [Block(f"Encoder {k}", "encoder", modules) for k, modules in enumerate(levels, 1)]
+    found.append(Block("Bottom", "bottom", (e.layer4,)))
     for i, block in enumerate(model.decoder.blocks):
-        k = len(downs) - 1 - i
-        ups.append(Block(f"Up {k}", "up", (block.upsample,)))
-        ups.append(Block(f"Decoder {k}", "decoder", (block.convs,), f"Encoder {k}" if i < model.skip_connect else ""))
-    return [*downs, *ups, Block("Output", "output", (model.segmentation_head,))]
+        k = len(levels) - i
+        found.append(Block(f"Up {k}", "up", (block.upsample,)))
+        joins = f"Encoder {k}" if i < model.skip_connect else ""
+        found.append(Block(f"Decoder {k}", "decoder", (block.convs,), joins))
+    return [*found, Block("Output", "output", (model.segmentation_head,))]

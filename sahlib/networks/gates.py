@@ -35,16 +35,14 @@ def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> l
     """
     from monai.networks.nets.attentionunet import AttentionBlock
 
-    blocks = [module for module in network.modules() if isinstance(module, AttentionBlock)]
-    if not blocks:
+    read = {module.psi: [] for module in network.modules() if isinstance(module, AttentionBlock)}
+    if not read:
         raise ValueError("the network has no attention gates")
     device = next(network.parameters()).device
-    read: dict[nn.Module, list[np.ndarray]] = {block: [] for block in blocks}
-
-    def keep(block: nn.Module):
-        return lambda _, __, psi: read[block].append(psi[:, 0].float().cpu().numpy())
-
-    hooks = [block.psi.register_forward_hook(keep(block)) for block in blocks]
+    hooks = [
+        gate.register_forward_hook(lambda own, _, psi: read[own].append(psi[:, 0].float().cpu().numpy()))
+        for gate in read
+    ]
     try:
         with torch.inference_mode():
             for batch in np.split(images, range(batch_size, len(images), batch_size)):
@@ -52,7 +50,7 @@ def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> l
     finally:
         for hook in hooks:
             hook.remove()
-    return sorted((np.concatenate(read[block]) for block in blocks), key=lambda level: -level.shape[1])
+    return sorted(map(np.concatenate, read.values()), key=lambda level: -level.shape[1])
 
 
 def inside_and_outside(maps: np.ndarray, truth: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -62,7 +60,7 @@ def inside_and_outside(maps: np.ndarray, truth: np.ndarray, head: np.ndarray) ->
     """
     factor = truth.shape[1] // maps.shape[1]
     full = maps.repeat(factor, 1).repeat(factor, 2).astype(np.float64)
-    rest = head & ~truth
-    sums = np.stack([(full * region).sum((1, 2)) for region in (truth, rest)], 1)
-    areas = np.stack([region.sum((1, 2)) for region in (truth, rest)], 1)
+    regions = (truth, head & ~truth)
+    sums = np.stack([(full * region).sum((1, 2)) for region in regions], 1)
+    areas = np.stack([region.sum((1, 2)) for region in regions], 1)
     return np.divide(sums, areas, out=np.full(sums.shape, np.nan), where=areas > 0)

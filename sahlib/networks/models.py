@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sahlib.networks.gates import open_gates
 from sahlib.study import MODELS, StudyError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 # Encoder strides between the levels: each halves the image.
 STRIDES = (2, 2, 2, 2)
@@ -41,8 +41,6 @@ def build(
     from monai.networks.nets.flexible_unet import FlexibleUNet
     from monai.networks.nets.unet import UNet
 
-    from sahlib.networks.gates import open_gates
-
     if name == "unet":
         network = UNet(2, in_channels, out_channels, channels, STRIDES, num_res_units=2)
     elif name == "attention_unet":
@@ -51,14 +49,8 @@ def build(
         # Drawn with its gates first, so that with the same seed all other weights start as those of attention_unet.
         network = open_gates(AttentionUnet(2, in_channels, out_channels, channels, STRIDES))
     elif name == "unet_resnet34":
-        network = FlexibleUNet(
-            in_channels=in_channels,
-            out_channels=out_channels,
-            backbone="resnet34",
-            pretrained=False,
-            spatial_dims=2,
-            decoder_channels=tuple(reversed(channels)),
-        )
+        widths = tuple(reversed(channels))
+        network = FlexibleUNet(in_channels, out_channels, "resnet34", decoder_channels=widths, spatial_dims=2)
     else:
         raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
     if priors is not None:
@@ -68,8 +60,6 @@ def build(
 
 def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.Tensor:
     """Logits float32 [B,K,H,W] of images in [0,1]; "bf16" runs the convolutions in bfloat16."""
-    import torch
-
     images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
         return network(images).float()
@@ -77,32 +67,22 @@ def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.T
 
 def output_layer(network: nn.Module) -> nn.Module:
     """The last convolution, whose bias is the logit of an image without features."""
-    from torch import nn
-
     return [m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)][-1]
 
 
 def set_prior_bias(network: nn.Module, priors: Sequence[float]) -> None:
     """Starts the bias of each output at the log-odds of its prior, a share strictly between 0 and 1."""
-    import torch
-
-    for prior in priors:
-        if not 0 < prior < 1:
-            raise StudyError(
-                f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {prior}."
-            )
+    if wrong := [prior for prior in priors if not 0 < prior < 1]:
+        raise StudyError(
+            f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {wrong[0]}."
+        )
     with torch.no_grad():
         output_layer(network).bias.copy_(torch.tensor([math.log(prior / (1 - prior)) for prior in priors]))
 
 
 def gflop(network: nn.Module, size: int) -> float:
     """Billions of floating-point operations of one image [1,C,size,size] forward, a multiply-add counted as two."""
-    import torch
-    from torch import nn
-    from torch.utils.flop_counter import FlopCounterMode
-
-    network.eval()
+    channels = next(network.parameters()).shape[1]  # the first weight is that of a convolution over the input
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        channels = next(m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)).in_channels
-        network(torch.zeros(1, channels, size, size))
+        network.eval()(torch.zeros(1, channels, size, size))
     return counter.get_total_flops() / 1e9

@@ -1,6 +1,6 @@
 """The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
 
-`claim_rules` is the whole of what decides a verdict, and says what of it was written when. A ledger belongs to
+`rules` is the whole of what decides a verdict, and says what of it was written when. A ledger belongs to
 one recipe, profile and data set; `ledger_page` shows it:
 
     >>> table = ledger(Evidence(counts, histories, recipe="fair", profile="quick", dataset="phantom"))
@@ -15,24 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sahlib.paper import transcript
-from sahlib.paper.rules import (
-    BOTH,
-    CONTRADICTS,
-    CONTROLS,
-    FAILS,
-    GOOD_DICE,
-    HOLDS,
-    LEVEL,
-    MARGIN,
-    MEASURES,
-    MIN_EPOCHS,
-    MIN_PATIENTS,
-    MIN_SEEDS,
-    UNET,
-    UNKNOWN,
-    Measure,
-)
+from sahlib.paper import rules, transcript
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNET, UNKNOWN, Measure
 from sahlib.scoring import metrics, statistics
 from sahlib.study import MODELS
 from sahlib.training import curves
@@ -49,84 +33,84 @@ class Evidence:
     dataset: str
     batch_size: int = 16
     draws: int = 2000
-    counterpart: str = ""  # the arm that stands for the paper's U-Net; "": as in RULE
 
     @property
     def unet(self) -> str:
-        """The arm that stands for the paper's U-Net."""
-        if self.counterpart:
-            return self.counterpart
+        """The arm that stands for the paper's U-Net, as in RULE."""
         return "unet_resnet34" if "unet_resnet34" in self.counts else UNET
 
 
-_LEADS = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
-
+# The claims that (5) of RULE looks at, and the score that each is about.
+_LEADS = {
+    "attention_higher_dice": "Dice",
+    "attention_higher_iou": "IoU",
+    "attention_higher_recall": "recall",
+    "unet_higher_precision": "precision",
+}
+# Kind of place -> notebook and cell that shows it.
 WHERE = {
     "scores": "07_verdict, Scores and differences with intervals",
     "size": "07_verdict, Scores by lesion size",
     "training": "03_train_unet and 04_train_attention_unet, the training curves",
     "": "the paper itself",
 }
-
-COLUMNS = ["key", "kind", "claim", "sections", "printed", "measure", "estimate", "low", "high", "p_holm", "ours",
-           "verdict", "reason", "where"]  # fmt: skip
+COLLAPSED = "collapsed (every pixel background)"
 
 
 def ledger(
-    evidence: Evidence,
-    difference: Callable = statistics.difference,
-    interval: Callable = statistics.interval,
-    where: dict[str, str] = WHERE,
+    evidence: Evidence, difference: Callable = statistics.difference, interval: Callable = statistics.interval
 ) -> pd.DataFrame:
     """One row per claim, control and contradiction, in the paper's order.
 
-    difference, interval: as in sahlib.statistics; where: kind of place -> notebook and cell that shows it
-    returns: COLUMNS. kind is "training", "samples", "test set", "control" or "contradiction"; estimate, low, high and
-    p_holm are NaN where the measure has none; a difference is positive where the claim is right; ours is text
-    raises: KeyError where paper.CLAIMS has a claim without a Measure
+    difference, interval: as in sahlib.scoring.statistics
+    returns: key, kind ("training", "samples", "test set", "control" or "contradiction"), claim, sections, printed,
+    measure, estimate, low, high, p_holm, ours (text), verdict, reason, where; estimate, low, high and p_holm are NaN
+    where the measure has none, and a difference is positive where the claim is right
+    raises: KeyError where transcript.CLAIMS has a claim without a Measure
     """
-    claims = [(key, claim.words, ", ".join(claim.sections), MEASURES[key]) for key, claim in transcript.CLAIMS.items()]
-    controls = [(key, words, "control", measure) for key, (words, measure) in CONTROLS.items()]
-    found = {key: _find(measure, evidence, difference, interval) for key, _, _, measure in (*claims, *controls)}
+    claims = {
+        key: (claim.words, ", ".join(claim.sections), rules.MEASURES[key]) for key, claim in transcript.CLAIMS.items()
+    }
+    claims |= {key: (words, "control", measure) for key, (words, measure) in rules.CONTROLS.items()}
+    found = {key: _find(measure, evidence, difference, interval) for key, (_, _, measure) in claims.items()}
     tested = [key for key, row in found.items() if "p" in row]
-    adjusted = statistics.holm([found[key]["p"] for key in tested]) if tested else []
-    for key, p in zip(tested, adjusted, strict=True):
+    for key, p in zip(tested, statistics.holm([found[key]["p"] for key in tested]), strict=True):
         found[key] |= _verdict_on_difference(found[key], float(p))
     if "verdict" not in found["complementary"]:
-        found["complementary"] |= _complementary([found[key] for key in _LEADS])
+        found["complementary"] |= complementary(found)
     rows = []
-    for key, words, sections, measure in (*claims, *controls):
-        kind = "control" if key in CONTROLS else _kind(key)
-        place = "" if measure.kind in ("contradiction", "unknowable") else where[measure.where]
-        row = {"key": key, "kind": kind, "claim": words, "sections": sections, "printed": _printed(key, measure),
-               "measure": measure.words, "where": place or where[""], **found[key]}  # fmt: skip
-        rows.append(row)
+    for key, (words, sections, measure) in claims.items():
+        rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
+                     "printed": _printed(key, measure), "measure": measure.words, "where": WHERE[measure.where],
+                     **found[key]})  # fmt: skip
     for one in transcript.CONTRADICTIONS:
         rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
-                     "printed": "", "measure": "the printed text and numbers alone", "ours": "", "where": where[""],
-                     "verdict": CONTRADICTS, "reason": "the paper's own numbers or sentences"})  # fmt: skip
-    table = pd.DataFrame(rows).reindex(columns=COLUMNS)
+                     "printed": "", "measure": "the printed text and numbers alone", "where": WHERE[""],
+                     **_told(CONTRADICTS, "the paper's own numbers or sentences")})  # fmt: skip
     numbers = ["estimate", "low", "high", "p_holm"]
-    table[numbers] = table[numbers].astype(float)
-    return table
+    columns = ["key", "kind", "claim", "sections", "printed", "measure", *numbers, "ours", "verdict", "reason", "where"]
+    return pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, float))
 
 
 # One claim
 
 
+def _told(verdict: str, reason: str, ours: str = "") -> dict:
+    return {"ours": ours, "verdict": verdict, "reason": reason}
+
+
 def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: Callable) -> dict:
     """estimate, low, high, ours, and either verdict and reason or the p of a difference still to be judged."""
-    if measure.kind == "contradiction":
-        return {"ours": "", "verdict": CONTRADICTS, "reason": measure.words}
-    if measure.kind == "unknowable":
-        return {"ours": "", "verdict": UNKNOWN, "reason": measure.words}
-    own = {UNET: UNET} if measure.metric == "roughness" else {UNET: evidence.unet}
-    asked = (*measure.higher, measure.lower) if measure.lower else measure.higher or BOTH
-    arms = [own.get(arm, arm) for arm in asked]
+    if measure.kind in ("contradiction", "unknowable"):
+        return _told(CONTRADICTS if measure.kind == "contradiction" else UNKNOWN, measure.words)
+    asked = (*measure.higher, measure.lower) if measure.lower else measure.higher
+    # What is said of the ResNet34 encoder compares it with the U-Net that has none.
+    unet = UNET if "unet_resnet34" in asked else evidence.unet
+    arms = [unet if arm == UNET else arm for arm in asked]
     if reason := _unusable(arms, evidence):
-        return {"ours": "", "verdict": UNKNOWN, "reason": reason}
+        return _told(UNKNOWN, reason)
     if measure.kind == "difference":
-        return _difference(measure, arms[0], arms[-1], evidence, difference)
+        return _difference(measure, *arms, evidence, difference)
     if measure.kind == "accuracy":
         return _accuracy(measure, arms, evidence, interval)
     if measure.kind == "complementary":
@@ -134,15 +118,11 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
     return _training(measure, arms, evidence)
 
 
-COLLAPSED = "collapsed (every pixel background)"
-
-
 def _unusable(arms: list[str], evidence: Evidence) -> str:
     for arm in arms:
         if not evidence.counts.get(arm):
             return f"{MODELS[arm]} was not trained in this run"
-        collapsed = sum(map(metrics.is_collapsed, evidence.counts[arm]))
-        if collapsed:
+        if collapsed := sum(map(metrics.is_collapsed, evidence.counts[arm])):
             return f"{MODELS[arm]} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
     return ""
 
@@ -152,147 +132,143 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
     if measure.tercile:
         inside = (statistics.size_terciles(above[0]) == measure.tercile).to_numpy()
         if not inside.any():
-            return {"ours": "", "verdict": UNKNOWN, "reason": "no test slice has a lesion of this size"}
+            return _told(UNKNOWN, "no test slice has a lesion of this size")
         above, below = [c[inside] for c in above], [c[inside] for c in below]
-    size = evidence.batch_size
-    got = difference(
-        below, above, measure.metric, measure.convention, draws=evidence.draws, level=1 - LEVEL, batch_size=size
-    )
-    scores = [[metrics.score(c, measure.metric, measure.convention, size) for c in seeds] for seeds in (above, below)]
+    score, size = (measure.metric, measure.convention), evidence.batch_size
+    got = difference(below, above, *score, draws=evidence.draws, level=1 - rules.LEVEL, batch_size=size)
+    scores = [[metrics.score(c, *score, size) for c in seeds] for seeds in (above, below)]
     signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
-    return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "signs": signs,
+    return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "agree": len(signs) == 1,
             "seeds": min(len(above), len(below)), "patients": got.patients,
-            "ours": _interval_text(got, signed=True)}  # fmt: skip
+            "ours": _signs(statistics.in_words(got, signed=True))}  # fmt: skip
 
 
 def _verdict_on_difference(row: dict, p: float) -> dict:
+    """By (3) of RULE; leads: 1 or -1 where the claimed or the other network is surely ahead."""
     low, high = row["low"], row["high"]
-    notes = []
-    if row["seeds"] == 1:
-        notes.append("one seed")
+    sure = p <= rules.LEVEL and row["agree"]
+    verdict, why, leads = _first(
+        (row["patients"] < rules.MIN_PATIENTS, UNKNOWN, "too few patients", 0),
+        (low > 0 and sure, HOLDS, "the interval excludes 0 as claimed", 1),
+        (high < 0 and sure, FAILS, "the interval excludes 0 the other way", -1),
+        (low > -rules.MARGIN and high < rules.MARGIN, FAILS, f"no difference above {rules.MARGIN}", 0),
+        (np.isnan(low) or np.isnan(high), UNKNOWN, "too few patients for an interval", 0),
+        (low <= 0 <= high, UNKNOWN, "the interval holds 0", 0),
+        (not row["agree"], UNKNOWN, "seeds disagree on the sign", 0),
+        (True, UNKNOWN, f"p = {p:.3f} after Holm", 0),
+    )
+    notes = ["one seed"] * (row["seeds"] == 1)
     if row["patients"] < statistics.FEW_PATIENTS:
         notes.append(f"{row['patients']} test patients")
-    agree = len(row["signs"]) == 1
-    leads = 0  # 1 and -1: the claimed and the other network is surely ahead
-    if row["patients"] < MIN_PATIENTS:
-        verdict, why = UNKNOWN, "too few patients"
-    elif low > 0 and p <= LEVEL and agree:
-        verdict, why, leads = HOLDS, "the interval excludes 0 as claimed", 1
-    elif high < 0 and p <= LEVEL and agree:
-        verdict, why, leads = FAILS, "the interval excludes 0 the other way", -1
-    elif low > -MARGIN and high < MARGIN:
-        verdict, why = FAILS, f"no difference above {MARGIN}"
-    elif np.isnan(low) or np.isnan(high):
-        verdict, why = UNKNOWN, "too few patients for an interval"
-    elif low <= 0 <= high:
-        verdict, why = UNKNOWN, "the interval holds 0"
-    elif not agree:
-        verdict, why = UNKNOWN, "seeds disagree on the sign"
-    else:
-        verdict, why = UNKNOWN, f"p = {p:.3f} after Holm"
     return {"p_holm": p, "verdict": verdict, "leads": leads, "reason": "; ".join([why, *notes])}
 
 
+def _first(*cases: tuple) -> tuple:
+    """What stands beside the first condition that is true."""
+    return next(tuple(outcome) for condition, *outcome in cases if condition)
+
+
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
-    got = {
-        arm: interval(
-            evidence.counts[arm], measure.metric, measure.convention, draws=evidence.draws, level=1 - LEVEL,
-            batch_size=evidence.batch_size,
-        )
-        for arm in arms
-    }  # fmt: skip
-    ours = "; ".join(f"{MODELS[arm]} {_interval_text(i)}" for arm, i in got.items())
-    if fewest := [i.patients for i in got.values() if i.patients < MIN_PATIENTS]:
-        return {"ours": ours, "verdict": UNKNOWN, "reason": f"too few patients; {min(fewest)} test patients"}
-    if all(i.low > GOOD_DICE for i in got.values()):
-        return {"ours": ours, "verdict": HOLDS, "reason": f"both intervals are above {GOOD_DICE}"}
-    if any(i.high < GOOD_DICE for i in got.values()):
-        return {"ours": ours, "verdict": FAILS, "reason": f"an interval is below {GOOD_DICE}"}
-    return {"ours": ours, "verdict": UNKNOWN, "reason": f"an interval holds {GOOD_DICE}"}
+    asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
+    got = [interval(evidence.counts[arm], measure.metric, measure.convention, **asked) for arm in arms]
+    words = [f"{MODELS[arm]} {_signs(statistics.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
+    fewest = min(i.patients for i in got)
+    verdict, reason = _first(
+        (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
+        (all(i.low > rules.GOOD_DICE for i in got), HOLDS, f"both intervals are above {rules.GOOD_DICE}"),
+        (any(i.high < rules.GOOD_DICE for i in got), FAILS, f"an interval is below {rules.GOOD_DICE}"),
+        (True, UNKNOWN, f"an interval holds {rules.GOOD_DICE}"),
+    )
+    return _told(verdict, reason, "; ".join(words))
 
 
-def _complementary(rows: list[dict]) -> dict:
-    """From the four rows of _LEADS; the last one claims a lead of U-Net, the others one of Attention U-Net."""
+def complementary(found: dict[str, dict]) -> dict:
+    """By (5) of RULE, from the rows of _LEADS."""
     leads = []
-    for row, (claimed, other) in zip(rows, [("Attention U-Net", "U-Net")] * 3 + [("U-Net", "Attention U-Net")],
-                                     strict=True):  # fmt: skip
-        leads.append({1: claimed, -1: other}.get(row.get("leads"), ""))
-    ours = ", ".join(f"{m}: {lead or 'open'}" for m, lead in zip(("Dice", "IoU", "recall", "precision"), leads,
-                                                               strict=True))  # fmt: skip
-    if len(set(leads) - {""}) == 2:
-        return {"ours": ours, "verdict": HOLDS, "reason": "each leads in one score at least"}
-    if len(set(leads)) == 1 and leads[0]:
-        return {"ours": ours, "verdict": FAILS, "reason": f"{leads[0]} leads in all four"}
-    return {"ours": ours, "verdict": UNKNOWN, "reason": "not every lead is sure"}
+    for key in _LEADS:
+        claimed, other = MODELS[rules.MEASURES[key].higher[0]], MODELS[rules.MEASURES[key].lower]
+        leads.append({1: claimed, -1: other}.get(found[key].get("leads"), ""))
+    verdict, reason = _first(
+        (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
+        (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all four"),
+        (True, UNKNOWN, "not every lead is sure"),
+    )
+    words = (f"{score}: {lead or 'open'}" for score, lead in zip(_LEADS.values(), leads, strict=True))
+    return _told(verdict, reason, ", ".join(words))
 
 
 def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
     runs = {arm: evidence.histories.get(arm, []) for arm in arms}
+    histories = [h for own in runs.values() for h in own]
     if not all(runs.values()):
-        return {"ours": "", "verdict": UNKNOWN, "reason": "a history is missing"}
-    if not all(np.isfinite(h[["train_loss", "validation_loss"]].to_numpy(float)).all()
-               for own in runs.values() for h in own):  # fmt: skip
-        return {"ours": "", "verdict": UNKNOWN, "reason": "a loss is not finite: its training failed"}
-    if min(len(h) for own in runs.values() for h in own) < 2:
-        return {"ours": "", "verdict": UNKNOWN, "reason": "one epoch is no curve"}
-    values, passed = curves.measured(measure.metric, runs)
-    shown = _range_text if measure.metric == "settled_epoch" else _percent_text
-    ours = "; ".join(f"{MODELS[arm]} {shown(own)}" for arm, own in values.items())
-    return {"ours": f"{curves.WORDS[measure.metric]}: {ours}", **_training_verdict(values, passed, runs)}
+        return _told(UNKNOWN, "a history is missing")
+    if not all(np.isfinite(h[["train_loss", "validation_loss"]].to_numpy(float)).all() for h in histories):
+        return _told(UNKNOWN, "a loss is not finite: its training failed")
+    if min(map(len, histories)) < 2:
+        return _told(UNKNOWN, "one epoch is no curve")
+    values = {arm: [curves.numbers(h)[measure.metric] for h in own] for arm, own in runs.items()}
+    if measure.metric == "end_level":
+        first, last = values
+        reference = float(np.mean(values[last]))
+        values = {first: [v / reference - 1 for v in values[first]]}
+    ours = "; ".join(f"{MODELS[arm]} {_range_text(own, measure.metric)}" for arm, own in values.items())
+    seeds, epochs = min(map(len, runs.values())), min(map(len, histories))
+    verdict, reason = _first(
+        (seeds < rules.MIN_SEEDS, UNKNOWN, f"too few seeds ({seeds}): runs differ by chance"),
+        (epochs < rules.MIN_EPOCHS, UNKNOWN, f"{epochs} epochs are too few to speak of"),
+        (True, *(_each_run if measure.kind == "each run" else _compared)(list(values.values()), measure.limit)),
+    )
+    return _told(verdict, reason, f"{measure.name}: {ours}")
 
 
-def _training_verdict(values: dict, passed: dict | None, runs: dict) -> dict:
-    seeds, epochs = min(map(len, runs.values())), min(len(h) for own in runs.values() for h in own)
-    if seeds < MIN_SEEDS:
-        return {"verdict": UNKNOWN, "reason": f"too few seeds ({seeds}): runs differ by chance"}
-    if epochs < MIN_EPOCHS:
-        return {"verdict": UNKNOWN, "reason": f"{epochs} epochs are too few to speak of"}
-    if passed is not None:
-        shown = f"{sum(map(sum, passed.values()))} of {sum(map(len, passed.values()))} runs show it"
-        if all(map(all, passed.values())):
-            return {"verdict": HOLDS, "reason": shown}
-        return {"verdict": UNKNOWN if all(map(any, passed.values())) else FAILS, "reason": shown}
-    high, low = values.values()
-    if min(high) > max(low):
-        return {"verdict": HOLDS, "reason": "all seeds apart, as claimed"}
-    if max(high) < min(low):
-        return {"verdict": FAILS, "reason": "all seeds apart, the other way"}
-    if len({*high, *low}) == 1:
-        return {"verdict": FAILS, "reason": "all are equal"}
-    return {"verdict": UNKNOWN, "reason": "the seeds of the two overlap"}
+def _each_run(values: list[list[float]], limit: float) -> tuple[str, str]:
+    """Whether every run of every arm shows what is claimed."""
+    passed = [[abs(v) <= limit for v in own] for own in values]
+    shown = f"{sum(map(sum, passed))} of {sum(map(len, passed))} runs show it"
+    if all(map(all, passed)):
+        return HOLDS, shown
+    return UNKNOWN if all(map(any, passed)) else FAILS, shown
+
+
+def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
+    high, low = values
+    return _first(
+        (min(high) > max(low), HOLDS, "all seeds apart, as claimed"),
+        (max(high) < min(low), FAILS, "all seeds apart, the other way"),
+        (len({*high, *low}) == 1, FAILS, "all are equal"),
+        (True, UNKNOWN, "the seeds of the two overlap"),
+    )
 
 
 # Words
 
 
 def _kind(key: str) -> str:
-    sections = transcript.CLAIMS[key].sections
-    if MEASURES[key].where == "training":
+    if key in rules.CONTROLS:
+        return "control"
+    measure = rules.MEASURES[key]
+    if measure.where == "training":
         return "training"
-    return "samples" if MEASURES[key].kind in ("contradiction", "unknowable") or sections == ("3.2",) else "test set"
+    alone = measure.kind in ("contradiction", "unknowable") or transcript.CLAIMS[key].sections == ("3.2",)
+    return "samples" if alone else "test set"
 
 
 def _printed(key: str, measure: Measure) -> str:
     if measure.kind == "complementary":
         return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
-    if key in CONTROLS or key not in _LEADS:
+    if key not in _LEADS:
         return ""
     a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in (measure.higher[0], measure.lower))
     return f"{a:.3f} over {b:.3f} ({a - b:+.3f})"
 
 
-def _number(value: float, signed: bool = False) -> str:
-    return (f"{value:+.3f}" if signed else f"{value:.3f}").replace("-", "−")
+def _signs(text: str) -> str:
+    """With the minus sign of print."""
+    return text.replace("-", "−")
 
 
-def _interval_text(i, signed: bool = False) -> str:
-    return f"{_number(i.estimate, signed)} ({_number(i.low, signed)} to {_number(i.high, signed)})"
-
-
-def _range_text(values: list[float]) -> str:
-    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
-    return (low if low == high else f"{low} to {high}").replace("-", "−")
-
-
-def _percent_text(values: list[float]) -> str:
-    return f"{_range_text([100 * v for v in values])}\u00a0%"  # not to be broken before the sign
+def _range_text(values: list[float], metric: str) -> str:
+    """The lowest and highest, in epochs or in per cent."""
+    factor, unit = (1, "") if metric == "settled_epoch" else (100, "\u00a0%")  # not to be broken before the sign
+    low, high = f"{factor * min(values):.0f}", f"{factor * max(values):.0f}"
+    return _signs(low if low == high else f"{low} to {high}") + unit

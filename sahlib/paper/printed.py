@@ -1,10 +1,10 @@
-"""What the paper's printed numbers prove without any model: how they can have been averaged, and how many slices were
-perfect.
+"""What the paper's printed numbers prove alone: how they can have been averaged, and how many slices were perfect.
 
 Notation: D, J, P, R, F are printed means of Dice, IoU, precision, recall, F1; a unit (slice, batch, patient) has d, j,
 p, r, f. Every unit has d = f and d = 2j/(1+j), 0/0 included, because Dice, IoU and F1 are 0/0 together. A printed
 number v stands for anything in [v - 0.0005, v + 0.0005]. "Possible" is shown by a table of counts that scores what was
-printed (`witness`); "impossible" by an inequality that every table of counts obeys (`RULES`).
+printed (tests/helpers/witness.py finds one for each pair of conventions); "impossible" by an inequality that every
+table of counts obeys (`RULES`).
 
 **Dice and IoU under one convention.** A mean of points on the curve d = 2j/(1+j), 0 <= j <= 1, lies in the curve's
 convex hull, and every point of the hull is such a mean: the curve is concave with ends (0,0) and (1,1), so
@@ -26,7 +26,6 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy import optimize
 
 from sahlib.paper.transcript import ATTENTION, SETTINGS, TABLE_1, TABLE_3, UNET
 from sahlib.scoring import metrics
@@ -40,7 +39,7 @@ TEST_SLICES = (16 * (BATCHES - 1) + 1, 16 * BATCHES)  # the last batch may be sh
 BEST_SAMPLE = max(TABLE_1.rows["dice"])  # the highest Dice that the paper prints for any one slice: 0.73
 HIGH = 0.9  # a Dice that hardly any slice with bleeding gets
 
-_SLICES = ("mean_empty_1", "mean_empty_0", "mean_empty_excluded", "sah_slices")
+OVER_SLICES = ("mean_empty_1", "mean_empty_0", "mean_empty_excluded", "sah_slices")
 
 # Inequalities that every table of counts obeys, and why. n slices; m with lesion; z with neither lesion nor prediction;
 # e = n - z. "Sum" is over slices, with 0/0 = 0.
@@ -82,10 +81,8 @@ def convention_bounds() -> pd.DataFrame:
             ("all five", "dice", *rounded(model, "f1")),
         ):
             below, above = rounded(model, quantity)
-            slack = min(above - low, high - below)
-            rows.append(
-                (model, convention, group, quantity, TABLE_3.value(quantity, model), low, high, slack, slack >= 0)
-            )
+            slack, printed = min(above - low, high - below), TABLE_3.value(quantity, model)
+            rows.append((model, convention, group, quantity, printed, low, high, slack, slack >= 0))
     columns = ["model", "convention", "group", "quantity", "printed", "low", "high", "slack", "possible"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -95,22 +92,18 @@ def obstacle(model: str, overlap: str, triple: str) -> str:
     value = {m: rounded(model, m) for m in metrics.METRICS}
     (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (value[m] for m in ("dice", "iou", "precision", "recall", "f1"))
     single = _possible_alone()
-    if not (single[model, overlap, "dice, iou"] and single[model, triple, "precision, recall, f1"]):
-        return "curve"
-    if overlap == triple:
-        return "" if f1 >= d0 and d1 >= f0 else "same"
+    one, zero, left, sah = OVER_SLICES
     pair = (overlap, triple)
-    if pair in (("sah_slices", "mean_empty_1"), ("sah_slices", "mean_empty_excluded")):
-        return "" if r1 >= j0 else "R >= J"
-    if pair in (("sah_slices", "mean_empty_0"), ("mean_empty_excluded", "mean_empty_0")):
-        return "" if p0 * d0 <= f1 else "P D <= F"
-    if pair == ("mean_empty_1", "mean_empty_0"):
-        if p0 + d0 > 1 + f1:
-            return "P + D <= 1 + F"
-        return "" if 2 * (d0 - f1) + p0 + r0 <= 1 + j1 else "2(D - F) + P + R <= 1 + J"
-    if overlap in ("mean_empty_0", "mean_empty_excluded") and triple in _SLICES:
-        return "" if f1 >= d0 else "F >= D"
-    return ""
+    obeyed = {  # by those pairs that a rule is about
+        "curve": single[model, overlap, "dice, iou"] and single[model, triple, "precision, recall, f1"],
+        "same": overlap != triple or (f1 >= d0 and d1 >= f0),
+        "F >= D": overlap not in (zero, left) or triple not in (one, left, sah) or f1 >= d0,
+        "R >= J": pair not in ((sah, one), (sah, left)) or r1 >= j0,
+        "P D <= F": pair not in ((sah, zero), (left, zero)) or p0 * d0 <= f1,
+        "P + D <= 1 + F": pair != (one, zero) or p0 + d0 <= 1 + f1,
+        "2(D - F) + P + R <= 1 + J": pair != (one, zero) or 2 * (d0 - f1) + p0 + r0 <= 1 + j1,
+    }
+    return next((rule for rule, holds in obeyed.items() if not holds), "")
 
 
 def convention_pairs() -> pd.DataFrame:
@@ -126,51 +119,6 @@ def convention_pairs() -> pd.DataFrame:
         share = math.nan if rule else _near_perfect(model, overlap, triple)
         rows.append((model, overlap, triple, not rule, rule, RULES.get(rule, ""), share))
     return pd.DataFrame(rows, columns=["model", "overlap", "triple", "possible", "rule", "why", "near_perfect"])
-
-
-def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -> pd.DataFrame:
-    """Counts of 1361 to 1376 slices whose scores under the two conventions round to the five printed numbers.
-
-    No claim that the paper's slices were such: a proof that arithmetic does not forbid the pair.
-    returns: slice_id, patient_id, tp, fp, fn, tn, in store order, batches of 16
-    raises: ValueError where `obstacle` names a rule, or where none is found
-    """
-    if rule := obstacle(model, overlap, triple):
-        raise ValueError(f"{overlap} with {triple} cannot give the numbers of {model}: {rule}")
-    group = 1 if {overlap, triple} <= set(_SLICES) else 16
-    blocks = _single_slices() if group == 1 else _batch_patterns()
-    conditions, limits = [], []
-    for metric in metrics.METRICS:
-        scores = metrics.unit_scores(blocks, metric, overlap if metric in OVERLAP else triple).dropna()
-        # Row of the slice, number of the batch or of the patient (16 to a block) -> the block it is in.
-        block = scores.index.to_numpy() // (1 if group == 1 or scores.index.name == "batch" else 16)
-        if group == 16 and CONVENTIONS[overlap if metric in OVERLAP else triple].unit == "batch":
-            block = scores.index.to_numpy()
-        total = np.bincount(block, scores, len(blocks) // group)
-        units = np.bincount(block, minlength=len(blocks) // group).astype(float)
-        value = TABLE_3.value(metric, model)
-        conditions += [total - (value + tolerance) * units, (value - tolerance) * units - total, -units]
-        limits += [0, 0, -1]
-    number = (TEST_SLICES[0], TEST_SLICES[1]) if group == 1 else (BATCHES, BATCHES)
-    size = len(blocks) // group
-    found = optimize.milp(
-        np.zeros(size),
-        constraints=[
-            optimize.LinearConstraint(np.array(conditions), -np.inf, limits),
-            optimize.LinearConstraint(np.ones((1, size)), *number),
-        ],
-        integrality=np.ones(size),
-        bounds=optimize.Bounds(0, number[1]),
-        options={"time_limit": 60},
-    )
-    if found.x is None:
-        raise ValueError(f"no counts were found for {overlap} with {triple} and {model}: {found.message}")
-    chosen = np.repeat(np.arange(size), np.round(found.x).astype(int))
-    rows = (chosen[:, None] * group + np.arange(group)).ravel()
-    own = blocks["patient_id"].to_numpy()[rows] % 16 + 16 * np.repeat(np.arange(len(chosen)), group)
-    counts = blocks.iloc[rows].assign(patient_id=own).reset_index(drop=True)
-    counts.insert(0, "slice_id", [f"made-up-{i:04d}" for i in range(len(counts))])
-    return counts
 
 
 def imperfect_dice(dice: float, iou: float) -> float:
@@ -227,9 +175,9 @@ def perfect_slices() -> pd.DataFrame:
     statements = {
         "Dice of the imperfect slices, mean weighted by their IoU loss": imperfect_dice,
         "share of perfect slices, at most": perfect_ceiling,
-        f"share of slices with Dice above {BEST_SAMPLE}, at least": lambda d, j: share_above(d, j, BEST_SAMPLE),
-        f"share of slices with Dice above {HIGH}, at least": lambda d, j: share_above(d, j, HIGH),
     }
+    for t in (BEST_SAMPLE, HIGH):
+        statements[f"share of slices with Dice above {t}, at least"] = functools.partial(share_above, t=t)
     rows = []
     for model in NETWORKS:
         box = list(itertools.product(rounded(model, "dice"), rounded(model, "iou")))
@@ -251,24 +199,18 @@ def slice_numbers() -> pd.DataFrame:
     rows = []
     for model in NETWORKS:
         (d0, d1), (j0, j1), (f0, f1) = (rounded(model, m) for m in ("dice", "iou", "f1"))
-        least = 1 - perfect_ceiling(d1, j1), 1 - max(perfect_ceiling(d, j) for d in (d0, d1) for j in (j0, j1))
-        above = min(share_above(d, j, BEST_SAMPLE) for d in (d0, d1) for j in (j0, j1))
-        rows += [
-            (model, "slices that are not perfect, at least", math.ceil(min(least) * few), many),
-            (model, f"slices with Dice above {BEST_SAMPLE}, at least", math.ceil(above * few), many),
-            (
-                model,
-                "slices empty in truth and prediction, if F1 leaves 0/0 out",
-                math.ceil((d0 - f1) / (1 - f1) * few),
-                math.floor((d1 - f0) / (1 - f0) * many),
+        box = list(itertools.product((d0, d1), (j0, j1)))
+        shares = {  # least and largest
+            "slices that are not perfect, at least": (1 - max(perfect_ceiling(d, j) for d, j in box), 1),
+            f"slices with Dice above {BEST_SAMPLE}, at least": (min(share_above(d, j, BEST_SAMPLE) for d, j in box), 1),
+            "slices empty in truth and prediction, if F1 leaves 0/0 out": ((d0 - f1) / (1 - f1), (d1 - f0) / (1 - f0)),
+            "slices with SAH, if F1 is over SAH slices": (
+                min(sah_share(d0, j1, f)[0] for f in (f0, f1)),
+                sah_share(d0, j0, f1)[1],
             ),
-            (
-                model,
-                "slices with SAH, if F1 is over SAH slices",
-                math.ceil(min(sah_share(d0, j1, f)[0] for f in (f0, f1)) * few),
-                math.floor(sah_share(d0, j0, f1)[1] * many),
-            ),
-        ]
+        }
+        for quantity, (least, most) in shares.items():
+            rows.append((model, quantity, math.ceil(least * few), math.floor(most * many)))
     return pd.DataFrame(rows, columns=["model", "quantity", "low", "high"])
 
 
@@ -309,40 +251,3 @@ def _near_perfect(model: str, overlap: str, triple: str) -> float:
     # Share of both-empty slices, where the pair fixes it; where it does not, they can take the whole floor.
     empty = {"mean_empty_0": d1 - f0, "mean_empty_excluded": (d1 - f0) / (1 - f0)}.get(triple, floor)
     return max(0.0, (floor - empty) / (1 - empty))
-
-
-def _frame(rows: list, patients: list) -> pd.DataFrame:
-    blocks = pd.DataFrame(rows, columns=["tp", "fp", "fn"], dtype=np.int64)
-    return blocks.assign(tn=256 * 256 - blocks.sum(axis=1), patient_id=patients)[["patient_id", *metrics.COUNTS]]
-
-
-def _slice(p: float, r: float, lesion: int) -> tuple[int, int, int]:
-    tp = round(lesion * r)
-    return tp, round(tp * (1 - p) / p), lesion - tp
-
-
-def _single_slices() -> pd.DataFrame:
-    """Building blocks of a witness: slices empty, missed, false alarms, and of many a precision and recall."""
-    coarse, fine = [0.05, *np.arange(1, 11) / 10], np.arange(1, 50) / 50
-    pairs = {*itertools.product(coarse, coarse), *((1.0, v) for v in fine), *((v, 1.0) for v in fine)}
-    rows = [(0, 0, 0), (0, 0, 1000), (0, 1000, 0), *(_slice(p, r, 1000) for p, r in sorted(pairs))]
-    return _frame(rows, [0] * len(rows))
-
-
-def _batch_patterns(number: int = 400) -> pd.DataFrame:
-    """Building blocks of a witness: batches of one large lesion, some small ones alike, and empty slices; the batch is
-    one patient, or each slice is one."""
-    rng = np.random.default_rng(1)
-    shares = list(itertools.product((0.1, 0.25, 0.5, 0.75, 0.9, 1.0), repeat=2))
-
-    def draw(lesion: int) -> tuple[int, int, int]:
-        special = [(0, 0, 0), (0, 0, lesion), (0, lesion, 0), (lesion, 0, 0), (lesion, 0, 0)]
-        k = rng.integers(len(special) + 2)
-        return special[k] if k < len(special) else _slice(*shares[rng.integers(len(shares))], lesion)
-
-    rows, patients = [], []
-    for block in range(number):
-        small = int(rng.choice([0, 0, 3, 8, 15]))
-        rows += [draw(5000), *[draw(20)] * small, *[(0, 0, 0)] * (15 - small)]
-        patients += [16 * block + (0 if block % 2 else j) for j in range(16)]
-    return _frame(rows, patients)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sahlib.paper import transcript
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
+from sahlib.training.curves import NEAR
 
 HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
 VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
@@ -57,8 +58,11 @@ class Measure:
     "complementary", "each run", "runs compared", "contradiction" or "unknowable".
 
     words      what is measured, or why nothing can be
-    metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or the function of a history
+    metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or one of curves.numbers
     higher, lower   arms; UNET stands for Evidence.unet. "each run" looks at all in `higher`
+    name       of a number of a curve: what it is called before its values
+    limit      "each run" shows the claim where its number is no further from 0; "end_level" is taken relative to
+               the mean of `lower`
     """
 
     kind: str
@@ -69,6 +73,8 @@ class Measure:
     lower: str = ""
     tercile: str = ""
     where: str = ""
+    name: str = ""
+    limit: float = 0.0
 
 
 def higher(metric: str, higher: str, lower: str, convention: str = "", tercile: str = "") -> Measure:
@@ -84,31 +90,32 @@ BOTH = (UNET, ATTENTION)
 MEASURES = {
     "resnet34_helps": Measure(
         "runs compared", "upward steps of the validation loss over its whole drop, U-Net without minus with ResNet34",
-        "roughness", higher=("unet",), lower="unet_resnet34", where="training",
+        "roughness", higher=("unet",), lower="unet_resnet34", where="training", name="steps up",
     ),
     "both_converge": Measure(
         "each run", "the lowest validation loss falls by at most 5 % of its whole drop in the last fifth of epochs",
-        "converged", higher=BOTH, where="training",
+        "late_gain", higher=BOTH, where="training", name="still falling by", limit=NEAR,
     ),
     "no_overfitting": Measure(
         "each run", "training loss falls, and validation loss in the last fifth of epochs is at most 10 % of its drop "
-        "above its lowest", "not_overfitted", higher=BOTH, where="training",
+        "above its lowest", "late_rise", higher=BOTH, where="training", name="up again by", limit=0.1,
     ),
     "unet_converges_faster": Measure(
         "runs compared", "first epoch with a validation loss within 5 % of its drop of the lowest, Attention U-Net "
-        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training",
+        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training", name="epoch",
     ),
     "unet_small_gap": Measure(
         "each run", "validation minus training loss in the last fifth of epochs, at most 10 % of the first validation "
-        "loss either way", "small_gap", higher=(UNET,), where="training",
+        "loss either way", "late_gap", higher=(UNET,), where="training", name="gap", limit=0.1,
     ),
     "attention_fluctuates_early": Measure(
         "runs compared", "upward steps of the validation loss in the first fifth of epochs over its whole drop, "
         "Attention U-Net minus U-Net", "early_roughness", higher=(ATTENTION,), lower=UNET, where="training",
+        name="early steps up",
     ),
     "same_end_level": Measure(
         "each run", "validation loss in the last fifth of epochs within 5 % of the mean of U-Net's seeds",
-        "same_level", higher=(ATTENTION,), lower=UNET, where="training",
+        "end_level", higher=(ATTENTION,), lower=UNET, where="training", name="off by", limit=NEAR,
     ),
     "unet_finds_most_of_sample_1": Measure("unknowable", SAMPLE),
     "attention_better_on_every_sample": Measure(
@@ -133,7 +140,8 @@ MEASURES = {
     "attention_for_broad_coverage": higher("recall", ATTENTION, UNET, "pooled"),
     "unet_less_noise": higher("precision", UNET, ATTENTION, "pooled"),
     "unet_better_on_large": higher("dice", UNET, ATTENTION, "sah_slices", "large"),
-    "complementary": Measure("complementary", "who leads in Dice, IoU, precision and recall", where="scores"),
+    "complementary": Measure(
+        "complementary", "who leads in Dice, IoU, precision and recall", higher=BOTH, where="scores"),
 }  # fmt: skip
 
 # No claims of the paper: what its claims on attention come to once the network is otherwise the same.

@@ -43,17 +43,14 @@ def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Ba
     for image, mask in zip(images, truth, strict=True):
         image, mask = np.asarray(image), np.asarray(mask)
         if image.dtype != np.uint8 or mask.dtype != bool or image.shape != mask.shape:
-            raise ValueError(
-                f"images must be uint8 and truth bool of the same [H,W]; they are {image.dtype} {image.shape} and "
-                f"{mask.dtype} {mask.shape}"
-            )
+            found = f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}"
+            raise ValueError(f"images must be uint8 and truth bool of the same [H,W]; they are {found}")
         everywhere += np.bincount(image.ravel(), minlength=256)
         lesion += np.bincount(image[mask], minlength=256)
     if not lesion[1:255].any():
         raise ValueError("no training slice shows a lesion between grey levels 1 and 254, so no band can be fitted")
     below_all, below_lesion = (np.concatenate([[0], np.cumsum(h)]) for h in (everywhere, lesion))
-    low, high = (side.ravel() for side in np.meshgrid(np.arange(1, 255), np.arange(1, 255), indexing="ij"))
-    low, high = low[high >= low], high[high >= low]
+    low, high = (end + 1 for end in np.triu_indices(254))
     tp = below_lesion[high + 1] - below_lesion[low]
     predicted = below_all[high + 1] - below_all[low]
     dice = 2 * tp / (predicted + lesion.sum())
@@ -72,7 +69,6 @@ def band_masks(images: np.ndarray, band: Band) -> np.ndarray:
 def head(images: np.ndarray) -> np.ndarray:
     """Where there is not air, bool of the shape of images uint8: grey level above 0.
 
-    Air around the head is black in a brain window; so are fluid and fat at or below the window's lower end, which this
-    rough mask leaves out as well.
+    Fluid and fat at or below the lower end of a brain window are black like air, and left out with it.
     """
     return np.asarray(images) > 0

@@ -1,9 +1,8 @@
 """Does a probability of 0.7 mean 7 lesion pixels in 10? Reliability, Brier score, calibration error, soft counts.
 
-Bins first: the reliability curve, the Brier score and the calibration error are all functions of one small table of
-sums per bin, which is read from the slices one at a time. Air fills half of a slice and every network is right about
-it, so whatever is averaged over all pixels flatters; the table therefore has every bin twice, for "all pixels" and for
-the "head" (grey level above 0), and both belong in a report.
+The reliability curve, the Brier score and the calibration error are functions of one small table of sums per bin, read
+from the slices one at a time. Air fills half of a slice and every network is right about it, so whatever is averaged
+over all pixels flatters; the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
 """
 
 from __future__ import annotations
@@ -22,14 +21,13 @@ def reliability_bins(
 ) -> pd.DataFrame:
     """Sums per bin of equal width on the predicted probability.
 
-    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which there is no region
-    "head"
-    returns: one row per region (REGIONS) and bin: region, low, high, then the sums pixels, lesion_pixels,
-    probability_sum, squared_error_sum, and their ratios mean_probability and lesion_share (NaN in an empty bin). A bin
-    holds low < p <= high, the first also p = 0, as in scikit-learn's calibration_curve
+    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which no region "head"
+    returns: one row per region (REGIONS) and bin: region, low, high, SUMS, and their ratios mean_probability and
+    lesion_share (NaN in an empty bin). A bin holds low < p <= high, the first also p = 0, as in scikit-learn's
+    calibration_curve
     raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
     """
-    truth = _checked(truth, {"probabilities": probabilities} | ({} if images is None else {"images": images}))
+    truth = _checked(truth, probabilities=probabilities, images=truth if images is None else images)
     if bins < 1:
         raise ValueError(f"bins must be at least 1; it is {bins}")
     regions = REGIONS if images is not None else REGIONS[:1]
@@ -43,14 +41,13 @@ def reliability_bins(
             b, q, t = index[inside].ravel(), p[inside].ravel(), y[inside].ravel()
             for s, weight in enumerate((None, t, q, (q - t) ** 2)):
                 sums[r, :, s] += np.bincount(b, weight, minlength=bins)
-    table = pd.DataFrame(sums.reshape(-1, len(SUMS)), columns=SUMS).astype(dict.fromkeys(SUMS[:2], np.int64))
-    table.insert(0, "region", np.repeat(regions, bins))
-    table.insert(1, "low", np.tile(edges[:-1], len(regions)))
-    table.insert(2, "high", np.tile(edges[1:], len(regions)))
+    place = {"low": np.tile(edges[:-1], len(regions)), "high": np.tile(edges[1:], len(regions))}
+    table = pd.DataFrame({"region": np.repeat(regions, bins), **place})
+    table[list(SUMS)] = sums.reshape(-1, len(SUMS))
+    table = table.astype(dict.fromkeys(SUMS[:2], np.int64))
     filled = table["pixels"].where(table["pixels"] > 0)
-    return table.assign(
-        mean_probability=table["probability_sum"] / filled, lesion_share=table["lesion_pixels"] / filled
-    )
+    table["mean_probability"] = table["probability_sum"] / filled
+    return table.assign(lesion_share=table["lesion_pixels"] / filled)
 
 
 def calibration_scores(table: pd.DataFrame) -> pd.DataFrame:
@@ -66,12 +63,12 @@ def calibration_scores(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for region, bins in table.groupby("region", sort=False):
         pixels = int(bins["pixels"].sum())
-        share = bins["lesion_pixels"].sum() / pixels if pixels else np.nan
-        brier = bins["squared_error_sum"].sum() / pixels if pixels else np.nan
-        gap = (bins["lesion_pixels"] - bins["probability_sum"]).abs().sum()
+        gap = (bins["lesion_pixels"] - bins["probability_sum"]).abs()
+        terms = (bins["lesion_pixels"], bins["squared_error_sum"], gap)
+        share, brier, ece = (own.sum() / (pixels or np.nan) for own in terms)
         reference = share * (1 - share)
         skill = 1 - brier / reference if reference > 0 else np.nan
-        rows.append((region, pixels, share, brier, skill, gap / pixels if pixels else np.nan))
+        rows.append((region, pixels, share, brier, skill, ece))
     return pd.DataFrame(rows, columns=["region", "pixels", "lesion_share", "brier", "brier_skill", "ece"])
 
 
@@ -84,10 +81,10 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     raises: ValueError where the two do not fit, or a probability is NaN or outside [0, 1]
 
     Dice of these counts is 2 sum(p t) / (sum p + sum t), the form of MONAI's DiceLoss without its smoothing; V-Net's
-    form with squares in the denominator is another number. No sigmoid is ever 0, so on a slice without a lesion soft
-    Dice is 0 and not 0/0: the convention for empty slices has nothing to decide, unless p was rounded to 0.
+    form with squares in the denominator is another number. No sigmoid is ever 0, so without a lesion soft Dice is 0
+    and not 0/0, unless p was rounded to 0.
     """
-    truth = _checked(truth, {"probabilities": probabilities})
+    truth = _checked(truth, probabilities=probabilities)
     rows = np.zeros((len(truth), 4))
     for k, y in enumerate(truth):
         p = _slice(probabilities, k)
@@ -97,7 +94,7 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(metrics.COUNTS))
 
 
-def _checked(truth: np.ndarray, others: dict[str, np.ndarray]) -> np.ndarray:
+def _checked(truth: np.ndarray, **others: np.ndarray) -> np.ndarray:
     truth = np.asarray(truth)
     if truth.dtype != bool or truth.ndim != 3:
         raise ValueError(f"truth must be bool [k,H,W]; it is {truth.dtype} of shape {truth.shape}")

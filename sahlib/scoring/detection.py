@@ -9,6 +9,7 @@ those. The price: one bright pixel is enough for an alarm, and nothing here says
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 
 from sahlib.scoring.prediction import THRESHOLD
 
@@ -38,17 +39,11 @@ def detection(scores: np.ndarray, lesion: np.ndarray, threshold: float = THRESHO
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")
     called = scores > threshold
-    tp, fp = int((called & lesion).sum()), int((called & ~lesion).sum())
-    fn, tn = int((~called & lesion).sum()), int((~called & ~lesion).sum())
-    return {
-        "auroc": auroc(scores, lesion),
-        "sensitivity": tp / (tp + fn) if tp + fn else float("nan"),
-        "specificity": tn / (tn + fp) if tn + fp else float("nan"),
-        "tp": tp,
-        "fp": fp,
-        "fn": fn,
-        "tn": tn,
-    }
+    cells = {"tp": called & lesion, "fp": called & ~lesion, "fn": ~called & lesion, "tn": ~called & ~lesion}
+    n = {name: int(cell.sum()) for name, cell in cells.items()}
+    sensitivity = n["tp"] / (n["tp"] + n["fn"] or np.nan)
+    specificity = n["tn"] / (n["tn"] + n["fp"] or np.nan)
+    return {"auroc": auroc(scores, lesion), "sensitivity": sensitivity, "specificity": specificity, **n}
 
 
 def auroc(scores: np.ndarray, lesion: np.ndarray) -> float:
@@ -57,11 +52,7 @@ def auroc(scores: np.ndarray, lesion: np.ndarray) -> float:
     The Mann-Whitney form of the area under the ROC curve (Hanley and McNeil 1982, Radiology 143:29). A predictor that
     says the same of every slice gets 0.5.
     """
-    from scipy.stats import rankdata
-
-    positives = int(lesion.sum())
-    negatives = len(lesion) - positives
-    if not positives or not negatives:
+    pairs = int(lesion.sum()) * int((~lesion).sum())
+    if not pairs:
         return float("nan")
-    rank_sum = rankdata(scores)[lesion].sum()
-    return float((rank_sum - positives * (positives + 1) / 2) / (positives * negatives))
+    return float(mannwhitneyu(scores[lesion], scores[~lesion], method="asymptotic").statistic / pairs)

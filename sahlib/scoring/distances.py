@@ -1,8 +1,8 @@
 """Distances between the outlines of two masks, in mm, with the missed lesion counted.
 
-Both scores here are of one slice. They have no natural value where a mask is empty, and what stands in for it decides
-the mean: MONAI's HD95 of a missed lesion is infinite or NaN and its default mean drops it, so that a network which
-finds only the easy lesions looks precise. The rules of this module (column `case` says which one applied):
+Where a mask is empty, a distance has no natural value, and what stands in for it decides the mean: MONAI's HD95 of a
+missed lesion is infinite or NaN and its default mean drops it, so that a network which finds only the easy lesions
+looks precise. The rules of this module (column `case` says which one applied):
 
 - both masks empty ("empty"): there is no outline to measure, so NSD and HD95 are NaN and stay out of a mean;
 - the lesion was missed altogether ("missed"), or something was found where there is none ("false alarm"): NSD 0, and
@@ -17,15 +17,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import distance_transform_edt
 
 from sahlib.scoring import metrics
 
 TOLERANCES_MM = (1.0, 2.0)
-PERCENTILE = 95.0
 # Three pixels of 1/3 mm are 1 mm, and 19 of 20 elements are 95 %, whatever the last bit of a sum says.
 ROUNDING = 1e-9
-CASES = ("scored", "missed", "false alarm", "empty", "unknown spacing")
-_TOTALS = {"missed": "missed", "false_alarms": "false alarm", "empty": "empty", "unknown_spacing": "unknown spacing"}
 
 
 def surface_scores(
@@ -39,8 +37,8 @@ def surface_scores(
 
     prediction, truth: [k,H,W] bool; row_mm, column_mm: [k] height and width of a pixel in mm, NaN where unknown
     tolerances_mm: an outline that far off still counts as right
-    returns: one row per slice, columns nsd_<t>mm in [0, 1] for each tolerance, hd95_mm (mm), case (one of CASES); the
-    rules for empty masks and unknown spacing are the module's
+    returns: one row per slice, columns nsd_<t>mm in [0, 1] for each tolerance, hd95_mm (mm), case; the rules for
+    empty masks and unknown spacing are the module's
     raises: ValueError for masks or spacings that do not fit, or a spacing that is not above 0
 
     The outline is made of elements at the corners between pixels, each with its length in mm; NSD is the share of both
@@ -49,17 +47,24 @@ def surface_scores(
     are within a slice; thickness plays no part.
     """
     counts = metrics.pixel_counts(prediction, truth)
-    spacing = np.stack([_spacing(n, v, len(truth)) for n, v in (("row_mm", row_mm), ("column_mm", column_mm))], axis=1)
+    spacing = np.stack([*checked_sides(len(truth), row_mm=row_mm, column_mm=column_mm).values()], axis=1)
     columns = [f"nsd_{tolerance:g}mm" for tolerance in tolerances_mm]
     values = np.full((len(truth), len(columns) + 1), np.nan)
-    cases = _cases(counts.tp + counts.fp > 0, counts.tp + counts.fn > 0, np.isfinite(spacing).all(axis=1))
-    for k, case in enumerate(cases):
+    predicted, lesion = (counts.tp + counts.fp > 0).to_numpy(), (counts.tp + counts.fn > 0).to_numpy()
+    # The first that applies: an empty slice is empty whatever its spacing.
+    cases = {
+        "empty": ~predicted & ~lesion,
+        "unknown spacing": ~np.isfinite(spacing).all(axis=1),
+        "missed": ~predicted,
+        "false alarm": ~lesion,
+    }
+    case_of = np.select(list(cases.values()), list(cases), "scored").astype(object)
+    for k, case in enumerate(case_of):
         if case == "scored":
             values[k] = _scores(prediction[k], truth[k], spacing[k], tolerances_mm)
         elif case in ("missed", "false alarm"):
-            values[k, :-1] = 0
-            values[k, -1] = diagonal_mm(truth.shape[1:], *spacing[k])
-    return pd.DataFrame(values, columns=[*columns, "hd95_mm"]).assign(case=cases)
+            values[k] = [*[0] * len(columns), diagonal_mm(truth.shape[1:], *spacing[k])]
+    return pd.DataFrame(values, columns=[*columns, "hd95_mm"]).assign(case=case_of)
 
 
 def diagonal_mm(shape: tuple[int, int], row_mm: float, column_mm: float) -> float:
@@ -71,12 +76,12 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     """Means of `surface_scores` over a test set, with what they are means of.
 
     returns: two rows, `slices` "with lesion" (missed ones included, false alarms not seen) and "any outline" (false
-    alarms included); columns the mean of each score, hd95_mm_median, counted (slices in these means; NaN where none),
-    and how many slices of the whole set were missed, false_alarms, empty and of unknown_spacing (these two count
-    nowhere)
+    alarms included); columns the mean of each score, hd95_mm_median, counted (slices in these means), and how many
+    slices of the whole set were missed, false_alarms, empty and of unknown_spacing (these two count nowhere)
     """
     numbers = [c for c in scores if c != "case"]
-    total = {column: int((scores["case"] == case).sum()) for column, case in _TOTALS.items()}
+    names = {"missed": "missed", "false_alarms": "false alarm", "empty": "empty", "unknown_spacing": "unknown spacing"}
+    total = {column: int((scores["case"] == case).sum()) for column, case in names.items()}
     rows = []
     for name, cases in (("with lesion", ("scored", "missed")), ("any outline", ("scored", "missed", "false alarm"))):
         group = scores[scores["case"].isin(cases)]
@@ -85,31 +90,19 @@ def summary(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cases(predicted: np.ndarray, lesion: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """The case of each slice; [k] bool arguments. An empty slice is empty whatever its spacing."""
-    conditions = [~predicted & ~lesion, ~known, ~predicted, ~lesion]
-    return np.select(conditions, ["empty", "unknown spacing", "missed", "false alarm"], "scored").astype(object)
-
-
 def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray, tolerances_mm) -> list[float]:
     """NSD at each tolerance, then HD95, of two masks [H,W] that both have pixels."""
-    from scipy.ndimage import distance_transform_edt
-
     # All outlines lie in the box around both masks, so a distance map of the box holds every distance asked for.
     rows, columns = (np.flatnonzero((prediction | truth).any(axis=axis)) for axis in (1, 0))
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     lengths = _outline_lengths(np.stack([prediction[box], truth[box]]), spacing)
     edges = lengths > 0
     to_prediction, to_truth = (distance_transform_edt(~edge, sampling=spacing) for edge in edges)
-    distances = [to_truth[edges[0]], to_prediction[edges[1]]]
-    weights = [lengths[0][edges[0]], lengths[1][edges[1]]]
-    total = weights[0].sum() + weights[1].sum()
-    near = [
-        sum(w[d <= tolerance + ROUNDING].sum() for d, w in zip(distances, weights, strict=True))
-        for tolerance in tolerances_mm
-    ]
-    hausdorff = max(_weighted_percentile(d, w, PERCENTILE) for d, w in zip(distances, weights, strict=True))
-    return [*(float(n / total) for n in near), hausdorff]
+    # Of each outline: distances to the other one, and the length that each stands for.
+    outlines = [(to_truth[edges[0]], lengths[0][edges[0]]), (to_prediction[edges[1]], lengths[1][edges[1]])]
+    total = sum(length.sum() for _, length in outlines)
+    near = [sum(length[d <= t + ROUNDING].sum() for d, length in outlines) for t in tolerances_mm]
+    return [*(float(n / total) for n in near), max(_percentile_95(*outline) for outline in outlines)]
 
 
 def _outline_lengths(masks: np.ndarray, spacing: np.ndarray) -> np.ndarray:
@@ -130,17 +123,19 @@ def _outline_lengths(masks: np.ndarray, spacing: np.ndarray) -> np.ndarray:
     return table[codes]
 
 
-def _weighted_percentile(values: np.ndarray, weights: np.ndarray, percentile: float) -> float:
-    """The smallest value that `percentile` per cent of the weight do not exceed."""
+def _percentile_95(values: np.ndarray, weights: np.ndarray) -> float:
+    """The smallest value that 95 per cent of the weight do not exceed."""
     order = np.lexsort((weights, values))
     share = np.cumsum(weights[order]) / weights.sum()
-    return float(values[order][min(np.searchsorted(share, percentile / 100 - ROUNDING), len(values) - 1)])
+    return float(values[order][np.searchsorted(share, 0.95 - ROUNDING)])
 
 
-def _spacing(name: str, values: np.ndarray, slices: int) -> np.ndarray:
-    values = np.asarray(values, dtype=float)
-    if values.shape != (slices,):
-        raise ValueError(f"{name} must hold one number per slice, [{slices}]; its shape is {values.shape}")
-    if (values <= 0).any():
-        raise ValueError(f"{name} must be above 0 mm, or NaN where unknown; the smallest is {np.nanmin(values)}")
-    return values
+def checked_sides(slices: int, **sides: np.ndarray) -> dict[str, np.ndarray]:
+    """Sides in mm, [slices] each, as floats; ValueError names one that has not a number per slice or is not above 0."""
+    sides = {name: np.asarray(values, dtype=float) for name, values in sides.items()}
+    for name, values in sides.items():
+        if values.shape != (slices,):
+            raise ValueError(f"{name} must hold one number per slice, [{slices}]; its shape is {values.shape}")
+        if (values <= 0).any():
+            raise ValueError(f"{name} must be above 0 mm, or NaN where unknown; the smallest is {np.nanmin(values)}")
+    return sides

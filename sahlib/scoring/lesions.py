@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import label
 
 from sahlib.scoring import metrics
 
@@ -21,22 +22,19 @@ COUNTS = ("lesion_tp", "lesion_fp", "lesion_fn")
 
 
 def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """Lesions of each slice.
+    """Lesions of each slice of prediction and truth [k,H,W] bool.
 
-    prediction, truth: [k,H,W] bool
     returns: one row per slice, int64 columns lesion_tp (true lesions found), lesion_fp (predicted components that
     touch no true lesion), lesion_fn (true lesions missed)
-    raises: ValueError where a mask is not bool, not [k,H,W], or the two differ in shape
+    raises: ValueError as `metrics.pixel_counts`
 
     One predicted component over two lesions finds both; two components on one lesion are one find and no false alarm.
     """
     pixels = metrics.pixel_counts(prediction, truth)
     rows = np.zeros((len(truth), 3), dtype=np.int64)
     for k in np.flatnonzero(pixels.tp + pixels.fp + pixels.fn):  # most slices are empty on both sides
-        mask, lesion = prediction[k], truth[k]
-        lesion_numbers, lesions = components(lesion)
-        component_numbers, predicted = components(mask)
-        both = mask & lesion
+        (lesion_numbers, lesions), (component_numbers, predicted) = components(truth[k]), components(prediction[k])
+        both = prediction[k] & truth[k]
         found, touching = (len(np.unique(numbers[both])) for numbers in (lesion_numbers, component_numbers))
         rows[k] = found, predicted - touching, lesions - found
     return pd.DataFrame(rows, columns=list(COUNTS))
@@ -44,8 +42,6 @@ def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
     """8-connected components of a mask [H,W] bool: int32 [H,W], 0 outside and 1..n inside, and n."""
-    from scipy.ndimage import label
-
     return label(mask, structure=np.ones((3, 3), bool))
 
 
@@ -56,16 +52,14 @@ def lesion_scores(counts: pd.DataFrame) -> dict[str, float]:
     and the numbers behind them: lesions, found, false_alarms, slices. NaN where 0/0, for instance without any lesion
     raises: ValueError for a missing column or no rows
     """
-    if missing := [c for c in COUNTS if c not in counts]:
-        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
-    if len(counts) == 0:
+    if len(metrics.checked(counts, COUNTS)) == 0:
         raise ValueError("counts has no rows, so there is nothing to score")
     tp, fp, fn = (int(counts[c].sum()) for c in COUNTS)
     pooled = pd.DataFrame({"tp": [tp], "fp": [fp], "fn": [fn], "tn": [0]})
     return {
-        "sensitivity": float(metrics.recall(pooled)[0]),
-        "precision": float(metrics.precision(pooled)[0]),
-        "f1": float(metrics.f1(pooled)[0]),
+        "sensitivity": metrics.recall(pooled).item(),
+        "precision": metrics.precision(pooled).item(),
+        "f1": metrics.f1(pooled).item(),
         "false_positives_per_slice": fp / len(counts),
         "lesions": tp + fn,
         "found": tp,

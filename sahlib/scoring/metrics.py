@@ -1,21 +1,22 @@
 """Pixel counts per slice; every score is a function of those counts and of a named convention.
 
-A score of one slice is a ratio of counts, and the ratio is 0/0 when there is nothing to count. How many slices that
-hits, and what stands in for 0/0, moves the mean over a test set more than most architectures do: where one slice in
-ten bleeds, "background everywhere" gets a mean Dice of 0.9 if empty-against-empty counts as 1, and 0 if it counts as
-0. So a score here never goes without the `Convention` it was taken under.
+A score of one slice is a ratio of counts, and 0/0 when there is nothing to count. How many slices that hits, and what
+stands in for it, moves the mean over a test set more than most architectures do: where one slice in ten bleeds,
+"background everywhere" gets a mean Dice of 0.9 if empty-against-empty counts as 1, and 0 if it counts as 0. So a score
+here never goes without the `Convention` it was taken under.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 COUNTS = ("tp", "fp", "fn", "tn")
-METRICS = ("dice", "iou", "precision", "recall", "f1")
 LABELS = {"dice": "Dice", "iou": "IoU", "precision": "Precision", "recall": "Recall", "f1": "F1"}
+METRICS = tuple(LABELS)
 
 
 def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
@@ -38,14 +39,14 @@ def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
 
 def background_everywhere(counts: pd.DataFrame) -> pd.DataFrame:
     """The counts on the same slices of the trivial predictor that calls every pixel background."""
-    counts = _checked(counts)
+    counts = checked(counts)
     lesion, pixels = counts.tp + counts.fn, counts[list(COUNTS)].sum(axis=1)
     return counts.assign(tp=0, fp=0, fn=lesion, tn=pixels - lesion)
 
 
 def is_collapsed(counts: pd.DataFrame) -> bool:
     """True if not one pixel of any slice was called lesion although some are: no scores should go out unlabelled."""
-    counts = _checked(counts)
+    counts = checked(counts)
     return bool((counts.tp + counts.fp).sum() == 0 and (counts.tp + counts.fn).sum() > 0)
 
 
@@ -82,11 +83,11 @@ def f1(counts: pd.DataFrame) -> np.ndarray:
     Written out in counts it is Dice. The form matters in one case: a lesion missed altogether without any prediction
     has no precision, so the harmonic mean would be NaN, while 2 tp / (2 tp + fp + fn) says 0, as scikit-learn does.
     """
-    counts = _checked(counts)
+    counts = checked(counts)
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
-_SCORES = {"dice": dice, "iou": iou, "precision": precision, "recall": recall, "f1": f1}
+SCORES = {"dice": dice, "iou": iou, "precision": precision, "recall": recall, "f1": f1}
 
 
 @dataclass(frozen=True)
@@ -94,118 +95,76 @@ class Convention:
     """How scores of slices become one number.
 
     unit       what a score is taken of before the mean: "slice", "batch", "patient" or "all" (one unit: no mean)
-    lesions    True: slices without a lesion in the truth are left out
     undefined  what a unit's 0/0 counts as; NaN: the unit is left out of the mean, and if none is left the score is NaN
-    same_as    settings of libraries that give this number, for the metrics named there
+    lesions    True: slices without a lesion in the truth are left out
 
-    "0/0" is each metric's own. For Dice, IoU and F1 it means that neither mask has a pixel. For precision it means
-    that nothing was predicted, be there a lesion or not; for recall that there is no lesion, be there a false positive
-    or not. So under mean_empty_1 a false positive on a slice without lesion has Dice, IoU, F1 and precision 0 but
-    recall 1, and a lesion missed without any prediction has Dice, IoU, F1 and recall 0 but precision 1.
+    "0/0" is each metric's own: for Dice, IoU and F1 neither mask has a pixel, for precision nothing was predicted, be
+    there a lesion or not, for recall there is no lesion, be there a false positive or not. So under mean_empty_1 a
+    false positive on a slice without lesion has recall 1 and all else 0, and a lesion missed without any prediction
+    precision 1 and all else 0.
     """
 
     name: str
     label: str
-    description: str
     unit: str
-    lesions: bool
     undefined: float
-    same_as: tuple[str, ...]
+    lesions: bool = False
 
 
-# What the libraries do was read in their sources: MONAI 1.6.1 (metrics/meandice.py, meaniou.py), scikit-learn 1.9.1
+CONVENTIONS = {
+    convention.name: convention
+    for convention in (
+        Convention("mean_empty_1", "mean over slices, 0/0 = 1", "slice", 1.0),
+        # A rightly empty prediction is punished like a miss.
+        Convention("mean_empty_0", "mean over slices, 0/0 = 0", "slice", 0.0),
+        # A false positive on a slice without lesion stays in as Dice 0.
+        Convention("mean_empty_excluded", "mean over slices, 0/0 left out", "slice", float("nan")),
+        # False positives elsewhere are not seen, and a lesion missed without any prediction has precision 0.
+        Convention("sah_slices", "mean over SAH slices only, 0/0 = 0", "slice", 0.0, lesions=True),
+        # One score of the pixels of all slices: large lesions weigh most.
+        Convention("pooled", "all pixels pooled", "all", 0.0),
+        # Batches are in store order, the last one perhaps short.
+        Convention("batches", "pooled per batch, 0/0 = 0, mean over batches", "batch", 0.0),
+        Convention("per_patient", "pooled per patient, mean over patients", "patient", float("nan")),
+    )
+}
+# Settings of libraries that give the number of a convention, for the metrics named there. What the libraries do was
+# read in their sources: MONAI 1.6.1 (metrics/meandice.py, meaniou.py), scikit-learn 1.9.1
 # (metrics/_classification.py), torchmetrics 1.9.0 (segmentation/dice.py, mean_iou.py, functional/classification),
 # segmentation_models.pytorch 5006616 (metrics/functional.py), nnU-Net 0e49508 (evaluation/evaluate_predictions.py),
-# MetricsReloaded ca3d352 (metrics/pairwise_measures.py). The first three are held to it in tests/test_metrics.py.
-_ALL = (
-    Convention(
-        "mean_empty_1",
-        "mean over slices, 0/0 = 1",
-        "Mean over all slices; a slice's 0/0 counts as 1, and a false positive on a slice without lesion as Dice 0.",
-        "slice",
-        False,
-        1.0,
-        (
-            "segmentation_models.pytorch, reduction='micro-imagewise' (zero_division=1.0 is its default): all metrics",
-            "MONAI DiceMetric(ignore_empty=False), MeanIoU(ignore_empty=False): Dice, IoU",
-            "MetricsReloaded dsc() of each slice, then the mean: Dice alone",
-        ),
+# MetricsReloaded ca3d352 (metrics/pairwise_measures.py). Tests hold the first three to it.
+SAME_AS = {
+    "mean_empty_1": (
+        "segmentation_models.pytorch, reduction='micro-imagewise' (zero_division=1.0 is its default): all metrics",
+        "MONAI DiceMetric(ignore_empty=False), MeanIoU(ignore_empty=False): Dice, IoU",
+        "MetricsReloaded dsc() of each slice, then the mean: Dice alone",
     ),
-    Convention(
-        "mean_empty_0",
-        "mean over slices, 0/0 = 0",
-        "Mean over all slices; a slice's 0/0 counts as 0, so a rightly empty prediction is punished like a miss.",
-        "slice",
-        False,
-        0.0,
-        (
-            "scikit-learn f1_score, jaccard_score, precision_score, recall_score of each slice, then the mean "
-            "(zero_division='warn', the default, gives 0): all metrics",
-            "torchmetrics binary_f1_score, binary_precision, binary_recall with multidim_average='samplewise' "
-            "(zero_division=0 is the default), then the mean: precision, recall, F1",
-        ),
+    "mean_empty_0": (
+        "scikit-learn f1_score, jaccard_score, precision_score, recall_score of each slice, then the mean "
+        "(zero_division='warn', the default, gives 0): all metrics",
+        "torchmetrics binary_f1_score, binary_precision, binary_recall with multidim_average='samplewise' "
+        "(zero_division=0 is the default), then the mean: precision, recall, F1",
     ),
-    Convention(
-        "mean_empty_excluded",
-        "mean over slices, 0/0 left out",
-        "Mean over the slices whose score is defined; a false positive on a slice without lesion stays in as Dice 0.",
-        "slice",
-        False,
-        float("nan"),
-        (
-            "nnU-Net, its nanmean over cases, with a slice as a case: Dice, IoU",
-            "torchmetrics DiceScore(num_classes=1), MeanIoU(num_classes=1) on the lesion channel alone: Dice, IoU",
-            "MetricsReloaded intersection_over_union() and recall() of each slice, then a nanmean: IoU, recall",
-        ),
+    "mean_empty_excluded": (
+        "nnU-Net, its nanmean over cases, with a slice as a case: Dice, IoU",
+        "torchmetrics DiceScore(num_classes=1), MeanIoU(num_classes=1) on the lesion channel alone: Dice, IoU",
+        "MetricsReloaded intersection_over_union() and recall() of each slice, then a nanmean: IoU, recall",
     ),
-    Convention(
-        "sah_slices",
-        "mean over SAH slices only, 0/0 = 0",
-        "Mean over the slices with lesion pixels; false positives elsewhere are not seen, and a lesion missed without "
-        "any prediction has precision 0.",
-        "slice",
-        True,
-        0.0,
-        (
-            "MONAI DiceMetric(ignore_empty=True), MeanIoU(ignore_empty=True), both the default: Dice, IoU "
-            "(except that MONAI gives 0 and this NaN if no slice has a lesion)",
-        ),
+    "sah_slices": (
+        "MONAI DiceMetric(ignore_empty=True), MeanIoU(ignore_empty=True), both the default: Dice, IoU "
+        "(except that MONAI gives 0 and this NaN if no slice has a lesion)",
     ),
-    Convention(
-        "pooled",
-        "all pixels pooled",
-        "Pixels of all slices counted together, then one score, 0 if that is 0/0; large lesions weigh most.",
-        "all",
-        False,
-        0.0,
-        (
-            "scikit-learn f1_score, jaccard_score, precision_score, recall_score on the flattened masks: all metrics",
-            "torchmetrics BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall: all metrics",
-            "segmentation_models.pytorch, reduction='micro' (except 0/0, which that leaves NaN): all metrics",
-            "torchmetrics DiceScore(aggregation_level='global'), lesion channel alone (except 0/0, NaN there): Dice",
-        ),
+    "pooled": (
+        "scikit-learn f1_score, jaccard_score, precision_score, recall_score on the flattened masks: all metrics",
+        "torchmetrics BinaryF1Score, BinaryJaccardIndex, BinaryPrecision, BinaryRecall: all metrics",
+        "segmentation_models.pytorch, reduction='micro' (except 0/0, which that leaves NaN): all metrics",
+        "torchmetrics DiceScore(aggregation_level='global'), lesion channel alone (except 0/0, NaN there): Dice",
     ),
-    Convention(
-        "batches",
-        "pooled per batch, 0/0 = 0, mean over batches",
-        "Pixels of each batch, in store order and the last one perhaps short, counted together; a batch's 0/0 counts "
-        "as 0; then the mean over batches.",
-        "batch",
-        False,
-        0.0,
-        ("an evaluation loop that averages scikit-learn's or torchmetrics' binary scores of each batch: all metrics",),
+    "batches": (
+        "an evaluation loop that averages scikit-learn's or torchmetrics' binary scores of each batch: all metrics",
     ),
-    Convention(
-        "per_patient",
-        "pooled per patient, mean over patients",
-        "Pixels of each patient's slices counted together; mean over the patients whose score is defined.",
-        "patient",
-        False,
-        float("nan"),
-        ("nnU-Net, its nanmean over cases, with a patient's scan as a case: Dice, IoU",),
-    ),
-)
-CONVENTIONS = {c.name: c for c in _ALL}
+    "per_patient": ("nnU-Net, its nanmean over cases, with a patient's scan as a case: Dice, IoU",),
+}
 
 
 def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: int = 16) -> pd.DataFrame:
@@ -213,8 +172,8 @@ def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: 
 
     returns: columns tp, fp, fn, tn; the index is the slice's row, the batch's number, the patient_id or "all"
     """
-    convention = _convention(convention)
-    counts = _checked(counts, ("patient_id",) if convention.unit == "patient" else ())
+    convention = convention_of(convention)
+    counts = checked(counts, (*COUNTS, "patient_id") if convention.unit == "patient" else COUNTS)
     if len(counts) == 0:
         raise ValueError("counts has no rows, so there is nothing to score")
     if convention.lesions:
@@ -223,8 +182,6 @@ def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: 
     if convention.unit == "slice":
         return numbers
     if convention.unit == "patient":
-        if counts["patient_id"].isna().any():  # groupby would drop them without a word
-            raise ValueError(f"counts has {counts['patient_id'].isna().sum()} rows without a patient_id")
         return numbers.groupby(counts["patient_id"], sort=False).sum()
     if convention.unit == "all":
         return numbers.sum().to_frame("all").T
@@ -235,11 +192,11 @@ def unit_counts(counts: pd.DataFrame, convention: str | Convention, batch_size: 
 
 def unit_scores(counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16) -> pd.Series:
     """The score of each unit, 0/0 already replaced as the convention says; their mean without NaN is `score`."""
-    convention = _convention(convention)
-    if metric not in _SCORES:
+    if metric not in SCORES:
         raise ValueError(f"metric {metric!r} is not known; choose one of {', '.join(METRICS)}")
+    convention = convention_of(convention)
     units = unit_counts(counts, convention, batch_size)
-    return pd.Series(_SCORES[metric](units), index=units.index, name=metric).fillna(convention.undefined)
+    return pd.Series(SCORES[metric](units), index=units.index, name=metric).fillna(convention.undefined)
 
 
 def score(counts: pd.DataFrame, metric: str, convention: str | Convention, batch_size: int = 16) -> float:
@@ -263,10 +220,9 @@ def all_scores(counts: pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
     for name, convention in CONVENTIONS.items():
         units = unit_counts(counts, convention, batch_size)
         for metric in METRICS:
-            undefined = int(np.isnan(_SCORES[metric](units)).sum()) if len(units) else 0
-            left_out = undefined if np.isnan(convention.undefined) else 0
-            value = score(counts, metric, convention, batch_size)
-            rows.append((name, metric, value, len(units) - left_out, undefined))
+            scores = unit_scores(counts, metric, convention, batch_size)
+            undefined = int(np.isnan(SCORES[metric](units)).sum())
+            rows.append((name, metric, float(scores.mean()), int(scores.count()), undefined))
     return pd.DataFrame(rows, columns=["convention", "metric", "value", "units", "undefined"])
 
 
@@ -279,13 +235,16 @@ def _mask(name: str, mask: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _checked(counts: pd.DataFrame, also: tuple[str, ...] = ()) -> pd.DataFrame:
-    if missing := [c for c in (*COUNTS, *also) if c not in counts]:
-        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
+def checked(counts: pd.DataFrame, columns: Sequence[str] = COUNTS, name: str = "counts") -> pd.DataFrame:
+    """`counts`; ValueError where one of `columns` is missing, or a patient_id in it."""
+    if missing := [c for c in columns if c not in counts]:
+        raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
+    if "patient_id" in columns and (unknown := counts["patient_id"].isna().sum()):
+        raise ValueError(f"{name} has {unknown} rows without a patient_id")  # groupby would drop them without a word
     return counts
 
 
-def _convention(convention: str | Convention) -> Convention:
+def convention_of(convention: str | Convention) -> Convention:
     if isinstance(convention, Convention):
         return convention
     if convention not in CONVENTIONS:
@@ -294,7 +253,7 @@ def _convention(convention: str | Convention) -> Convention:
 
 
 def _sizes(counts: pd.DataFrame) -> tuple[pd.Series, pd.Series, pd.Series]:
-    counts = _checked(counts)
+    counts = checked(counts)
     return counts.tp, counts.tp + counts.fp, counts.tp + counts.fn
 
 

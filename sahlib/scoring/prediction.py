@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
@@ -17,9 +20,6 @@ from sahlib.training.numerics import numerics
 from sahlib.training.runs import Run
 from sahlib.workspace import writing
 
-if TYPE_CHECKING:
-    from torch import nn
-
 # Section 2.2 binarizes at 0.5 and section 2.5 names no other threshold for predictions.
 THRESHOLD = 0.5
 
@@ -27,7 +27,7 @@ THRESHOLD = 0.5
 def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run | None = None) -> pd.DataFrame:
     """The run's counts on the test side, predicted and saved in the run when they are not there yet.
 
-    trained  the run that has the weights, where it is another (see external.py)
+    trained  the run that has the weights, where it is another (see chapters/external_validation.py)
     """
     if not run.file("counts", run.lesions[0], "csv").exists():
         rows = split.rows(store, "test")
@@ -58,22 +58,15 @@ def load_network(run: Run) -> nn.Module:
     """The run's network with its weights, on the GPU where there is one, in evaluation mode.
 
     Nothing but safetensors is read, which holds numbers and no code. Raises StudyError where the file is not whole, or
-    its weights were trained by another recipe than run.json says.
+    its weights were trained under another key than run.json says.
     """
-    import torch
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    network = models.build(
-        run.model, run.record["recipe"]["channels"], len(run.record["study"]["windows"]), len(run.lesions)
-    )
-    way_out = f"delete {run.path} and run again."
+    key, way_out = run.record["recipe"], f"delete {run.path} and run again."
+    network = models.build(run.model, key["channels"], len(run.record["study"]["windows"]), len(run.lesions))
     try:
         with safe_open(run.weights, "pt") as file:
             trained = json.loads((file.metadata() or {}).get("recipe", "{}"))
-        differing = {k for k in trained | run.record["recipe"] if trained.get(k) != run.record["recipe"].get(k)}
-        if differing:
-            named = ", ".join(f"{k} {trained.get(k)} and not {run.record['recipe'].get(k)}" for k in sorted(differing))
+        if differing := sorted(name for name in trained | key if trained.get(name) != key.get(name)):
+            named = ", ".join(f"{name} {trained.get(name)} and not {key.get(name)}" for name in differing)
             raise StudyError(f"{run.weights} was trained with {named}; {way_out}")
         network.load_state_dict(load_file(run.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
@@ -83,16 +76,10 @@ def load_network(run: Run) -> nn.Module:
 
 def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
     """Probabilities float16 [k,K,H,W], one per output, of uint8 images [k,C,H,W]."""
-    import torch
-
     device = next(network.parameters()).device
     with numerics(study), torch.inference_mode():
-        batches = [
-            models.forward(network, torch.from_numpy(batch).to(device).float() / 255, study.precision)
-            .sigmoid()
-            .half()
-            .cpu()
-            .numpy()
-            for batch in np.split(images, range(study.batch_size, len(images), study.batch_size))
-        ]
+        batches = []
+        for batch in np.split(images, range(study.batch_size, len(images), study.batch_size)):
+            logits = models.forward(network, torch.from_numpy(batch).to(device).float() / 255, study.precision)
+            batches.append(logits.sigmoid().half().cpu().numpy())
     return np.concatenate(batches)

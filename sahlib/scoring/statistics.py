@@ -1,9 +1,8 @@
 """How sure a score is: intervals and paired tests from counts, clustered by patient.
 
 Slices of one patient resemble each other, so ten thousand slices of thirty patients are nearer to thirty observations
-than to ten thousand. Everything here draws, or swaps, whole patients (Davison & Hinkley 1997, section 3.8). A score
-may also depend on the training seed: it is the mean over seeds, taken within each draw on the same patients, and the
-spread over seeds is reported beside the interval, never mixed into it.
+than to ten thousand: whole patients are drawn, or swapped (Davison & Hinkley 1997, section 3.8). With several training
+seeds a score is their mean, taken within each draw on the same patients; their spread is reported beside the interval.
 
     interval(counts["attention_unet"], "dice", "sah_slices")
     difference(counts["attention_unet_open_gates"], counts["attention_unet"], "dice", "sah_slices").p
@@ -35,14 +34,12 @@ TIE = 1e-12  # scores nearer than this are equal: sums taken in another order di
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A score and how far it would move with other patients.
+class Estimate:
+    """A number and how far it would move with other patients.
 
-    estimate     the score, mean over training seeds; equals metrics.score of each
-    low, high    ends of the interval of `level`, as in `interval`
-    patients     how many the score depends on
-    draws        bootstrap draws asked for; `dropped` of them left the score undefined
-    seed_scores  the score of each training seed on all patients, in the order given
+    low, high   ends of the interval of `level`, as in `interval`
+    patients    how many the number depends on
+    draws       bootstrap draws asked for; `dropped` of them left the number undefined
     """
 
     estimate: float
@@ -52,12 +49,6 @@ class Interval:
     patients: int
     draws: int
     dropped: int
-    seed_scores: tuple[float, ...]
-
-    @property
-    def seed_spread(self) -> float:
-        """Largest minus smallest score over seeds, NaN for one seed; of three seeds an SD would say little."""
-        return float(np.ptp(self.seed_scores)) if len(self.seed_scores) > 1 else float("nan")
 
     @property
     def few_patients(self) -> bool:
@@ -65,28 +56,28 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Interval(Estimate):
+    """A score, mean over training seeds; `seed_scores` is that of each seed on all patients, in the order given."""
+
+    seed_scores: tuple[float, ...]
+
+    @property
+    def seed_spread(self) -> float:
+        """Largest minus smallest score over seeds, NaN for one seed; of three seeds an SD would say little."""
+        return float(np.ptp(self.seed_scores)) if len(self.seed_scores) > 1 else float("nan")
+
+
+@dataclass(frozen=True)
+class Difference(Estimate):
     """Score of b minus score of a, positive where b is higher.
 
     p             two-sided, of the permutation test in `difference`; not corrected for other tests (see `holm`)
     permutations  how many swaps p rests on; exact: True if those are all there are
-    the others    as in Interval
     """
 
-    estimate: float
-    low: float
-    high: float
     p: float
-    level: float
-    patients: int
-    draws: int
-    dropped: int
     permutations: int
     exact: bool
-
-    @property
-    def few_patients(self) -> bool:
-        return self.patients < FEW_PATIENTS
 
 
 def interval(
@@ -97,23 +88,21 @@ def interval(
     level: float = 0.95,
     seed: int = 0,
     batch_size: int = 16,
-    method: str = "expanded",
 ) -> Interval:
     """A score with its bootstrap interval over patients.
 
     counts: one table per training seed, all of the same slices in the same order; columns tp, fp, fn, tn, patient_id
     metric, convention, batch_size: as in metrics.score
     draws: test sets of as many patients, drawn with replacement; seed: of their random numbers
-    method: "percentile" takes the quantiles (1-level)/2 and (1+level)/2 of the draws (Efron & Tibshirani 1993, chapter
-        13); "expanded" takes those at Phi(-c) and Phi(c), c = sqrt(n/(n-1)) t, where t is the (1+level)/2 quantile of
-        Student's t with n-1 degrees of freedom and n the number of patients (Hesterberg 2015, The American
-        Statistician 69:371). It is to "percentile" what a t interval is to a normal one; for many patients they agree
-    returns: Interval
     raises: ValueError for tables that are not of the same slices, a patient_id that is missing, an unknown name, a
         level outside (0, 1), or, for "batches", a patient whose slices do not stand together
 
-    Why "expanded", and not BCa (Efron 1987): in a simulation of clustered, skewed Dice scores (1,500 test sets each,
-    three patients in five with SAH) nominal 95 % covered, in per cent, as the mean over SAH slices | for pooled pixels
+    The interval is the "expanded" percentile interval: its ends are the quantiles of the draws at Phi(-c) and Phi(c),
+    c = sqrt(n/(n-1)) t, with t the (1+level)/2 quantile of Student's t with n-1 degrees of freedom and n the number of
+    patients (Hesterberg 2015, The American Statistician 69:371). It is to the plain percentile interval, quantiles
+    (1-level)/2 and (1+level)/2 (Efron & Tibshirani 1993, chapter 13), what a t interval is to a normal one. Why not
+    that one, and not BCa (Efron 1987): in a simulation of clustered, skewed Dice scores (1,500 test sets each, three
+    patients in five with SAH) nominal 95 % covered, in per cent, as the mean over SAH slices | for pooled pixels
 
         patients    percentile      BCa       expanded
                8     81 | 85      80 | 84     88 | 90
@@ -122,14 +111,13 @@ def interval(
               40     92 | 93      92 | 92     94 | 94
 
     BCa corrects skewness but estimates that correction from the same few patients, and not the narrowness.
-
     For "batches" the patients of a draw stand in the order drawn and are cut into batches anew, so that this interval
     also holds how far the score depends on the order in which patients happen to stand in the store.
     """
     frames = _frames("counts", counts)
     scores = tuple(metrics.score(frame, metric, convention, batch_size) for frame in frames)
     sums = resampling.sums_by_patient([frames], metric, convention, batch_size)
-    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], sums.patients, level, method)
+    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], sums.patients, level)
     return Interval(float(np.mean(scores)), low, high, level, sums.patients, draws, dropped, scores)
 
 
@@ -143,14 +131,12 @@ def difference(
     seed: int = 0,
     batch_size: int = 16,
     permutations: int = 4999,
-    method: str = "expanded",
 ) -> Difference:
     """Two models on the same slices: the score of b minus that of a, its interval, and a permutation test.
 
     a, b: one table per training seed, as in `interval`; the two may have different numbers of seeds
-    permutations: random swaps for p; the other arguments are as in `interval`
+    permutations: random swaps for p; the other arguments, and errors, are as in `interval`
     returns: Difference; its interval is that of `interval`, with the same patients drawn for both models
-    raises: ValueError as `interval`
 
     p: if the models were alike, exchanging their masks for all slices of a patient would change nothing but chance.
     The test exchanges them patient by patient, and p is the share of such swaps in which the difference is at least as
@@ -168,7 +154,7 @@ def difference(
     estimate = float(means[1] - means[0])
     sums = resampling.sums_by_patient(frames, metric, convention, batch_size)
     drawn = resampling.drawn(sums, draws, seed)
-    low, high, dropped = resampling.ends(drawn[1] - drawn[0], sums.patients, level, method)
+    low, high, dropped = resampling.ends(drawn[1] - drawn[0], sums.patients, level)
     half = 2 ** max(sums.patients - 1, 0)
     exact = half <= permutations
     blocks = resampling.swaps(sums, half if exact else permutations, exact, seed)
@@ -179,7 +165,7 @@ def difference(
     if not np.isnan(estimate):  # then the swap of nobody is defined, so an exact test has at least one
         p = far / len(swapped) if exact else (1 + far) / (1 + len(swapped))
     made = len(swapped) * (2 if exact else 1)
-    return Difference(estimate, low, high, p, level, sums.patients, draws, dropped, made, exact)
+    return Difference(estimate, low, high, level, sums.patients, draws, dropped, p, made, exact)
 
 
 def mean_interval(
@@ -200,7 +186,7 @@ def mean_interval(
     per_patient = resampling.grouped(columns, owner, len(names))
     sums = resampling.Sums(len(names), [[per_patient]], "dice", CONVENTIONS["mean_empty_excluded"])
     estimate = float(values[defined].mean()) if defined.any() else float("nan")
-    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], len(names), level, "expanded")
+    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], len(names), level)
     return Interval(estimate, low, high, level, len(names), draws, dropped, (estimate,))
 
 
@@ -247,18 +233,10 @@ def size_terciles(counts: pd.DataFrame) -> pd.Series:
     return labels
 
 
-def by_size(
-    counts_by_series: Mapping[str, Counts],
-    metric: str = "dice",
-    convention: str | Convention = "sah_slices",
-    draws: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """Scores by lesion size: the paper claims an advantage on small SAH.
+def by_size(counts_by_series: Mapping[str, Counts]) -> pd.DataFrame:
+    """Dice over SAH slices by lesion size: the paper claims an advantage on small SAH.
 
     counts_by_series: {series: one table per training seed}
-    convention: of a tercile's slices, which all have a lesion
     returns: one row per series and tercile: series, tercile, slices, patients, lesion_min, lesion_max (pixels),
         estimate, low, high. The bounds between terciles are those of the whole test set, the same in every draw. An
         empty tercile has 0 slices and NaN for the rest
@@ -269,15 +247,14 @@ def by_size(
         labels = size_terciles(frames[0]).to_numpy()
         for tercile in TERCILES:
             inside = [frame[labels == tercile] for frame in frames]
-            if len(inside[0]) == 0:
-                rows.append((series, tercile, 0, 0, *[np.nan] * 5))
-                continue
-            area = inside[0].tp + inside[0].fn
-            found = interval(inside, metric, convention, draws, level, seed)
-            ends = (found.estimate, found.low, found.high)
-            rows.append((series, tercile, len(area), found.patients, area.min(), area.max(), *ends))
-    names = ("series", "tercile", "slices", "patients", "lesion_min", "lesion_max", "estimate", "low", "high")
-    return pd.DataFrame(rows, columns=list(names))
+            row = {"series": series, "tercile": tercile, "slices": len(inside[0]), "patients": 0}
+            if len(inside[0]):
+                area, found = inside[0].tp + inside[0].fn, interval(inside, "dice", "sah_slices")
+                row |= {"patients": found.patients, "lesion_min": area.min(), "lesion_max": area.max()}
+                row |= {"estimate": found.estimate, "low": found.low, "high": found.high}
+            rows.append(row)
+    names = ["series", "tercile", "slices", "patients", "lesion_min", "lesion_max", "estimate", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _frames(name: str, counts: Counts) -> list[pd.DataFrame]:
@@ -286,11 +263,7 @@ def _frames(name: str, counts: Counts) -> list[pd.DataFrame]:
     if not frames:
         raise ValueError(f"{name} must hold at least one table of counts")
     for frame in frames:
-        if missing := [c for c in (*COUNTS, "patient_id") if c not in frame]:
-            raise ValueError(f"{name} has no column {', '.join(missing)}; it has {', '.join(map(str, frame.columns))}")
-        if frame["patient_id"].isna().any():
-            raise ValueError(f"{name} has {frame['patient_id'].isna().sum()} rows without a patient_id")
-        _same_slices(name, frames[0], frame)
+        _same_slices(name, frames[0], metrics.checked(frame, (*COUNTS, "patient_id"), name))
     return [frame.reset_index(drop=True) for frame in frames]
 
 

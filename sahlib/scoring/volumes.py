@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
+
+from sahlib.scoring import metrics
+from sahlib.scoring.distances import checked_sides
 
 
 def patient_volumes(
@@ -22,17 +26,8 @@ def patient_volumes(
     patient's volume unknown, even if it shows no lesion: what is left out would be a guess
     raises: ValueError for a missing column or patient_id, or spacings that do not fit or are not above 0
     """
-    if missing := [c for c in ("patient_id", "tp", "fp", "fn") if c not in counts]:
-        raise ValueError(f"counts has no column {', '.join(missing)}; it has {', '.join(map(str, counts.columns))}")
-    if counts["patient_id"].isna().any():
-        raise ValueError(f"counts has {counts['patient_id'].isna().sum()} rows without a patient_id")
-    sides = {"row_mm": row_mm, "column_mm": column_mm, "thickness_mm": thickness_mm}
-    sides = {name: np.asarray(values, dtype=float) for name, values in sides.items()}
-    for name, values in sides.items():
-        if values.shape != (len(counts),):
-            raise ValueError(f"{name} must hold one number per slice, [{len(counts)}]; its shape is {values.shape}")
-        if (values <= 0).any():
-            raise ValueError(f"{name} must be above 0 mm, or NaN where unknown; the smallest is {np.nanmin(values)}")
+    metrics.checked(counts, ("patient_id", "tp", "fp", "fn"))
+    sides = checked_sides(len(counts), row_mm=row_mm, column_mm=column_mm, thickness_mm=thickness_mm)
     pixel_ml = np.prod(list(sides.values()), axis=0) / 1000
     slices = pd.DataFrame(
         {
@@ -62,14 +57,12 @@ def bland_altman(volumes: pd.DataFrame) -> dict[str, float]:
     volumes: from `patient_volumes`; patients without a volume are left out and counted
     returns: bias_ml (mean difference), sd_ml, lower_ml and upper_ml (bias -/+ 1.96 sd), patients, left_out, and the
     95 % intervals bias_low_ml, bias_high_ml and limit_margin_ml (a limit lies within -/+ this margin of its estimate).
-    With one patient only the bias is known, with none nothing; the rest is NaN
+    What is not known (of one patient all but the bias) is NaN
 
     Bland and Altman 1986, Lancet 327:307: standard errors sd/sqrt(n) of the bias, sd sqrt(3/n) of a limit, Student's t
     with n - 1 degrees of freedom. The limits suppose differences of equal spread at every volume; volumes of blood
     rarely oblige, which the plot shows.
     """
-    from scipy.stats import t
-
     difference = volumes["difference_ml"].dropna().to_numpy(float)
     n, nan = len(difference), float("nan")
     bias = float(difference.mean()) if n else nan

@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 
 from sahlib.figures import drawing, tables
-from sahlib.figures.overview_plot import decimals, dice_in_words, forest, several_rates
+from sahlib.figures.overview_plot import decimals, dice_in_words, forest, rates
 from sahlib.scoring import metrics, statistics
 from sahlib.scoring.baselines import BACKGROUND
-from sahlib.study import MODELS, RECIPES, StudyError, digest
-from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, WITHIN_GROUP, Seen, gather
+from sahlib.study import MODELS, RECIPES, StudyError
+from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, Seen, gather
 from sahlib.workspace import Workspace
 
 STEM = "overview"
@@ -31,11 +31,11 @@ COLUMNS = (
     *("folds", "folds_tested", "patients", "patients_with_lesion", "dice", "low", "high", "seed_scores"),
     *("dice_empty_1", "background_empty_1", "collapsed"),
 )
-# By which settings groups of one dataset and recipe are told apart, where these suffice.
-TELLING = ("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size")
-# What tells no groups apart; the digests are the last resort.
-NOT_TELLING = {"dataset", "data_dir", "models", "seeds", "fold", "prior_bias", "learning_rates", "further_recipes"}
-DIGESTS = ("version", "store", "split")
+# By which settings groups of one dataset and recipe are told apart, as far as these suffice.
+TELLING = (
+    *("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size"),
+    *("channels", "raters", "label_map", "phantom_seed", "flip_probability", "rotation_degrees", "precision"),
+)
 CAUTIONS = (
     ("dataset", "phantom", "The phantom's scans are synthetic: no clinical evidence."),
     ("profile", "smoke", "The smoke profile only shows that the code runs; its numbers mean nothing."),
@@ -72,21 +72,16 @@ def _rows(seen: Iterable[Seen]) -> list[_Row]:
 
 
 def _row(own: list[Seen]) -> _Row:
-    seeds: dict[int, pd.DataFrame] = {}
-    left_out: dict[int, str] = {}
-    for seed in sorted({one.seed for one in own}):
-        tested = sorted(
-            (one for one in own if one.seed == seed and one.state == TESTED), key=lambda one: one.setting("fold")
-        )
-        if not tested:
-            continue
+    row = _Row(own, {}, {})
+    for seed in sorted({one.seed for one in own if one.state == TESTED}):
+        tested = [one for one in own if one.state == TESTED and one.seed == seed]
+        tested.sort(key=lambda one: one.setting("fold"))
         pooled = pd.concat([one.counts for one in tested], ignore_index=True)
-        first = next(iter(seeds.values()), pooled)
-        if why := _unfit(tested, pooled, first):
-            left_out[seed] = why
+        if why := _unfit(tested, pooled, next(iter(row.seeds.values()), pooled)):
+            row.left_out[seed] = why
         else:
-            seeds[seed] = pooled
-    return _Row(own, seeds, left_out)
+            row.seeds[seed] = pooled
+    return row
 
 
 def _unfit(tested: list[Seen], pooled: pd.DataFrame, first: pd.DataFrame) -> str:
@@ -113,17 +108,15 @@ def table(seen: list[Seen]) -> pd.DataFrame:
     """
     rows = _rows(seen)
     names = _recipe_names(rows)
-    return pd.DataFrame(
-        [_measured(row, names[row.first.group]) for row in sorted(rows, key=_place)], columns=list(COLUMNS)
-    )
+    measured = [_measured(row, names[row.first.group]) for row in sorted(rows, key=_place)]
+    return pd.DataFrame(measured, columns=list(COLUMNS))
 
 
 def _place(row: _Row) -> tuple:
     """Sorts rows by dataset, recipe, group, network and learning rate."""
     first = row.first
-    network = list(MODELS).index(first.model) if first.model in MODELS else len(MODELS)
-    size = first.setting("size")
-    return first.dataset, list(RECIPES).index(first.recipe), size, first.group, network, first.model, _rate(first)
+    recipe, network = list(RECIPES).index(first.recipe), [*MODELS, first.model].index(first.model)
+    return first.dataset, recipe, first.setting("size"), first.group, network, first.model, _rate(first)
 
 
 def _rate(one: Seen) -> float:
@@ -171,35 +164,28 @@ def _measured(row: _Row, recipe: str) -> dict:
 
 
 def _recipe_names(rows: list[_Row]) -> dict[str, str]:
-    """Group -> its recipe, and the fewest settings that tell it from other groups of the same dataset and recipe."""
-    groups: dict[tuple[str, str], dict[str, Seen]] = {}
+    """Group -> its recipe, and what tells it from other groups of the same dataset and recipe."""
+    kinds: dict[tuple[str, str], dict[str, Seen]] = {}
     for row in rows:
-        of = groups.setdefault((row.first.dataset, row.first.recipe), {})
-        of.setdefault(row.first.group, row.first)
+        kinds.setdefault((row.first.dataset, row.first.recipe), {}).setdefault(row.first.group, row.first)
     names = {}
-    for (_, recipe), of in groups.items():
-        told = [[recipe] for _ in of]
-        for setting in _telling(of.values()):
-            values = [_shown(setting, one.setting(setting)) for one in of.values()]
-            further = [[*words, value] for words, value in zip(told, values, strict=True)]
-            if len(set(map(tuple, further))) > len(set(map(tuple, told))):
+    for (_, recipe), groups in kinds.items():
+        told = dict.fromkeys(groups, recipe)
+        for setting in (*TELLING, "group"):
+            further = {group: f"{told[group]}, {_shown(setting, one)}" for group, one in groups.items()}
+            if len(set(further.values())) > len(set(told.values())):
                 told = further
-        names |= {group: ", ".join(words) for group, words in zip(of, told, strict=True)}
+        names |= told
     return names
 
 
-def _telling(seen: Iterable[Seen]) -> list[str]:
-    """Names of the settings that may tell groups of runs apart, the plainest first."""
-    known = {name for one in seen for name in (*one.record["recipe"], *one.record.get("study", {}))}
-    known -= {*NOT_TELLING, *WITHIN_GROUP, *DIGESTS}
-    return [*TELLING, *sorted(known - {*TELLING}), *DIGESTS]
-
-
-def _shown(setting: str, value: object) -> str:
+def _shown(setting: str, one: Seen) -> str:
+    if setting == "group":  # the last resort
+        return f"group {one.group[:6]}"
+    value = one.setting(setting)
     if setting == "folds":
         return f"{value} folds" if value else "single split"
-    text = "/".join(map(str, value)) if isinstance(value, list) else str(value)
-    return f"{setting.replace('_', ' ')} {text[:6] if setting in DIGESTS else text}"
+    return f"{setting.replace('_', ' ')} {'/'.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 # Words
@@ -207,12 +193,11 @@ def _shown(setting: str, value: object) -> str:
 
 def displayed(rows: pd.DataFrame) -> pd.DataFrame:
     """`table` as text for people; what is not there yet is blank."""
-    several = several_rates(rows)
     cells = [
         {
             "Dataset": row.dataset,
             "Network": row.network,
-            "Recipe": row.recipe + f", learning rate {row.learning_rate:g}" * several[k],
+            "Recipe": row.recipe + rate,
             "Runs": f"{row.finished} of {row.runs}" + f" ({row.states})" * bool(row.states),
             "Seeds": f"{row.seeds_tested} of {row.seeds}",
             "Folds": f"{row.folds_tested} of {row.folds}" if row.folds else "",
@@ -223,7 +208,7 @@ def displayed(rows: pd.DataFrame) -> pd.DataFrame:
             f"{BACKGROUND}, 0/0 = 1": decimals(row, row.background_empty_1),
             "Collapsed": f"{row.collapsed}" if row.collapsed else "",
         }
-        for k, row in enumerate(rows.itertuples())
+        for row, rate in zip(rows.itertuples(), rates(rows), strict=True)
     ]
     return pd.DataFrame(cells)
 
@@ -233,45 +218,21 @@ def _range(scores: tuple[float, ...]) -> str:
 
 
 def named(seen: list[Seen]) -> list[str]:
-    """A sentence on each run that is not what it should be, or not yet; the worst first."""
-    rows, search = _rows(seen), _search(seen)
+    """What is not as it should be, or not yet: a sentence on each collapsed, left-out, failed or unfinished run."""
+    rows = _rows(seen)
     recipe = _recipe_names(rows)
-    sentences = [f"Failed: {one.name}. {one.remark}" for one in seen if one.state == FAILED]
-    sentences += [f"Collapsed: {one.name}. It calls every pixel background." for one in seen if one.is_collapsed]
-    sentences += [
-        f"Left out of the scores: {row.first.network}, {recipe[row.first.group]}, seed {seed}: {why}."
-        for row in rows
-        for seed, why in row.left_out.items()
-    ]
-    for state in (INTERRUPTED, TRAINING):
+    sentences = [f"Collapsed: {one.name}. It calls every pixel background." for one in seen if one.is_collapsed]
+    for row in rows:
+        arm = f"{row.first.network}, {recipe[row.first.group]}"
+        sentences += [f"Left out of the scores: {arm}, seed {seed}: {why}." for seed, why in row.left_out.items()]
+    for state in (FAILED, INTERRUPTED, TRAINING):
         sentences += [f"{state.capitalize()}: {one.name}. {one.remark}" for one in seen if one.state == state]
-    searched = {one.path for one in search}
-    sentences += [f"Not tested yet: {one.name}." for one in seen if one.state == TRAINED and one.path not in searched]
-    if search:
-        tried = dict.fromkeys(f"{one.network} at {_rate(one):g}" for one in search)
-        sentences.append(f"Trained to choose a learning rate, and tested where a recipe takes it: {', '.join(tried)}.")
+    # A search for a learning rate leaves such trainings for good, and many alike.
+    untested = [f"{one.network}, {one.recipe} at {_rate(one):g}" for one in seen if one.state == TRAINED]
+    if untested:
+        alike = "; ".join(dict.fromkeys(untested))
+        sentences.append(f"Trained, and not tested yet or only trained to choose a learning rate: {alike}.")
     return sentences
-
-
-def _search(seen: list[Seen]) -> list[Seen]:
-    """The untested runs that recipes.search_learning_rate trains: one per rate of the budget, from the first seed."""
-    rates: dict[str, set[float]] = {}
-    budget = [
-        one
-        for one in seen
-        if one.record
-        and one.setting("prior_bias")
-        and _rate(one) in one.setting("learning_rates")
-        and one.seed == one.setting("seeds")[0]
-    ]
-    for one in budget:
-        rates.setdefault(_but_rate(one), set()).add(_rate(one))
-    return [one for one in budget if one.state == TRAINED and len(rates[_but_rate(one)]) > 1]
-
-
-def _but_rate(one: Seen) -> str:
-    """Equal for trainings that differ in nothing but their learning rate."""
-    return digest({name: value for name, value in one.record["recipe"].items() if name != "learning_rate"})
 
 
 # Files

@@ -5,7 +5,9 @@ It reads what lies on disk and waits for nobody, and writes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import glob
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +20,6 @@ from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training import recipes, runs
 
 TRAINING, FAILED, INTERRUPTED, TRAINED, TESTED = "training", "failed", "interrupted", "trained", "tested"
-# What of a run's recipe may differ within a row, and what within rows that are to be compared.
-WITHIN_ROW = ("split", "seed")
-WITHIN_GROUP = (*WITHIN_ROW, "model", "learning_rate")
 DEFAULTS = Study().as_dict()
 
 
@@ -70,15 +69,13 @@ class Seen:
 
     @property
     def row(self) -> str:
-        """Equal for runs that belong into one row."""
-        return self._digest(WITHIN_ROW)
+        """Equal for runs that differ in nothing but seed and fold."""
+        return digest(self.group, self.model, self.setting("learning_rate"))
 
     @property
     def group(self) -> str:
         """Equal for rows that differ in nothing but the network and its learning rate."""
-        return self._digest(WITHIN_GROUP)
-
-    def _digest(self, free: tuple[str, ...]) -> str:
+        free = ("split", "seed", "model", "learning_rate")
         shared = {name: value for name, value in self.record["recipe"].items() if name not in free}
         # All folds share what the split was drawn by; a single split is its own name.
         folds = self.setting("folds")
@@ -102,119 +99,99 @@ class Seen:
 
 def gather(folder: Path) -> list[Seen]:
     """Every run under the folder `runs` of a workspace, in the order of its path."""
-    paths = [path for dataset in _folders(folder) for model in _folders(dataset) for path in _folders(model)]
-    return [seen for path in paths if path.name.startswith("seed") and (seen := _look(path))]
-
-
-def _folders(path: Path) -> list[Path]:
-    try:
-        return sorted(inside for inside in path.iterdir() if inside.is_dir())
-    except OSError:  # it has gone, or is not for us to read
-        return []
+    paths = sorted(folder / name for name in glob.glob("*/*/seed*/", root_dir=folder))
+    return [seen for path in paths if (seen := _look(path))]
 
 
 def _look(path: Path) -> Seen | None:
     """The run in a folder, or None where nothing of one is there."""
+    record = None
     try:
-        record, seen = _record(path / "run.json"), None
-        if record is None:
-            seen = _unfinished(path)
-            # A training that has ended meanwhile wrote it before it let go of its lock.
-            record = _record(path / "run.json")
-        return seen if record is None else _finished(path, record)
-    except StudyError as error:
-        return Seen(path, {}, FAILED, str(error))
-    except OSError as error:
-        return Seen(path, {}, FAILED, f"It cannot be read ({error.strerror}).")
+        if (record := _record(path / "run.json")) is None:
+            record = _record(path / runs.BEGUN)
+            epochs = _epochs(path / "state.safetensors")
+            # What a training leaves of its end is looked for after its lock, before which it is written.
+            held, failure = _is_held(path / ".lock"), _text(path / runs.FAILED)
+            if (finished := _record(path / "run.json")) is None:
+                return _unfinished(path, record, epochs, held, failure)
+            record = finished
+        counts = _counts(path / "counts.csv")
+    except (StudyError, OSError) as error:
+        reason = f"It cannot be read ({error.strerror})." if isinstance(error, OSError) else str(error)
+        return Seen(path, record or {}, FAILED, reason)
+    return Seen(path, record, TRAINED if counts is None else TESTED, counts=counts)
 
 
-def _finished(path: Path, record: dict) -> Seen:
-    try:
-        counts = _counts(path, record)
-    except StudyError as error:
-        return Seen(path, record, FAILED, str(error))
-    return Seen(path, record, TRAINED) if counts is None else Seen(path, record, TESTED, counts=counts)
-
-
-def _unfinished(path: Path) -> Seen | None:
-    record, (epochs, damage) = _record(path / runs.BEGUN), _epochs(path / "state.safetensors")
-    # What a training leaves of its end is looked for after its lock, before which it is written.
-    held, failure = _is_held(path / ".lock"), _text(path / runs.FAILED)
+def _unfinished(path: Path, record: dict | None, epochs: int | None, held: bool, failure: str | None) -> Seen | None:
+    """A run without run.json; record, epochs and failure are None where nothing tells them."""
     if record is None and failure is None and epochs is None:
         return None
-    record = record or {}
     done = f"{epochs or 0} of {record['recipe'].get('epochs', '?')} epochs" if record else f"{epochs or 0} epochs"
     if held:
-        return Seen(path, record, TRAINING, f"{done} done.")
-    if failure is not None:
-        return Seen(path, record, FAILED, " ".join(failure.split()))
-    return Seen(path, record, INTERRUPTED, damage or f"After {done}; the same command goes on from there.")
+        state, remark = TRAINING, f"{done} done."
+    elif failure is not None:
+        state, remark = FAILED, " ".join(failure.split())
+    else:
+        state, remark = INTERRUPTED, f"After {done}; the same command goes on from there."
+    return Seen(path, record or {}, state, remark)
 
 
 def _text(path: Path) -> str | None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None
+
+
+def _damaged(path: Path) -> StudyError:
+    what = "the folder" if path.suffix == ".json" else "that file"
+    return StudyError(f"Its {path.name} is damaged; delete {what} and run again.")
 
 
 def _record(path: Path) -> dict | None:
     """run.json or begun.json; None where there is none, StudyError where it is damaged."""
-    text = _text(path)
-    if text is None:
+    if (text := _text(path)) is None:
         return None
-    try:
-        record = json.loads(text)
-    except ValueError:
-        record = None
-    if (
-        not isinstance(record, dict)
-        or not isinstance(record.get("seed"), int)
-        or not isinstance(record.get("recipe"), dict)
-        or not isinstance(record.get("study", {}), dict)
-    ):
-        raise StudyError(f"Its {path.name} is damaged; delete the folder and train again.")
-    return record
+    with contextlib.suppress(ValueError):
+        match json.loads(text):
+            case {"seed": int(), "recipe": dict()} as record:
+                return record
+    raise _damaged(path)
 
 
-def _counts(path: Path, record: dict) -> pd.DataFrame | None:
-    """counts.csv; None where there is none, StudyError where it is damaged."""
+def _counts(path: Path) -> pd.DataFrame | None:
+    """counts.csv, that of the first lesion; None where there is none, StudyError where it is damaged."""
+    kinds = {"slice_id": str, "patient_id": str} | dict.fromkeys(metrics.COUNTS, int)
     try:
-        counts = runs.Run(path, {"lesions": [""], **record}).counts  # the first lesion's, whatever it is called
+        counts = pd.read_csv(path, dtype=kinds, usecols=[*kinds], keep_default_na=False)  # NA may be a name
     except FileNotFoundError:
         return None
-    except ValueError:
-        counts = pd.DataFrame()
-    counts = counts.reindex(columns=["slice_id", "patient_id", *metrics.COUNTS])
-    pixels = all(pd.api.types.is_integer_dtype(counts[name]) for name in metrics.COUNTS)
-    if counts.empty or not pixels or counts[["slice_id", "patient_id"]].isna().any(axis=None):
-        raise StudyError("Its counts.csv is damaged; delete that file and test again.")
+    except ValueError as error:
+        raise _damaged(path) from error
+    if counts.empty or (counts[["slice_id", "patient_id"]] == "").any(axis=None):
+        raise _damaged(path)
     return counts
 
 
-def _epochs(state: Path) -> tuple[int | None, str]:
-    """(whole epochs in a saved state, of which only the header is read; what is wrong with it)."""
+def _epochs(state: Path) -> int | None:
+    """Whole epochs in a saved state, of which only the header is read; None where there is none."""
     try:
         with safe_open(state, "np") as file:
-            return len(json.loads(file.metadata()["history"])), ""
+            return len(json.loads(file.metadata()["history"]))
     except FileNotFoundError:
-        return None, ""
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-        return 0, f"Its saved state is damaged; delete {state.name} to train from the start."
+        return None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(state) from error
 
 
 def _is_held(lock: Path) -> bool:
-    """Whether a process holds a lock file (paths.alone_in); never waits, and never makes the file.
+    """Whether a process holds a lock file (workspace.alone_in); never waits, and never makes the file.
 
     It is tried as a reader's, so that two looks at a time do not take each other for a training.
     """
     try:
-        file = open(lock, "rb")  # noqa: SIM115 (closed below)
+        with open(lock, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:  # held; or such locks are unknown here, and then the file itself is the lock
-            return True
+    except OSError:  # held; or such locks are unknown here, and then the file itself is the lock
+        return True
     return False

@@ -45,7 +45,12 @@ def store(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
 def train(arm: Arm, workspace: Workspace) -> Run:
     """The finished training of an arm. "fair" trains at each rate of the budget first, to choose one."""
     slices, split = store(arm.study, workspace)
-    study = _under_recipe(arm, slices, split, workspace.runs)
+    study = arm.study
+    if arm.recipe == "fair":
+        search = recipes.search_learning_rate(slices, split, study, arm.model, workspace.runs)
+        study = recipes.under(study, "fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))
+    elif arm.recipe != OWN:
+        study = recipes.under(study, arm.recipe)
     return loop.train(slices, split, study, arm.model, arm.seed, workspace.runs)
 
 
@@ -64,13 +69,3 @@ def score(arm: Arm, workspace: Workspace) -> Path:
     with writing(path) as file:
         metrics.all_scores(run.counts, arm.study.batch_size).to_csv(file, index=False)
     return path
-
-
-def _under_recipe(arm: Arm, slices: SliceStore, split: Split, folder: Path) -> Study:
-    """The Study with the fields of the arm's recipe."""
-    if arm.recipe == OWN:
-        return arm.study
-    if arm.recipe != "fair":
-        return recipes.under(arm.study, arm.recipe)
-    search = recipes.search_learning_rate(slices, split, arm.study, arm.model, folder)
-    return recipes.under(arm.study, "fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from torch.nn.functional import affine_grid, grid_sample
 
 
 def draw_transforms(
@@ -17,8 +16,6 @@ def draw_transforms(
     Each is a horizontal flip with probability `flip_probability`, then a rotation about the centre by an angle
     uniform in +-`rotation_degrees`. Only `generator` is used, so nothing else in a run moves these draws.
     """
-    import torch
-
     flip = torch.where(torch.rand(count, generator=generator) < flip_probability, -1.0, 1.0)
     angle = (torch.rand(count, generator=generator) * 2 - 1) * math.radians(rotation_degrees)
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros(count)
@@ -27,8 +24,6 @@ def draw_transforms(
 
 def transform(images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Images and labels, both float [B,1,H,W], resampled by `matrices` [B,2,3]: bilinear and nearest, 0 outside."""
-    from torch.nn.functional import affine_grid, grid_sample
-
     grid = affine_grid(matrices, list(images.shape), align_corners=False)
     return (
         grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False),

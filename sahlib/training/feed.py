@@ -9,9 +9,10 @@ Both give the same batches.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,28 +60,21 @@ class Streamed:
         return len(self.rows)
 
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Images uint8 [b,C,H,W] and masks uint8 [b,K,H,W] at the positions `order` int64 [n], in that order."""
-        ahead: deque[Future] = deque()
+        """As those of Resident."""
+        left = iter(order.split(batch_size))
         with ThreadPoolExecutor(1) as reader:
+            ahead = deque(reader.submit(self._read, batch) for batch in itertools.islice(left, READ_AHEAD))
             try:
-                for batch in order.split(batch_size):
-                    ahead.append(reader.submit(self._read, batch.numpy()))
-                    if len(ahead) > READ_AHEAD:
-                        yield self._on_device(ahead.popleft().result())
                 while ahead:
-                    yield self._on_device(ahead.popleft().result())
+                    ahead.extend(reader.submit(self._read, batch) for batch in itertools.islice(left, 1))
+                    yield tuple(tensor.to(self.device, non_blocking=True) for tensor in ahead.popleft().result())
             finally:
-                for waiting in ahead:
-                    waiting.cancel()
+                reader.shutdown(cancel_futures=True)
 
-    def _read(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = self.rows[positions]
-        pair = _pair(self.store, rows, self.lesions)
+    def _read(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        pair = _pair(self.store, self.rows[positions.numpy()], self.lesions)
         # Only from pinned memory does a copy to the GPU run beside its work.
         return tuple(tensor.pin_memory() if self.device.type == "cuda" else tensor for tensor in pair)
-
-    def _on_device(self, pair: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(tensor.to(self.device, non_blocking=True) for tensor in pair)
 
 
 def open_feed(

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+
 POLL_SECONDS = 2.0
 
 
@@ -17,8 +19,6 @@ def own_gpu() -> Iterator[None]:
 
     Where there is one GPU or none, nothing is chosen: a scheduler that shows a job only its own GPU needs no help.
     """
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count < 2:
         yield
@@ -35,7 +35,9 @@ def _first_free(count: int):
     """(index, held lock) of the first GPU that nobody holds; a lock goes with its process."""
     from filelock import FileLock, Timeout
 
-    locks = [FileLock(Path(tempfile.gettempdir()) / f"sahlib-gpu-{_name(index)}.lock") for index in range(count)]
+    # A GPU's uuid is the same whatever CUDA_VISIBLE_DEVICES makes of its number.
+    names = [torch.cuda.get_device_properties(index).uuid for index in range(count)]
+    locks = [FileLock(Path(tempfile.gettempdir()) / f"sahlib-gpu-{name}.lock") for name in names]
     said = False
     while True:
         for index, lock in enumerate(locks):
@@ -46,10 +48,3 @@ def _first_free(count: int):
             print(f"All {count} GPUs are at work for others; waiting for one.", flush=True)
             said = True
         time.sleep(POLL_SECONDS)
-
-
-def _name(index: int) -> str:
-    """The same GPU's name whatever CUDA_VISIBLE_DEVICES makes of its number."""
-    import torch
-
-    return str(torch.cuda.get_device_properties(index).uuid)

@@ -10,18 +10,15 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import nn
 
 # Libraries choose their kernels and the allocator settles in the first calls, which must not be captured.
 WARM_UP_CALLS = 3
-# Replays timed to decide whether compiling pays.
-TIMED_REPLAYS = 10
+TIMED_REPLAYS = 10  # to decide whether compiling pays
 # A compilation by torch.compile took 20 to 50 s on an H100 and saved 35 to 50 % of the captured step's time.
-COMPILATION_SECONDS = 50
-COMPILATION_GAIN = 0.35
+COMPILATION_SECONDS, COMPILATION_GAIN = 50, 0.35
 
 
 class Captured:
@@ -118,7 +115,7 @@ def undone(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
     """Puts weights, running statistics and Adam's moments back to what they were, in place, when the block ends."""
     # A compiled network shares these tensors, and a graph remembers where they lie: they are overwritten, not replaced.
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    moments = _copy(optimizer)
+    moments = {weight: {k: v.clone() for k, v in state.items()} for weight, state in optimizer.state.items()}
     try:
         yield
     finally:
@@ -129,7 +126,3 @@ def undone(network: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[Non
                 for name, tensor in state.items():
                     # Adam starts with no moments, which is the same as moments and a step count of zero.
                     tensor.copy_(moments[weight][name]) if weight in moments else tensor.zero_()
-
-
-def _copy(optimizer: torch.optim.Optimizer) -> dict[Any, dict[str, torch.Tensor]]:
-    return {weight: {k: v.clone() for k, v in state.items()} for weight, state in optimizer.state.items()}

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import math
 import time
 import traceback
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import pandas as pd
+import torch
+from torch import nn
 
 from sahlib import progress
 from sahlib.data.scan import CLASSES
@@ -27,16 +26,13 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.networks import models
 from sahlib.study import MODELS, Study, StudyError, digest
+from sahlib.training import checkpoint
 from sahlib.training.augment import draw_transforms
+from sahlib.training.feed import Resident, Streamed, open_feed
 from sahlib.training.numerics import numerics
-from sahlib.training.runs import BEGUN, FAILED, Run, find, folder, recipe
+from sahlib.training.runs import FAILED, STATE, Run, begin, find, finish, folder, run_key
 from sahlib.training.step import blank_batch, make_optimizer, training_step, validation_score
-from sahlib.workspace import alone_in, provenance, writing
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from sahlib.training.feed import Resident, Streamed
+from sahlib.workspace import alone_in, writing
 
 
 def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, runs: Path) -> Run:
@@ -45,43 +41,37 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
     The best epoch has the highest Dice over all pixels of the validation side pooled, so that false alarms on slices
     without SAH count; where that is equal, as when a network calls everything background, the lowest validation loss.
     """
-    this = recipe(store, split, study, model, seed)
-    path = folder(runs, study, this)
+    key = run_key(store, split, study, model, seed)
+    path = folder(runs, study, key)
     if run := find(path):
         return run
     with alone_in(path):
         # Whoever held the lock may have finished this very run.
         if run := find(path):
             return run
-        _begin(path, this, study)
+        begin(path, key, study)
         try:
-            return _train_within_memory(store, split, study, this, path)
+            return _train_within_memory(store, split, study, key, path)
         except Exception as error:
             # For whoever watches many trainings from outside; the disk may be what failed.
             with contextlib.suppress(StudyError, OSError), writing(path / FAILED) as file:
-                file.write_text(f"{str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)}\n")
+                file.write_text(f"{(str(error).strip() or repr(error)).splitlines()[-1]}\n")
             raise
 
 
-def _train_within_memory(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
+def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
-    import torch
-
-    label = MODELS[this["model"]]
+    label = MODELS[key["model"]]
     try:
         with numerics(study):
-            return _train(store, split, study, this, path)
+            return _train(store, split, study, key, path)
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
-        fits = fitting_batch_size(study, this["model"])
-        way_out = (
-            f"set batch_size to {fits}, at which a step fits, or"
-            if fits
-            else "no batch size does: set smaller channels or"
-        )
+        fits = fitting_batch_size(study, key["model"])
+        way = f"set batch_size to {fits}, at which a step fits," if fits else "no batch size does: set smaller channels"
         raise StudyError(
-            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way_out} a smaller size. "
-            "Finished epochs are kept."
+            f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way} or a smaller "
+            "size. Finished epochs are kept."
         ) from error
     except RuntimeError as error:
         if "does not have a deterministic implementation" not in str(error):
@@ -89,22 +79,16 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, this: di
         raise StudyError(f"{label} cannot run with deterministic=True on this device: {error}") from error
 
 
-def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path) -> Run:
-    import torch
-
-    from sahlib.training import checkpoint
-    from sahlib.training.feed import Resident, open_feed
-
+def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model, seed = this["model"], this["seed"]
+    model, seed, state = key["model"], key["seed"], path / STATE
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
-    feed, validation = (
-        open_feed(store, split.rows(store, side), device, tuple(shares)) for side in ("train", "validation")
-    )
+    sides = (split.rows(store, side) for side in ("train", "validation"))
+    feed, validation = (open_feed(store, rows, device, tuple(shares)) for rows in sides)
     network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
-    history, best = checkpoint.resume(path / "state.safetensors", network, optimizer)
+    history, best = checkpoint.resume(state, network, optimizer)
 
     bias = "on" if study.prior_bias else "off"
     print(
@@ -126,35 +110,23 @@ def _train(store: SliceStore, split: Split, study: Study, this: dict, path: Path
                     f"The training loss of {name} became {train_loss} in epoch {epoch}; lower learning_rate, now "
                     f"{study.learning_rate}, or use precision='fp32'. Finished epochs are kept."
                 )
-
-            validation_loss, validation_dice = evaluate(score, validation, study)
-            is_best = best is None or (validation_dice, -validation_loss) > max(
-                (row["validation_dice"], -row["validation_loss"]) for row in history
-            )
+            loss, dice = evaluate(score, validation, study)
+            earlier = [(row["validation_dice"], -row["validation_loss"]) for row in history]
+            is_best = best is None or (dice, -loss) > max(earlier)
             if is_best:
-                best = {key: tensor.detach().clone() for key, tensor in network.state_dict().items()}
-            history.append(
-                {
-                    "epoch": epoch,
-                    "train_loss": train_loss,
-                    "validation_loss": validation_loss,
-                    "validation_dice": validation_dice,
-                    "learning_rate": study.learning_rate,
-                    # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
-                    "seconds": round(time.perf_counter() - started + preparation, 3),
-                    "best": is_best,
-                }
-            )
-            preparation = 0.0
-            checkpoint.save(path / "state.safetensors", network, best, optimizer, history)
+                best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+            # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
+            seconds, preparation = round(time.perf_counter() - started + preparation, 3), 0.0
+            row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": loss, "validation_dice": dice}
+            history.append(row | {"learning_rate": study.learning_rate, "seconds": seconds, "best": is_best})
+            checkpoint.save(state, network, best, optimizer, history)
             advance(
-                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {validation_loss:.3f}, "
-                f"validation Dice {validation_dice:.3f}{' (best so far)' if is_best else ''}, "
-                f"{history[-1]['seconds']:.1f} s",
+                f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {loss:.3f}, "
+                f"validation Dice {dice:.3f}{' (best so far)' if is_best else ''}, {seconds:.1f} s",
                 loss=train_loss,
-                validation_Dice=validation_dice,
+                validation_Dice=dice,
             )
-    return _finish(path, this, study, network, shares, best, history)
+    return finish(path, key, study, network, shares, best, history)
 
 
 def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: int, epoch: int) -> float:
@@ -163,17 +135,12 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
     Order and augmentation are seeded by the epoch, not carried along, so that a resumed run draws what an unbroken one
     would have drawn.
     """
-    import torch
-
     generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
     order = torch.randperm(len(feed), generator=generator)
-    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator)
-    total = None
-    for (images, labels), matrix in zip(
-        feed.batches(order, study.batch_size), matrices.to(feed.device).split(study.batch_size), strict=True
-    ):
-        loss = step(images, labels, matrix) * len(matrix)
-        total = loss if total is None else total + loss
+    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator).to(feed.device)
+    batches, total = feed.batches(order, study.batch_size), 0
+    for (images, labels), matrix in zip(batches, matrices.split(study.batch_size), strict=True):
+        total = total + step(images, labels, matrix) * len(matrix)
     return float(total) / len(feed)
 
 
@@ -182,8 +149,6 @@ def evaluate(score: Callable, feed: Resident | Streamed, study: Study) -> tuple[
 
     Where there are several classes, the Dice is the mean over them.
     """
-    import torch
-
     total = torch.zeros(())
     for images, labels in feed.batches(torch.arange(len(feed)), study.batch_size):
         scores = score(images, labels).double()
@@ -207,11 +172,7 @@ def lesion_shares(store: SliceStore, split: Split, study: Study) -> dict[str, fl
 
 
 def initial_network(study: Study, model: str, seed: int, shares: Collection[float]) -> nn.Module:
-    """The network before its first step, one output per lesion share; the same for the same seed, whatever was drawn
-    before.
-    """
-    import torch
-
+    """The network before its first step, one output per lesion share; equal for the same seed, whatever was drawn."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         priors = list(shares) if study.prior_bias else None
@@ -220,8 +181,6 @@ def initial_network(study: Study, model: str, seed: int, shares: Collection[floa
 
 def fitting_batch_size(study: Study, model: str) -> int:
     """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
-    import torch
-
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = study.batch_size // 2
     while size:
@@ -238,50 +197,3 @@ def fitting_batch_size(study: Study, model: str) -> int:
             network = step = None
             torch.cuda.empty_cache()
     return 0
-
-
-def _begin(path: Path, recipe: dict, study: Study) -> None:
-    """Says in the run's folder what is trained there, until run.json says it."""
-    (path / FAILED).unlink(missing_ok=True)
-    with writing(path / BEGUN) as file:
-        file.write_text(json.dumps(_identity(recipe, study), indent=1))
-
-
-def _identity(recipe: dict, study: Study) -> dict:
-    """What run.json says of a training from its beginning."""
-    return {
-        "model": recipe["model"],
-        "seed": recipe["seed"],
-        "digest": digest(recipe),
-        "recipe": recipe,
-        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
-        "provenance": provenance(),
-    }
-
-
-def _finish(
-    path: Path, recipe: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
-) -> Run:
-    """Writes what stays of a training; run.json comes last and makes it a finished run."""
-    from safetensors.torch import save_file
-
-    rows = pd.DataFrame(history)
-    # Only the last improvement is the epoch whose weights were kept.
-    rows["best"] = rows["epoch"] == rows.loc[rows["best"], "epoch"].max()
-    record = _identity(recipe, study) | {
-        "lesions": list(shares),
-        "lesion_share": next(iter(shares.values())),
-        "parameters": sum(weight.numel() for weight in network.parameters()),
-        "best_epoch": int(rows.loc[rows["best"], "epoch"].iloc[0]),
-        "seconds": round(float(rows["seconds"].sum()), 1),
-    }
-    with writing(path / "weights.safetensors") as file:
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in best.items()}
-        save_file(tensors, file, metadata={"recipe": json.dumps(recipe)})
-    with writing(path / "history.csv") as file:
-        rows.to_csv(file, index=False)
-    with writing(path / "run.json") as file:
-        file.write_text(json.dumps(record, indent=1))
-    for leftover in ("state.safetensors", BEGUN):
-        (path / leftover).unlink(missing_ok=True)
-    return Run(path, record)

@@ -7,6 +7,8 @@ import ctypes
 import os
 from collections.abc import Iterator
 
+import torch
+
 from sahlib.study import Study
 from sahlib.workspace import cores
 
@@ -19,8 +21,6 @@ def numerics(study: Study) -> Iterator[None]:
     """How numbers are computed within the block: all cores, fp32 that is no TF32, and with `study.deterministic`
     only operations that give the same bits each time.
     """
-    import torch
-
     torch.set_num_threads(cores())
     _keep_freed_memory()
     # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors.torch import save_file
+from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.study import Study, StudyError, digest
-from sahlib.workspace import read_csv
+from sahlib.workspace import provenance, read_csv, writing
 
-BEGUN, FAILED = "begun.json", "failed.txt"
+BEGUN, FAILED, STATE = "begun.json", "failed.txt", "state.safetensors"
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
 TRAINING_VERSION = 2
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
@@ -89,8 +91,8 @@ class Run:
         return self.path / (f"{kind}.{ending}" if lesion == self.lesions[0] else f"{kind}_{lesion}.{ending}")
 
 
-def recipe(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
-    """All that decides a run's weights on one kind of machine."""
+def run_key(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
+    """All that decides a run's weights on one kind of machine; "recipe" in the files on disk."""
     return {
         "version": TRAINING_VERSION,
         "store": store.digest,
@@ -101,9 +103,9 @@ def recipe(store: SliceStore, split: Split, study: Study, model: str, seed: int)
     }
 
 
-def folder(runs: Path, study: Study, recipe: dict) -> Path:
-    """Where the run of a recipe lies."""
-    return runs / study.dataset / recipe["model"] / f"seed{recipe['seed']}-{digest(recipe)}"
+def folder(runs: Path, study: Study, key: dict) -> Path:
+    """Where the run of a key lies."""
+    return runs / study.dataset / key["model"] / f"seed{key['seed']}-{digest(key)}"
 
 
 def find(path: Path) -> Run | None:
@@ -115,3 +117,52 @@ def find(path: Path) -> Run | None:
         return Run(path, json.loads(record.read_text()))
     except ValueError as error:
         raise StudyError(f"{record} is damaged ({error}); delete the folder {path} and run again.") from error
+
+
+def begin(path: Path, key: dict, study: Study) -> None:
+    """Says in the run's folder what is trained there, until run.json says it."""
+    (path / FAILED).unlink(missing_ok=True)
+    with writing(path / BEGUN) as file:
+        file.write_text(json.dumps(_identity(key, study), indent=1))
+
+
+def finish(
+    path: Path, key: dict, study: Study, network: nn.Module, shares: dict, best: dict, history: list[dict]
+) -> Run:
+    """Writes what stays of a training; run.json comes last and makes it a finished run.
+
+    shares: lesion -> its share of the training pixels; best: the weights to keep; history: one row per epoch
+    """
+    rows = pd.DataFrame(history)
+    # Only the last improvement is the epoch whose weights were kept.
+    best_epoch = int(rows.loc[rows["best"], "epoch"].max())
+    rows["best"] = rows["epoch"] == best_epoch
+    record = _identity(key, study) | {
+        "lesions": list(shares),
+        "lesion_share": next(iter(shares.values())),
+        "parameters": sum(weight.numel() for weight in network.parameters()),
+        "best_epoch": best_epoch,
+        "seconds": round(float(rows["seconds"].sum()), 1),
+    }
+    with writing(path / "weights.safetensors") as file:
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in best.items()}
+        save_file(tensors, file, metadata={"recipe": json.dumps(key)})
+    with writing(path / "history.csv") as file:
+        rows.to_csv(file, index=False)
+    with writing(path / "run.json") as file:
+        file.write_text(json.dumps(record, indent=1))
+    for leftover in (STATE, BEGUN):
+        (path / leftover).unlink(missing_ok=True)
+    return Run(path, record)
+
+
+def _identity(key: dict, study: Study) -> dict:
+    """What run.json says of a training from its beginning."""
+    return {
+        "model": key["model"],
+        "seed": key["seed"],
+        "digest": digest(key),
+        "recipe": key,
+        "study": {name: value for name, value in study.as_dict().items() if name != "data_dir"},
+        "provenance": provenance(),
+    }

@@ -6,21 +6,19 @@ On a GPU each is captured as one CUDA graph. Nothing here waits for the device.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import BCEWithLogitsLoss
 
 from sahlib.networks import models
 from sahlib.study import Study
+from sahlib.training import graph
 from sahlib.training.augment import transform
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 def make_optimizer(network: nn.Module, study: Study) -> torch.optim.Optimizer:
     """Adam with the Study's learning rate (section 2.4); all weights in one kernel."""
-    import torch
-
     # On a GPU the steps are counted there, so that a captured step can count.
     on_gpu = next(network.parameters()).is_cuda
     return torch.optim.Adam(network.parameters(), lr=study.learning_rate, fused=True, capturable=on_gpu)
@@ -33,7 +31,6 @@ def paper_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     a question of its own (lesion of this class or not), and the loss is the mean over them.
     """
     from monai.losses.dice import DiceLoss
-    from torch.nn import BCEWithLogitsLoss
 
     dice, cross_entropy = DiceLoss(sigmoid=True, batch=True), BCEWithLogitsLoss()
     return lambda logits, truth: dice(logits, truth) + cross_entropy(logits, truth)
@@ -45,7 +42,6 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
     On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
     took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
     """
-
     loss_function = paper_loss()
 
     def step_of(network: nn.Module):
@@ -60,14 +56,9 @@ def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: S
 
         return step
 
-    device = next(network.parameters()).device
-    if device.type == "cpu" or slices < study.batch_size:
+    if not _worth_capturing(network, study, slices):
         return step_of(network)
-    from sahlib.training.graph import captured_step
-
-    return captured_step(
-        step_of, network, optimizer, blank_batch(network, study), steps, may_compile=not study.deterministic
-    )
+    return graph.captured_step(step_of, network, optimizer, blank_batch(network, study), steps, not study.deterministic)
 
 
 def validation_score(network: nn.Module, study: Study, slices: int):
@@ -75,8 +66,6 @@ def validation_score(network: nn.Module, study: Study, slices: int):
 
     the loss (K times), the pixels of each class both predicted and true, and predicted + true pixels.
     """
-    import torch
-
     loss_function = paper_loss()
 
     def score(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -87,18 +76,18 @@ def validation_score(network: nn.Module, study: Study, slices: int):
             overlap, marked = (predicted * truth).sum((0, 2, 3)), (predicted + truth).sum((0, 2, 3))
             return torch.stack([loss_function(logits, truth).expand_as(overlap), overlap, marked])
 
-    device = next(network.parameters()).device
-    if device.type == "cpu" or slices < study.batch_size:
+    if not _worth_capturing(network, study, slices):
         return score
-    from sahlib.training.graph import Captured
+    return graph.Captured(score, blank_batch(network, study)[:2], otherwise=score)
 
-    return Captured(score, blank_batch(network, study)[:2], otherwise=score)
+
+def _worth_capturing(network: nn.Module, study: Study, slices: int) -> bool:
+    """On a GPU, where an epoch holds a full batch."""
+    return next(network.parameters()).is_cuda and slices >= study.batch_size
 
 
 def blank_batch(network: nn.Module, study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Images, labels and matrices of a full batch that shows nothing, on the network's device."""
-    import torch
-
     device = next(network.parameters()).device
     images, labels = (
         torch.zeros((study.batch_size, count, study.size, study.size), dtype=torch.uint8, device=device)

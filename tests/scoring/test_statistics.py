@@ -25,8 +25,8 @@ def test_two_patients_by_hand():
     found = interval(TWO, "dice", "mean_empty_1")
     assert (found.estimate, found.low, found.high) == (0.5, 0, 1)
     assert (found.patients, found.draws, found.dropped, found.seed_scores) == (2, 2000, 0, (0.5,))
-    # A quarter of the draws is 0, a quarter 1: at level 0.4 the 30 % and 70 % quantiles are both 1/2.
-    found = interval(TWO, "dice", "mean_empty_1", level=0.4, method="percentile")
+    # A quarter of the draws is 0, a quarter 1: at level 0.2 the quantiles, 32 % and 68 %, are both 1/2.
+    found = interval(TWO, "dice", "mean_empty_1", level=0.2)
     assert (found.low, found.high) == (0.5, 0.5)
 
 
@@ -174,11 +174,10 @@ def test_swapping_the_models_negates(seed, convention, metric):
 @given(st.integers(0, 10_000), st.sampled_from([c for c in CONVENTIONS if c != "batches"]), st.sampled_from(METRICS))
 def test_estimate_is_the_score_and_lies_inside(seed, convention, metric):
     counts = predictions(truth_of(6, seed), seed)
-    for method in ("percentile", "expanded"):
-        found = interval(counts, metric, convention, draws=400, method=method)
-        assert found.estimate == score(counts, metric, convention)
-        assert 0 <= found.low <= found.estimate + 1e-12
-        assert found.estimate - 1e-12 <= found.high <= 1 + 1e-12
+    found = interval(counts, metric, convention, draws=400)
+    assert found.estimate == score(counts, metric, convention)
+    assert 0 <= found.low <= found.estimate + 1e-12
+    assert found.estimate - 1e-12 <= found.high <= 1 + 1e-12
     wider = interval(counts, metric, convention, draws=400, level=0.99)
     assert wider.low <= found.low <= found.high <= wider.high
 
@@ -235,7 +234,7 @@ def test_mean_interval_of_one_value_a_patient_is_interval_s(thousandths, seed, l
     counts = one_slice_each(np.array(thousandths) / 1000)
     values = metrics.unit_scores(counts, "dice", CONVENTIONS["mean_empty_1"]).to_numpy()
     ours = mean_interval(values, counts["patient_id"], 200, level, seed)
-    theirs = interval(counts, "dice", "mean_empty_1", 200, level, seed)  # "expanded" is its default
+    theirs = interval(counts, "dice", "mean_empty_1", 200, level, seed)
     names = ("estimate", "low", "high", "level", "patients", "draws", "dropped")
     assert [getattr(ours, n) for n in names] == pytest.approx([getattr(theirs, n) for n in names], nan_ok=True)
 
@@ -337,8 +336,6 @@ def test_mistakes_are_named():
         interval(a.drop(columns="patient_id"), "dice", "pooled")
     with pytest.raises(ValueError, match="stand together"):
         interval(a.assign(patient_id=["a", "b", "a"]), "dice", "batches")
-    with pytest.raises(ValueError, match="method"):
-        interval(a, "dice", "pooled", method="magic")
     with pytest.raises(ValueError, match="level"):
         interval(a, "dice", "pooled", level=95)
     with pytest.raises(ValueError, match="draws"):

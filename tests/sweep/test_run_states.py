@@ -101,13 +101,15 @@ def test_empty_folders_and_other_files_are_no_runs(runs):
 def test_damaged_counts_are_a_failed_run_with_a_way_out(runs, text):
     (finish(begin(runs)) / "counts.csv").write_text(text)
     seen = only(runs)
-    assert (seen.state, seen.remark) == (FAILED, "Its counts.csv is damaged; delete that file and test again.")
+    assert (seen.state, seen.remark) == (FAILED, "Its counts.csv is damaged; delete that file and run again.")
 
 
 def test_a_damaged_state_is_named(runs):
     path = begin(runs, epochs=1)
     (path / "state.safetensors").write_bytes(b"\0" * 20)
-    assert only(runs).remark == "Its saved state is damaged; delete state.safetensors to train from the start."
+    seen = only(runs)
+    assert (seen.state, seen.remark) == (FAILED, "Its state.safetensors is damaged; delete that file and run again.")
+    assert seen.name.startswith("U-Net, paper, seed 0, in ")
 
 
 def test_a_training_that_an_older_version_left(runs):

@@ -88,7 +88,7 @@ def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, mo
 def test_whatever_changes_the_result_makes_another_run(small, tmp_path, change):
     study, store, split = small
     other = dataclasses.replace(study, **change)
-    paths = {runs.folder(tmp_path, s, runs.recipe(store, split, s, "unet", 0)) for s in (study, other)}
+    paths = {runs.folder(tmp_path, s, runs.run_key(store, split, s, "unet", 0)) for s in (study, other)}
     assert len(paths) == 2
 
 
@@ -151,13 +151,13 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(small, tmp_
 
 def test_a_second_process_waits_for_the_first_and_takes_its_run(small, tmp_path, capsys):
     study, store, split = small
-    path = runs.folder(tmp_path, study, runs.recipe(store, split, study, "unet", 0))
+    path = runs.folder(tmp_path, study, runs.run_key(store, split, study, "unet", 0))
     with ThreadPoolExecutor(1) as pool:
         with alone_in(path):
             second = pool.submit(train, small, tmp_path)
             while "waiting" not in capsys.readouterr().out:
                 time.sleep(0.05)
-            first = loop._train(store, split, study, runs.recipe(store, split, study, "unet", 0), path)
+            first = loop._train(store, split, study, runs.run_key(store, split, study, "unet", 0), path)
             written = first.weights.stat().st_mtime_ns
         assert second.result(60) == first and first.weights.stat().st_mtime_ns == written
 

@@ -50,28 +50,23 @@ class Anatomy:
 def coordinates(shape=COARSE_SHAPE, origin=COARSE_ORIGIN, step=2.0):
     """MNI coordinates in mm as three broadcastable float32 arrays, in the order y, z, x."""
     axes = [(o + step * np.arange(n)).astype(np.float32) for o, n in zip(origin, shape, strict=True)]
-    return axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
+    return np.meshgrid(*axes, indexing="ij", sparse=True)
 
 
-def atlas_files() -> dict[str, Path]:
+def atlas_files() -> list[Path]:
     """The grey-matter, white-matter and T1 maps in the installed nilearn, found without importing it (1 to 2 s)."""
     found = find_spec("nilearn")
     folder = Path(found.origin).parent / "datasets" / "data" if found else Path()
-    files = {kind: folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz" for kind in ("gm", "wm", "t1")}
-    for path in files.values():
+    files = [folder / f"mni_icbm152_{kind}_tal_nlin_sym_09a_converted.nii.gz" for kind in ("gm", "wm", "t1")]
+    for path in files:
         if not path.is_file():
-            raise FileNotFoundError(
-                f"the phantom needs {path.name}, which nilearn 0.11 to 0.14 carry (pip install nilearn)"
-            )
+            raise FileNotFoundError(f"the phantom needs {path.name} of nilearn 0.11 to 0.14 (pip install nilearn)")
     return files
 
 
 def atlas_digest() -> str:
     """SHA-256 of the atlas files, hexadecimal."""
-    digest = hashlib.sha256()
-    for path in atlas_files().values():
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return hashlib.sha256(b"".join(path.read_bytes() for path in atlas_files())).hexdigest()
 
 
 def _read(path):
@@ -105,9 +100,8 @@ def _closing(mask, radius_mm):
 def _ball(grid, centre, radii):
     """Signed, roughly metric distance to ellipsoids at +x and -x (mirror images); centre and radii as (x, y, z)."""
     y, z, x = grid
-    cx, cy, cz = centre
-    rx, ry, rz = radii
-    r = np.sqrt(((np.abs(x) - cx) / rx) ** 2 + ((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2)
+    parts = zip((np.abs(x), y, z), centre, radii, strict=True)
+    r = np.sqrt(sum(((at - middle) / radius) ** 2 for at, middle, radius in parts))
     return (r - 1) * np.float32(min(radii))
 
 
@@ -117,7 +111,7 @@ def _tube(grid, start, end, radius):
     a, b = np.float32(start), np.float32(end)
     axis = b - a
     p = (np.abs(x) - a[0], y - a[1], z - a[2])
-    t = np.clip((p[0] * axis[0] + p[1] * axis[1] + p[2] * axis[2]) / (axis @ axis), 0, 1)
+    t = np.clip(sum(p[i] * axis[i] for i in range(3)) / (axis @ axis), 0, 1)
     return np.sqrt(sum((p[i] - t * axis[i]) ** 2 for i in range(3))) - np.float32(radius)
 
 
@@ -142,8 +136,8 @@ def _ventricles(csf, grid):
     lateral &= ~((side > 24) & (y < -58) & (z < -4))
     third = (side < 6) & (y > -31) & (y < 2) & (z > -13) & (z < 12)
     fourth = (side < 13) & (y > -58) & (y < -34) & (z > -52) & (z < -20) & (z < -20 - 0.55 * (y + 34) - 8)
-    found, count = ndimage.label((lateral | third | fourth) & (csf > 0.45))
-    sizes = np.bincount(found.ravel(), minlength=count + 1)
+    found, _ = ndimage.label((lateral | third | fourth) & (csf > 0.45))
+    sizes = np.bincount(found.ravel())
     sizes[0] = 0
     return (sizes > 150)[found]
 
@@ -170,8 +164,8 @@ def _face(grid, cavity, skull, skin, rng):
     cells /= cells.std()
     orbit = _ball(grid, (31, 56, -30), (18, 30, 17))
     globe = _ball(grid, (33, 68, -30), (12, 12, 12))
-    eye_muscles = np.minimum(_tube(grid, (22, 68, -30), (17, 34, -28), 2), _tube(grid, (43, 66, -30), (19, 34, -28), 2))
-    eye_muscles = np.minimum(eye_muscles, _tube(grid, (33, 57, -30), (17, 32, -27), 2))
+    ends = (((22, 68, -30), (17, 34, -28)), ((43, 66, -30), (19, 34, -28)), ((33, 57, -30), (17, 32, -27)))
+    eye_muscles = np.minimum.reduce([_tube(grid, *both, 2) for both in ends])
     antrum = _ball(grid, (28, 58, -60), (15, 17, 15))
     nose = np.maximum(_ball(grid, (7, 62, -55), (7, 26, 22)), 1.5 - np.abs(x))
     ethmoid = _ball(grid, (7, 54, -28), (8, 24, 13))
@@ -181,8 +175,7 @@ def _face(grid, cavity, skull, skin, rng):
     canal = _tube(grid, (52, -20, -44), (82, -22, -44), 3.5)
     pharynx = _ball(grid, (0, 12, -84), (13, 8, 34))
 
-    bone = _solid(np.maximum(skull, -cavity))
-    bone = np.maximum(bone, _solid(np.abs(antrum) - 0.9))
+    bone = np.maximum(_solid(np.maximum(skull, -cavity)), _solid(np.abs(antrum) - 0.9))
     for solid in (
         np.abs(_ball(grid, (31, 54, -30), (20, 31, 19))) - 1.5,  # orbital walls
         _ball(grid, (50, 60, -44), (9, 8, 9)),  # zygoma
@@ -209,11 +202,10 @@ def _face(grid, cavity, skull, skin, rng):
     scalp = -60 + 100 * np.maximum(temporalis, np.clip(1.3 - skull / 2, 0, 0.8))
     vault = np.clip((z + 18 + 0.3 * np.abs(y + 20)) / 15, 0, 1)
     soft = vault * scalp + (1 - vault) * np.where(skull < 5, 0.5 * (scalp + muscles), muscles)
-    soft = np.where(skin > -2, 25, soft)
-    soft = np.where(orbit < 0, -85, soft)
-    soft = np.where((eye_muscles < 0) & (orbit < 0), 40, soft)
-    soft = np.where(globe < 0, 12, soft)
-    soft = np.where(np.abs(_ball(grid, (33, 75, -30), (5, 3, 5))) < 1.2, 75, soft)  # lens
+    lens = np.abs(_ball(grid, (33, 75, -30), (5, 3, 5))) < 1.2
+    filled = (skin > -2, 25), (orbit < 0, -85), ((eye_muscles < 0) & (orbit < 0), 40), (globe < 0, 12), (lens, 75)
+    for where, hu in filled:
+        soft = np.where(where, hu, soft)
     outside = cavity > 0
     return np.stack([bone * outside, air * outside, soft, np.broadcast_to(vault, soft.shape)], -1).astype(np.float32)
 
@@ -221,15 +213,14 @@ def _face(grid, cavity, skull, skin, rng):
 @lru_cache(maxsize=1)
 def load_anatomy() -> Anatomy:
     """Build the maps (a few seconds), once per process."""
-    grey, white, t1 = (_read(path) for path in atlas_files().values())
+    grey, white, t1 = (_read(path) for path in atlas_files())
     brain = t1 > 0.2  # the template is stripped to the brain; nilearn masks it with the same threshold
     fine = coordinates(FINE_SHAPE, FINE_ORIGIN, 1.0)
     csf = np.clip(1 - grey - white, 0, 1)
     # Averaging over people leaves the cistern of the great cerebral vein wider than it is in anyone.
     csf *= 1 - 0.3 * np.clip(2 - np.maximum(_ball(fine, (0, -38, 5), (9, 13, 11)) / 2, 0), 0, 1)
     ventricles = _ventricles(csf * brain, fine)
-    z1 = TISSUE_Z0 + 164
-    box = np.s_[:, TISSUE_Z0:z1]
+    box = np.s_[:, TISSUE_Z0 : TISSUE_Z0 + 164]
     depth = np.full(ventricles[box].shape, -9, np.float32)
     around = tuple(slice(s.start - 10, s.stop + 10) for s in ndimage.find_objects(ventricles[box].astype(np.uint8))[0])
     depth[around] = np.clip(-_distance(ventricles[box][around], 1.0), -9, 9)
@@ -253,10 +244,8 @@ def load_anatomy() -> Anatomy:
     head = np.minimum(head, _tube(grid, (0, 92, -30), (0, 104, -52), 11))
     skin = ndimage.gaussian_filter(head.astype(np.float32), 2.5)
     csf = _coarse(csf)
-    inside = _coarse(ventricles.astype(np.float32)) > 0.25
-    dura = _dura(csf, grid) * (cavity < -1)
-    shell = np.stack([cavity, skull, skin, dura], -1).astype(np.float32)
-    near_ventricle = ndimage.binary_dilation(inside, iterations=1)
+    shell = np.stack([cavity, skull, skin, _dura(csf, grid) * (cavity < -1)], -1).astype(np.float32)
+    near_ventricle = ndimage.binary_dilation(_coarse(ventricles.astype(np.float32)) > 0.25)
     cisterns = csf * ((csf > 0.22) & (cavity < 0) & ~near_ventricle & (z > -60))
     face = _face(grid, cavity, skull, skin, np.random.default_rng(152))
     return Anatomy(tissue, shell, face, cisterns)

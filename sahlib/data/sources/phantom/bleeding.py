@@ -17,6 +17,13 @@ from sahlib.data.sources.phantom.anatomy import COARSE_SHAPE, Anatomy, coordinat
 
 # Of every five patients two do not have SAH; the order within the five is random.
 PATTERNS = ("none", "none", "aneurysmal", "aneurysmal", "convexity")
+# Chance of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both.
+FURTHER = {
+    "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
+    "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
+    "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
+}
+CALCIFIED = {"pineal": 0.7, "choroid": 0.55, "falx": 0.25}  # chance over the age of 25
 # Where aneurysms rupture, MNI mm (x to the side, y, z): anterior communicating, middle cerebral, posterior
 # communicating, basilar tip. Convexity bleeds start on the surface.
 ANEURYSMS = ((1, 6, -16), (24, 2, -18), (10, -6, -20), (1, -14, -18))
@@ -45,23 +52,17 @@ def plan(seed: int, index: int) -> PatientPlan:
     pattern = PATTERNS[block[index % len(PATTERNS)]]
     rng = np.random.default_rng([seed, index, 0])
     amount = "" if pattern == "none" else str(rng.choice(["thick", "thin"], p=[0.75, 0.25]))
-    chance = {  # of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both
-        "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
-        "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
-        "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
-    }[pattern]
-    draw = {name: rng.random() < p for name, p in chance.items()}
-    draw["EDH"] = draw["EDH"] and not draw["SDH"]
+    draw = {name: rng.random() < p for name, p in FURTHER[pattern].items()}
+    draw["EDH"] &= not draw["SDH"]
     age = int(rng.integers(22, 90))
+    calcified = [name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)]
     return PatientPlan(
         index=index,
         age=age,
         pattern=pattern,
         amount=amount,
         other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
-        calcified=tuple(
-            name for name, p in (("pineal", 0.7), ("choroid", 0.55), ("falx", 0.25)) if rng.random() < p * (age > 25)
-        ),
+        calcified=tuple(calcified),
         dense_tentorium=bool(rng.random() < 0.4),
         thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
         spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),
@@ -79,6 +80,12 @@ def smooth_noise(rng, shape, sigma):
     share = at - low
     share = (share * share * (3 - 2 * share)).astype(np.float32)[:, None, None]
     return np.float32(1.4) * (plane[low] * (1 - share) + plane[low + 1] * share)
+
+
+def _away(x, y, z):
+    """Distance in mm of every coarse voxel to a point in MNI mm, [127,115,99]."""
+    at_y, at_z, at_x = coordinates()
+    return np.sqrt((at_x - x) ** 2 + (at_y - y) ** 2 + (at_z - z) ** 2)
 
 
 def _run_along_cisterns(start, cisterns, reach_mm, levels=8):
@@ -120,10 +127,9 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
         reach = rng.uniform(40, 60) if thick else rng.uniform(28, 42)
         uphill = np.float32(0)
     space = head.cisterns > 0
-    near = (x - source[0]) ** 2 + (y - source[1]) ** 2 + (z - source[2]) ** 2
     # The widest cleft nearby, 1/50 of CSF fraction given up per mm of distance; on the convexity, inside a sulcus.
     worth = np.where(space & ((p.pattern == "aneurysmal") | (head.shell[..., 0] < -6)), head.cisterns, -9)
-    nearest = np.unravel_index(np.argmax(worth - np.sqrt(near) / 50), space.shape)
+    nearest = np.unravel_index(np.argmax(worth - _away(*source) / 50), space.shape)
     distance = _run_along_cisterns(nearest, space, reach)
     patchy = smooth_noise(rng, distance.shape, 7) * np.float32(0.12 * reach)
     # Blood collects in cisterns and sulci; it does not coat the brain where it lies against the skull.
@@ -150,40 +156,34 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
         radii = rng.uniform(6, 17) * rng.uniform(0.7, 1.3, 3)
         r = np.sqrt(sum(((c - m) / s) ** 2 for c, m, s in zip((x, y, z), centre, radii, strict=True)))
         out[..., 1] = (1 - r) * radii.mean() + smooth_noise(rng, r.shape, 4) * np.float32(1.6)
-    if "SDH" in p.other_bleeds or "EDH" in p.other_bleeds:
-        subdural = "SDH" in p.other_bleeds
+    # How wide (radians), how deep (mm), how flat: a crescent over most of a hemisphere, or a lens held by the sutures.
+    for name, wide, deep, flat in (("SDH", (0.7, 1.25), (4, 11), 4), ("EDH", (0.35, 0.55), (9, 20), 2)):
+        if name not in p.other_bleeds:
+            continue
         direction = np.array([side * 1.0, rng.uniform(-0.7, 0.7), rng.uniform(-0.1, 0.7)])
         direction /= np.linalg.norm(direction)
-        away = np.sqrt(x**2 + (y + 14) ** 2 + (z - 8) ** 2) + 1e-3
-        cosine = (x * direction[0] + (y + 14) * direction[1] + (z - 8) * direction[2]) / away
-        angle = np.arccos(np.clip(cosine, -1, 1))
-        if subdural:  # a crescent over most of a hemisphere
-            wide, deep = rng.uniform(0.7, 1.25), rng.uniform(4, 11)
-            profile = 1 - (angle / wide) ** 4
-        else:  # a lens, held by the sutures
-            wide, deep = rng.uniform(0.35, 0.55), rng.uniform(9, 20)
-            profile = 1 - (angle / wide) ** 2
+        cosine = x * direction[0] + (y + 14) * direction[1] + (z - 8) * direction[2]
+        angle = np.arccos(np.clip(cosine / (_away(0, -14, 8) + 1e-3), -1, 1))
+        profile = 1 - (angle / rng.uniform(*wide)) ** flat
         base = 3 * np.clip(-10 - z, 0, 8)  # does not follow the steps of the skull base
-        cap = deep * np.clip(profile, -1, 1) - base + smooth_noise(rng, angle.shape, 8) * np.float32(0.6)
+        cap = rng.uniform(*deep) * np.clip(profile, -1, 1) - base + smooth_noise(rng, angle.shape, 8) * np.float32(0.6)
         out[..., 2] = np.where((x * side > 3) & (profile > -0.9), cap, -99)
     if "IVH" in p.other_bleeds:
-        level = rng.uniform(-52, -34)  # blood settles at the back of a patient who lies on his back
-        lean = rng.uniform(-0.3, 0.3)
-        out[..., 3] = level - y - lean * x + 0 * z
+        # Blood settles at the back of a patient who lies on his back.
+        out[..., 3] = rng.uniform(-52, -34) - y - rng.uniform(-0.3, 0.3) * x + 0 * z
         if rng.random() < 0.5:  # a clot in one lateral ventricle, the third or the fourth
             spots = ((side * 12, 12, 10), (side * 20, -20, 18), (0, -12, 0), (0, -44, -32))
-            spot = spots[rng.integers(len(spots))]
-            r = np.sqrt((x - spot[0]) ** 2 + (y - spot[1]) ** 2 + (z - spot[2]) ** 2)
-            out[..., 3] = np.maximum(out[..., 3], rng.uniform(10, 22) - r)
+            from_clot = _away(*spots[rng.integers(len(spots))])
+            out[..., 3] = np.maximum(out[..., 3], rng.uniform(10, 22) - from_clot)
     return out
 
 
 def dense_spots(p: PatientPlan, dura, rng):
     """HU added to the brain by calcification and dura, [127,115,99] float32."""
-    y, z, x = coordinates()
+    _, z, x = coordinates()
 
-    def spot(cx, cy, cz, radius):
-        return np.clip((radius + 1 - np.sqrt((x - cx) ** 2 + (y - cy) ** 2 + (z - cz) ** 2)) / 2, 0, 1)
+    def spot(x, y, z, radius):
+        return np.clip((radius + 1 - _away(x, y, z)) / 2, 0, 1)
 
     added = dura * np.float32(rng.uniform(22, 34) if p.dense_tentorium else rng.uniform(6, 14))
     if "pineal" in p.calcified:

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass
 import cv2
 import numpy as np
 
-from sahlib.data.scan import CLASSES, SAH, Scan
+from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.sources.phantom import anatomy
 from sahlib.data.sources.phantom.bleeding import PatientPlan, bleeds, dense_spots, plan, smooth_noise
 
@@ -36,22 +36,15 @@ BRIGHTEST_BLOOD = 120.0  # HU; more is bone in the pixel, and white in any brain
 SMALLEST_MM2 = 60.0  # experts do not outline smaller specks
 
 
-def volume_ml(scan: Scan, label: int = SAH) -> float:
-    """Volume of one class in mL: labelled voxels times spacing times thickness."""
-    return float(np.count_nonzero(scan.labels == label) * np.prod(scan.spacing_mm) * scan.thickness_mm / 1000)
-
-
 def _cut(volume, heights, z_origin, step, z_first=0):
     """Resample along z: volume [Y,Z,X,4], heights [K,Y,X] in MNI mm -> [K,Y,X,4] of the same dtype."""
     rows, _, columns, _ = volume.shape
-    levels = len(heights)
-    out = np.empty((rows, levels, columns, 4), volume.dtype)
-    across = np.tile(np.arange(columns, dtype=np.float32), (levels, 1))
+    out = np.empty((rows, len(heights), columns, 4), volume.dtype)
+    across = np.tile(np.arange(columns, dtype=np.float32), (len(heights), 1))
     index = (heights - np.float32(z_origin)) / np.float32(step) - np.float32(z_first)
     for row in range(rows):
-        cv2.remap(
-            volume[row], across, np.ascontiguousarray(index[:, row]), cv2.INTER_LINEAR, out[row], cv2.BORDER_REPLICATE
-        )
+        along = np.ascontiguousarray(index[:, row])
+        cv2.remap(volume[row], across, along, cv2.INTER_LINEAR, out[row], cv2.BORDER_REPLICATE)
     return out.transpose(1, 0, 2, 3)
 
 
@@ -209,15 +202,8 @@ def render(p: PatientPlan, seed: int) -> Scan:
         noise *= np.float32(p.noise_hu * 2 * np.sqrt(np.pi) * 0.75) * (1 + bar / 20)
         image[k] = np.clip(np.rint(hu + noise), -1024, 3071)
     name = f"P{p.index:04d}"
-    return Scan(
-        patient_id=name,
-        image=image,
-        labels=labels,
-        slice_ids=tuple(f"{name}_z{k:02d}" for k in range(SLICES)),
-        unit="HU",
-        spacing_mm=(p.spacing_mm, p.spacing_mm),
-        thickness_mm=p.thickness_mm,
-    )
+    ids = tuple(f"{name}_z{k:02d}" for k in range(SLICES))
+    return Scan(name, image, labels, ids, "HU", (p.spacing_mm, p.spacing_mm), p.thickness_mm)
 
 
 def _start_worker():
