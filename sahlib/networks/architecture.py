@@ -121,13 +121,12 @@ def _attention_unet(model: nn.Module) -> list[Block]:
     downs, ups = [Block("Encoder 1", "encoder", (head,))], []
     while layer is not None:
         k = len(downs)
-        ups.append(
-            [
-                Block(f"Up {k}", "up", (layer.upconv,)),
-                Block(f"Gate {k}", "gate", (layer.attention,)),
-                Block(f"Decoder {k}", "decoder", (layer.merge,), f"Encoder {k}"),
-            ]
-        )
+        ups = [
+            Block(f"Up {k}", "up", (layer.upconv,)),
+            Block(f"Gate {k}", "gate", (layer.attention,)),
+            Block(f"Decoder {k}", "decoder", (layer.merge,), f"Encoder {k}"),
+            *ups,
+        ]
         inner = list(layer.submodule.children())
         if len(inner) == 2 and type(inner[1]).__name__ == "AttentionLayer":
             downs.append(Block(f"Encoder {k + 1}", "encoder", (inner[0],)))
@@ -135,7 +134,7 @@ def _attention_unet(model: nn.Module) -> list[Block]:
         else:
             downs.append(Block("Bottom", "bottom", (layer.submodule,)))
             layer = None
-    return [*downs, *(block for level in reversed(ups) for block in level), Block("Output", "output", (output,))]
+    return [*downs, *ups, Block("Output", "output", (output,))]
 
 
 def _flexible_unet(model: nn.Module) -> list[Block]:
