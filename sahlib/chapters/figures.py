@@ -22,14 +22,8 @@ from sahlib.training import loop
 def figure_1(results: Results) -> Figure:
     """The workflow, with the numbers of this study."""
     study, store = results.study, results.store
-    steps = diagrams.workflow_steps(
-        study,
-        slices=len(store),
-        patients=store.slices["patient_id"].nunique(),
-        split={side: len(results.split.rows(store, side)) for side in SIDES},
-        unit="grey" if study.dataset == "paired_folder" else "HU",
-        threshold=THRESHOLD,
-    )
+    counted = {side: len(results.split.rows(store, side)) for side in SIDES}
+    steps = diagrams.workflow_steps(study, len(store), store.slices["patient_id"].nunique(), counted)
     caption = "Figure 1. Workflow of the study."
     data = pd.DataFrame(steps, columns=["step", "detail"])
     return published.figure(results, diagrams.workflow(steps), "figure_1_workflow", data, caption)

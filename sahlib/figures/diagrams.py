@@ -15,7 +15,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 from matplotlib.path import Path
 
+from sahlib.data.splits import SIDES
 from sahlib.figures.drawing import WIDTH, styled
+from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS, Study
 
 NETWORK = "Network: "  # how the title of a step begins that stands beside others of its kind
@@ -24,26 +26,15 @@ LINE = "#444444"
 # Figure 1
 
 
-def workflow_steps(
-    study: Study,
-    slices: int,
-    patients: int,
-    split: dict[str, int] | None = None,
-    unit: str = "grey",
-    threshold: float = 0.5,
-) -> list[tuple[str, str]]:
+def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, int]) -> list[tuple[str, str]]:
     """The steps of Figure 1 as (title, detail), in order. Titles that begin with NETWORK stand side by side.
 
-    slices and patients count what the store holds; split maps train, validation and test to their
-    number of slices, where known; unit is the source's ("HU" or "grey"); threshold is the probability above which a
-    pixel is called lesion.
+    slices and patients count what the store holds; split maps train, validation and test to their number of slices
     """
-    shares = (study.train_share, study.validation_share, 1 - study.train_share - study.validation_share)
-    parts = " / ".join(f"{100 * share:.0f}" for share in shares) + " %"
-    if split:
-        parts = " / ".join(str(split[part]) for part in ("train", "validation", "test")) + " slices"
+    parts = " / ".join(str(split[side]) for side in SIDES)
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
-    window = f"{_windows(study)}; " if unit == "HU" else ""
+    # A folder of pictures holds grey levels of a window that it does not tell.
+    window = "" if study.dataset == "paired_folder" else f"{_windows(study)}; "
     widths = ", ".join(map(str, study.channels))
     networks = {
         "unet": f"Residual units; widths {widths}",
@@ -56,7 +47,7 @@ def workflow_steps(
     epochs = f"{study.epochs} epoch{'s' * (study.epochs != 1)}"
     return [
         ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks, {patients} patients"),
-        ("Split", f"{group}, stratified; training / validation / test: {parts}"),
+        ("Split", f"{group}, stratified; training / validation / test: {parts} slices"),
         ("Preprocessing", f"{window}{study.size} × {study.size} pixels, grey levels to [0, 1], binary masks"),
         *((NETWORK + MODELS[name], networks[name]) for name in study.models),
         (
@@ -65,7 +56,7 @@ def workflow_steps(
             f"{seeds}; random flips (p = {study.flip_probability:g}) and rotations (±{study.rotation_degrees:g}°); "
             f"the best epoch on the validation set is kept{bias}",
         ),
-        ("Evaluation", f"Test set, threshold {threshold:g}: Dice, IoU, precision, recall, F1"),
+        ("Evaluation", f"Test set, threshold {THRESHOLD:g}: Dice, IoU, precision, recall, F1"),
         ("Figures and tables", "From the pixel counts of every test slice"),
     ]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -25,6 +24,7 @@ import numpy as np
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.sources.phantom import anatomy
 from sahlib.data.sources.phantom.bleeding import PatientPlan, bleeds, dense_spots, plan, smooth_noise
+from sahlib.workspace import cores
 
 GENERATOR = 1  # raise it with every change that alters a pixel
 SLICES, SIZE = 32, 256
@@ -238,9 +238,8 @@ class Phantom:
     def scans(self, workers: int | None = None) -> Iterator[Scan]:
         """All scans in order. workers: processes, by default one per core this process may use; 1 stays in-process."""
         if workers is None:
-            workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             # Starting a worker costs about as much as drawing four patients.
-            workers = min(workers, self.patients // 4)
+            workers = min(cores(), self.patients // 4)
             # A spawned worker imports the parent's main file; a program read from standard input has none.
             main = getattr(sys.modules["__main__"], "__file__", None)
             if main is not None and not os.path.isfile(main):
@@ -251,14 +250,13 @@ class Phantom:
         # Spawned, not forked: the parent may have threads (torch, a Jupyter kernel) that a fork would leave locked.
         context = multiprocessing.get_context("spawn")
         pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-        waiting: deque = deque()
         try:
+            waiting = []
             for p in self.plans():
                 waiting.append(pool.submit(render, p, self.seed))
                 if len(waiting) > 2 * workers:  # bounds what is held in memory: 6 MB a scan
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                    yield waiting.pop(0).result()
+            yield from (scan.result() for scan in waiting)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
