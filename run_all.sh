@@ -1,7 +1,14 @@
 #!/usr/bin/env bash
 # Set-up and headless reproduction: ./run_all.sh [COMMAND] [options]; ./run_all.sh --help tells all.
 set -euo pipefail
-project="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# Called through a link, the project is where the link leads; with CDPATH set, cd would print where it went.
+unset CDPATH
+script="${BASH_SOURCE[0]}"
+while [ -L "$script" ]; do
+  target="$(readlink "$script")"
+  case "$target" in /*) script="$target" ;; *) script="$(dirname "$script")/$target" ;; esac
+done
+project="$(cd "$(dirname "$script")" && pwd -P)"
 # The kernels that papermill starts find sahlib here, even where nothing may be installed.
 export PYTHONPATH="$project${PYTHONPATH:+:$PYTHONPATH}"
 

@@ -57,7 +57,7 @@ def _run(chosen: argparse.Namespace) -> int:
     from sahlib import reproduce
 
     changes, reading = reproduce.study_changes(chosen), reproduce.assigned(chosen.external_set)
-    return reproduce.run(chosen.profile, chosen.output, changes, chosen.external, reading)
+    return reproduce.run(chosen.profile, chosen.output, changes, chosen.external, reading, chosen.anyway)
 
 
 def _check(chosen: argparse.Namespace) -> None:
@@ -129,6 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--external", default="", metavar="DIR", help="scans with masks on which notebook 08 tests")
     how = "how those are to be read: label_map=..."
     run.add_argument("--external-set", action="append", default=[], metavar="NAME=VALUE", help=how)
+    anyway = "train also where the check of the scans finds what will spoil results"
+    run.add_argument("--anyway", action="store_true", help=anyway)
 
     check = command("check", _check, "One page on a folder of scans, printed and written as check.html.")
     check.add_argument("data_dir", metavar="FOLDER", help="the folder that holds the scans")

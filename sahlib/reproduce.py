@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import json
+import os
 import re
 import shlex
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 
+from sahlib.chapters import external_validation
+from sahlib.data import slices
+from sahlib.data.check.examine import examine
+from sahlib.data.check.findings import SPOILS
 from sahlib.data.sources import open_source, recognise
-from sahlib.progress import unattended
+from sahlib.progress import over, unattended
 from sahlib.report import notebook_page
 from sahlib.study import Study, StudyError
 from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
+KERNEL = "sahlib"
+LONGEST_SOCKET_FOLDER = 80  # of the 107 bytes that a socket's path may have, less the names below it
+NAMED = 8  # grave findings that a refusal lists
 # Fields of a Study that have an option of their own, besides dataset and data_dir; --set takes all others.
 OPTIONS = ("patient_pattern", "slices_are_patients", "label_map", "target", "models", "seeds")
 
@@ -74,22 +85,36 @@ def command_line(study: Study, external: str = "", reading: dict | None = None) 
     return " ".join(parts)
 
 
-def run(profile: str, output: str, changes: dict, external: str = "", reading: dict | None = None) -> int:
+def run(
+    profile: str,
+    output: str,
+    changes: dict,
+    external: str = "",
+    reading: dict | None = None,
+    anyway: bool = False,
+) -> int:
     """Runs every notebook; 0 when all went through, 1 when one failed.
 
     external  folder of scans for notebook 08; empty: a fresh phantom
     reading   Study fields that say how that folder is to be read
+    anyway    trains also where a check of the scans finds what will spoil results
 
-    The Study and the data folder are checked first, so that a mistake costs seconds and not a training.
+    The Study and the data folders are checked first, so that a mistake costs seconds and not a training.
     """
     from sahlib.report import crate, report_page
 
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
     source = open_source(study)
+    if not anyway:
+        require_sound(source, study, workspace)
     if external:
         external = str(Path(external).expanduser().resolve())
-        recognise(Path(external))
+        try:
+            there = external_validation.study_elsewhere(study, external, **(reading or {}))
+            open_source(there).scan(0)
+        except StudyError as error:
+            raise StudyError(f"--external: {error} (Its options are given as --external-set NAME=VALUE.)") from error
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
     results = workspace.figures(study, source.fingerprint())
     print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {results}")
@@ -124,11 +149,29 @@ def run(profile: str, output: str, changes: dict, external: str = "", reading: d
         shutil.copyfile(page, newest)
     if (results / "run.json").exists():
         crate.write(results)
-    if (results / "verdict.md").exists():
-        print("\n" + (results / "verdict.md").read_text())
+    summaries = [results / "verdict.md"]
+    if external:
+        summaries += sorted(results.glob("external-*/summary.md"), key=lambda path: path.stat().st_mtime)[-1:]
+    for summary in summaries:
+        if summary.exists():
+            print(f"\n{summary.read_text()}")
     print(f"The report, verdict first: {results.parent / page.name}")
     print(f"All figures and tables are in {results} ({_minutes(time.perf_counter() - begun)}).")
     return 0
+
+
+def require_sound(source, study: Study, workspace: Workspace) -> None:
+    """StudyError where the scans hold what will spoil results; where slices were made of them, that was accepted."""
+    if study.dataset == "phantom" or slices.store_path(study, source, workspace.processed).exists():
+        return
+    lesion = "any" if study.target == "any" else "SAH"
+    grave = [f.sentence for f in examine(source, over("scans to check"), lesion).findings if f.gravity == SPOILS]
+    if grave:
+        more = [f"and {len(grave) - NAMED} more"] if len(grave) > NAMED else []
+        raise StudyError(
+            "\n- ".join(["The scans hold what will spoil results:", *grave[:NAMED], *more])
+            + f"\n./run_all.sh check {_shown(study.data_dir)} shows all; --anyway trains all the same."
+        )
 
 
 def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
@@ -139,12 +182,15 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     from traitlets.config import Config
 
     try:
-        with disk_errors_named(executed), unattended(), tempfile.TemporaryDirectory() as sockets:
+        with disk_errors_named(executed), unattended(), own_kernel(), tempfile.TemporaryDirectory() as sockets:
+            # Socket files instead of open ports, in a folder that no other run shares, where its path is short enough.
+            short = len(sockets) < LONGEST_SOCKET_FOLDER
+            place = {"transport": "ipc", "ip": f"{sockets}/kernel"} if short else {"ip": "127.0.0.1"}
             papermill.execute_notebook(
                 notebook,
                 executed,
                 parameters,
-                kernel_name="python3",
+                kernel_name=KERNEL,
                 cwd=notebook.parent,
                 progress_bar=False,
                 # A still picture stands for each widget; its state would only make the file large.
@@ -152,8 +198,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 stdout_file=_Indented(),
                 # Kernels log their shutdown to the terminal; what matters comes as an exception.
                 extra_arguments=["--log-level=50"],
-                # Socket files instead of open ports, in a folder that no other run shares.
-                config=Config({"KernelManager": {"transport": "ipc", "ip": f"{sockets}/kernel"}}),
+                config=Config({"KernelManager": place}),
             )
     except PapermillExecutionError as error:
         text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))  # without terminal colours
@@ -172,6 +217,25 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
         )
         return False
     return True
+
+
+@contextlib.contextmanager
+def own_kernel() -> Iterator[None]:
+    """Within the block Jupyter knows a kernel KERNEL, this very interpreter; a foreign "python3" may lie anywhere."""
+    before = os.environ.get("JUPYTER_PATH")
+    with tempfile.TemporaryDirectory() as folder:
+        spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        start = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.write_text(json.dumps({"argv": start, "display_name": "Python 3", "language": "python"}))
+        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
+        try:
+            yield
+        finally:
+            if before is None:
+                del os.environ["JUPYTER_PATH"]
+            else:
+                os.environ["JUPYTER_PATH"] = before
 
 
 class _Indented:

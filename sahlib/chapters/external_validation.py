@@ -7,7 +7,7 @@ The result is Results again, of the same networks on other slices, so that every
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +16,11 @@ import pandas as pd
 from sahlib.chapters import published
 from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
-from sahlib.data.sources import recognise
+from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
 from sahlib.figures import tables
 from sahlib.scoring import baselines, metrics, prediction, statistics
+from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, writing
 
@@ -37,14 +38,9 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
 
     reading  Study fields that say how the folder is to be read, for example label_map or patient_pattern
     """
-    unread = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
-    if folder:
-        root = Path(folder).expanduser()
-        how = {**unread, "dataset": recognise(root), "data_dir": str(root), **reading}
-    else:
-        how = {**unread, "dataset": "phantom", "phantom_seed": results.study.phantom_seed + FRESH_SEED}
-    there = dataclasses.replace(results.study, **how)
+    there = study_elsewhere(results.study, folder, **reading)
     store = slices.prepare(there, workspace.processed)
+    (results.folder / f"external-{store.digest[:6]}" / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
     runs = {model: [_elsewhere(run, store.digest) for run in own] for model, own in results.runs.items()}
     counts = {
@@ -60,7 +56,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         f"Tested on {len(store)} slices of {patients} patients from elsewhere ({there.dataset}, slices "
         f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
     )
-    return dataclasses.replace(
+    return replace(
         results,
         store=store,
         split=split,
@@ -70,6 +66,17 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         folder=results.folder / f"external-{store.digest[:6]}",
         origin=origin,
     )
+
+
+def study_elsewhere(study: Study, folder: str, **reading: object) -> Study:
+    """The Study with the other scans as its data; StudyError for a field that decided what the networks were taught."""
+    unread = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
+    if not folder:
+        return replace(study, **unread, dataset="phantom", phantom_seed=study.phantom_seed + FRESH_SEED)
+    if taught := sorted(reading.keys() - {*READING, "dataset", "grey_window"}):
+        raise StudyError(f"{taught[0]} was settled when the networks were trained; leave it out.")
+    root = Path(folder).expanduser()
+    return replace(study, **{**unread, "dataset": recognise(root), "data_dir": str(root), **reading})
 
 
 def table(here: Results, elsewhere: Results) -> pd.DataFrame:

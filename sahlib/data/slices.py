@@ -87,17 +87,27 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
     from sahlib.data.sources.ahead import Ahead
 
     source = open_source(study)
-    recipe = {
+    recipe = _recipe(study, source)
+    path = store_path(study, source, processed)
+    if not path.exists():
+        # The phantom draws its patients in processes of its own.
+        _build(path, progress(source if study.dataset == "phantom" else Ahead(source)), recipe)
+    return open_store(path).of("any" if study.target == "any" else "SAH")
+
+
+def store_path(study: Study, source, processed: Path) -> Path:
+    """Where the store of a Study lies, or will lie, under the folder `processed`."""
+    return processed / f"{study.dataset}-{digest(_recipe(study, source))}"
+
+
+def _recipe(study: Study, source) -> dict:
+    """All that decides the bytes of a store."""
+    return {
         "version": STORE_VERSION,
         "source": source.fingerprint(),
         "size": study.size,
         "windows": study.window_values,
     } | ({"grey_window": study.grey_window_values} if study.grey_window else {})
-    path = processed / f"{study.dataset}-{digest(recipe)}"
-    if not path.exists():
-        # The phantom draws its patients in processes of its own.
-        _build(path, progress(source if study.dataset == "phantom" else Ahead(source)), recipe)
-    return open_store(path).of("any" if study.target == "any" else "SAH")
 
 
 def open_store(path: Path) -> SliceStore:

@@ -55,10 +55,13 @@ class Examination:
     contacts: tuple[Contact, ...]
 
 
-def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> Examination:
+def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, lesion: str = "SAH") -> Examination:
     """Measures every scan of a source (see `sahlib.data.sources`) and draws the findings.
 
-    `progress` wraps the iteration over scans, for example tqdm. A StudyError raised for one scan is kept as a finding.
+    progress  wraps the iteration over scans, for example tqdm
+    lesion    what is to be segmented: a class, or "any"
+
+    A StudyError raised for one scan is kept as a finding.
     """
     scans, slices, unreadable = [], [], []
     # A middle slice of every scan, of no more than CONTACTS patients with lesions and as many without.
@@ -84,7 +87,7 @@ def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -
         slices,
         patients_of(scans, slices),
         tuple(unreadable),
-        findings(scans, slices, unreadable, getattr(source, "remarks", ())),
+        findings(scans, slices, unreadable, getattr(source, "remarks", ()), lesion),
         tuple(own[len(own) // 2] for own in list(shown.values())[:CONTACTS]),
     )
 

@@ -57,43 +57,46 @@ class Finding:
 
 
 def findings(
-    scans: pd.DataFrame, slices: pd.DataFrame, unreadable: Sequence[str], remarks: Sequence[str]
+    scans: pd.DataFrame, slices: pd.DataFrame, unreadable: Sequence[str], remarks: Sequence[str], lesion: str = "SAH"
 ) -> tuple[Finding, ...]:
     """Everything there is to say of the scans and of those that could not be read, gravest first.
 
     remarks  sentences of the source on what it left out of the folder
+    lesion   what is to be segmented: a class, or "any"
     """
     found = [Finding(SPOILS, "unreadable", sentence) for sentence in unreadable]
     found += [Finding(INFORM, "left out", sentence) for sentence in remarks]
     if len(scans):
+        found += positives(slices, "lesion" if lesion == "any" else lesion, "hemorrhage" if lesion == "any" else lesion)
         found += [finding for rule in RULES for finding in rule(scans, slices)]
     elif not unreadable:
         found.append(Finding(SPOILS, "empty", "There is no scan; give the folder that holds them."))
     return tuple(sorted(found, key=lambda finding: GRAVITIES.index(finding.gravity)))
 
 
-def positives(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
-    """Whether there is enough of each kind to split and to learn from."""
-    sah = slices["SAH"] > 0
+def positives(slices: pd.DataFrame, column: str, what: str) -> Iterator[Finding]:
+    """Whether there is enough of each kind to split and to learn from; column: of the pixels to be segmented."""
+    sah = slices[column] > 0
     patients, bleeding = slices["patient_id"].nunique(), slices["patient_id"][sah].nunique()
     if not bleeding:
         yield Finding(
             SPOILS,
             "positives",
-            "No slice is labelled SAH, so there is nothing to learn; check the masks and label_map.",
+            f"No slice is labelled {what}, so there is nothing to learn; check the masks and label_map.",
         )
     elif patients < LEAST_PATIENTS or bleeding < LEAST_PATIENTS // 2:
         yield Finding(
             LOOK,
             "positives",
-            f"There are {patients} patients, {bleeding} with SAH; a split by patient needs {LEAST_PATIENTS}, half of "
-            "them with SAH, and a verdict many more: add patients, or use these for testing only.",
+            f"There {'are' if patients > 1 else 'is'} {patients} patient{'s' * (patients > 1)}, {bleeding} with "
+            f"{what}; a split by patient needs {LEAST_PATIENTS}, half of them with {what}, and a verdict many more: "
+            "add patients, or use these for testing only.",
         )
     if sah.all():
         yield Finding(
             LOOK,
             "positives",
-            "Every slice shows SAH, so false alarms cannot be counted; add slices without it, as a reader of whole "
+            f"Every slice shows {what}, so false alarms cannot be counted; add slices without it, as a reader of whole "
             "scans meets them.",
         )
 
@@ -221,9 +224,11 @@ def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
 
 
 def blanks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
-    """Slices that show nothing."""
+    """Slices that show nothing, but for the first and last of a scan: beyond the head there is air."""
+    head = ~slices["blank"]
+    inside = head.groupby(slices["patient_id"]).cummax() & head[::-1].groupby(slices["patient_id"]).cummax()
     for gravity, marked, but in ((SPOILS, True, ", yet the mask marks a lesion there"), (LOOK, False, "")):
-        blank = slices[slices["blank"] & ((slices["lesion"] > 0) == marked)]
+        blank = slices[slices["blank"] & ((slices["lesion"] > 0) == marked) & (inside | marked)]
         for who, own in blank["slice_id"].groupby(blank["patient_id"], sort=False):
             shows = "show" if len(own) > 1 else "shows"
             sentence = f"{_named(own)} (patient {who}) {shows} no head{but}: export again or remove."
@@ -307,7 +312,7 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-RULES = (positives, copies, orientation, masks, blanks, units, clipping, shapes)
+RULES = (copies, orientation, masks, blanks, units, clipping, shapes)
 
 
 def _named(things: Sequence[str]) -> str:
