@@ -20,17 +20,18 @@ WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 12
 OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it, as training/recipes.py tells.
 RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
-DATASETS = (
-    "phantom",
-    "paired_folder",
-    "nifti",
-    "rhuh_sah",
-    "ct_ich",
-    "bhsd",
-    "mbh_seg",
-    "instance2022",
-    "dicom",
-)
+# Every dataset, and what its folder holds, by which it is recognised: the more particular layouts first.
+DATASETS = {
+    "phantom": "",
+    "ct_ich": "ct_scans/, masks/ and hemorrhage_diagnosis_raw_ct.csv",
+    "mbh_seg": "folders with image.nii.gz and label_annot_1.nii.gz",
+    "bhsd": 'images/ and "ground truths/", or imagesTr/, labelsTr/ and dataset.json',
+    "instance2022": "data/ and label/ with NIfTI files",
+    "rhuh_sah": "a folder named like subarachnoid_hemorrhage_rhuh with NIfTI files",
+    "dicom": "DICOM series",
+    "nifti": "NIfTI scans in images/ and masks/, or X.nii.gz beside X_mask.nii.gz",
+    "paired_folder": "images/ and masks/ with one picture per slice",
+}
 
 
 class StudyError(ValueError):

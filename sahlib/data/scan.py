@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,28 @@ def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
             raise StudyError(f"label_map names {value} twice; keep one.")
         parsed[value] = class_value(name.strip())
     return parsed
+
+
+def to_classes(
+    values: np.ndarray, meaning: Mapping[int, int], path: Path, written: Callable[[int], object] = int
+) -> np.ndarray:
+    """A mask's whole numbers as class values, uint8 of the same shape.
+
+    meaning  number -> class value; 0 is background where it does not say otherwise
+    written  how a number is written in a label map
+
+    Raises StudyError for a number without a meaning, because its pixels would silently become background.
+    """
+    labels = np.full(values.shape, meaning.get(0, 0), np.uint8)
+    for value in np.unique(values[values != 0]).tolist():
+        if value not in meaning:
+            known = ", ".join(f"{written(key)} ({CLASSES[index]})" for key, index in sorted(meaning.items()))
+            raise StudyError(
+                f"{path} holds the value {written(value)}, which names no class here; known are {known}; correct the "
+                f"mask, or say what the value means where the dataset takes a label_map, as in {written(value)}=SAH."
+            )
+        labels[values == value] = meaning[value]
+    return labels
 
 
 def patient_by_pattern(name: str, pattern: str) -> str:

@@ -10,7 +10,8 @@ import pandas as pd
 from sahlib.data.check import examine
 from sahlib.data.check.examine import Contact
 from sahlib.data.check.findings import GRAVITIES
-from sahlib.data.sources import PairedFolder, Phantom
+from sahlib.data.sources import Phantom
+from sahlib.data.sources.paired_folder import open_folder
 from sahlib.report import check_page
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
@@ -36,11 +37,11 @@ class Outline(HTMLParser):
 
 
 def of(folder):
-    return examine.examine(PairedFolder.open(folder))
+    return examine.examine(open_folder(folder))
 
 
 def test_write_returns_the_text_and_leaves_one_whole_file(paired_folder, tmp_path):
-    page = check_page.write(PairedFolder.open(paired_folder), tmp_path / "out")
+    page = check_page.write(open_folder(paired_folder), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.html"]
     assert page.splitlines()[0] == "Check of paired_folder"
     assert str(tmp_path / "out" / "check.html") in page.splitlines()[-1]

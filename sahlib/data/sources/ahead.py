@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from sahlib.data.scan import Scan
@@ -24,15 +24,12 @@ class Ahead:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Scan]:
-        ahead: deque[Future] = deque()
-        with ThreadPoolExecutor(cores()) as readers:
-            try:
-                for index in range(len(self.source)):
-                    ahead.append(readers.submit(self.source.scan, index))
-                    if len(ahead) > cores():
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:
-                for waiting in ahead:
-                    waiting.cancel()
+        readers, waiting = ThreadPoolExecutor(cores()), deque()
+        try:
+            for index in range(len(self)):
+                waiting.append(readers.submit(self.source.scan, index))
+                if len(waiting) > cores():
+                    yield waiting.popleft().result()
+            yield from (scan.result() for scan in waiting)
+        finally:
+            readers.shutdown(cancel_futures=True)

@@ -21,22 +21,31 @@ and 1 or 0 and 255 up to the rounding of a scale factor are what code that reads
 from __future__ import annotations
 
 import functools
-import hashlib
+from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import Scan, class_value
+from sahlib.data.scan import CLASSES, Scan
+from sahlib.data.sources.folder import (
+    FolderSource,
+    by_stem,
+    content_digest,
+    files,
+    matched,
+    read_table,
+    require_folder,
+)
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.paired_folder import read_grey
-from sahlib.data.sources.volume_folder import READER, file_digest, nifti_files, read_labels, require_folder, stem
+from sahlib.data.sources.volume_folder import READER, read_labels
 from sahlib.study import StudyError
 
-name = "ct_ich"
 TABLES = ("hemorrhage_diagnosis_raw_ct.csv", "hemorrhage_diagnosis.csv")
 TYPES = {
+    "No_Hemorrhage": "background",
     "Intraventricular": "IVH",
     "Intraparenchymal": "IPH",
     "Subarachnoid": "SAH",
@@ -47,128 +56,104 @@ SEGMENTATION = "_HGE_Seg"
 BLEEDS = {1: 1, 255: 1}  # what a mask may hold
 WHOLE_SCAN = 0  # in place of a slice number; those begin at 1
 
-
-@dataclass(frozen=True)
-class Row:
-    """One slice in the table: class values of the types it names, and whether it says that there is no hemorrhage."""
-
-    patient: int
-    slice_number: int
-    types: tuple[int, ...]
-    healthy: bool
+# (slice number, image, mask or None), one for each picture of a patient, or one with WHOLE_SCAN for a NIfTI scan
+Files = tuple[tuple[int, Path, Path | None], ...]
 
 
 @dataclass(frozen=True)
-class Slices:
-    """One patient's slices as stored: image [D,H,W] int16 HU or uint8, bleeds bool [D,H,W], and each one's number."""
-
-    image: np.ndarray
-    bleeds: np.ndarray
-    numbers: tuple[int, ...]
-    spacing_mm: tuple[float, float]
-    thickness_mm: float
-
-
-@dataclass(frozen=True)
-class CtIch:
+class CtIch(FolderSource):
     """A checked folder; one Scan per patient, of the slices whose pixels have a type.
 
-    files  for each patient its (slice number, image, mask or None); WHOLE_SCAN and one entry for a NIfTI scan
+    rows   (patient, slice number) -> the class values that the table names, 0 for no hemorrhage
+    cases  (patient, files)
     """
 
-    name = name
+    name = "ct_ich"
 
     root: Path
     table: Path
-    rows: tuple[Row, ...]
-    files: tuple[tuple[int, tuple[tuple[int, Path, Path | None], ...]], ...]
+    rows: dict[tuple[int, int], tuple[int, ...]]
+    cases: tuple[tuple[int, Files], ...]
     any_hemorrhage: bool = False
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __iter__(self) -> Iterator[Scan]:
-        return map(self.scan, range(len(self)))
 
     def scan(self, index: int) -> Scan:
         """The Scan of one patient; StudyError where table and mask contradict each other or no slice is left."""
-        patient, files = self.files[index]
-        slices = _read(files)
-        classes = self._classes(patient, slices)
+        whole, classes = self._told(*self.cases[index])
         kept = [level for level, value in enumerate(classes) if value is not None]
         if not kept:
-            raise StudyError(f"{self.table} leaves no slice of patient {patient} whose pixels have a type; remove it.")
+            raise StudyError(
+                f"{self.table} leaves no slice of patient {whole.patient_id} whose pixels have a type; remove it."
+            )
         values = np.array([classes[level] for level in kept], np.uint8)
-        return Scan(
-            patient_id=f"{patient:03d}",
-            image=slices.image[kept],
-            labels=slices.bleeds[kept] * values[:, None, None],
-            slice_ids=tuple(f"{patient:03d}_{slices.numbers[level]:02d}" for level in kept),
-            unit="HU" if slices.image.dtype == np.int16 else "grey",
-            spacing_mm=slices.spacing_mm,
-            thickness_mm=slices.thickness_mm,
-            sources=self._sources(files),
+        return replace(
+            whole,
+            image=whole.image[kept],
+            labels=whole.labels[kept] * values[:, None, None],
+            slice_ids=tuple(whole.slice_ids[level] for level in kept),
         )
 
     @functools.cached_property
     def left_out(self) -> int:
         """Slices in no Scan, because nothing tells what their pixels are; reads the whole folder once."""
-        return sum(self._classes(patient, _read(files)).count(None) for patient, files in self.files)
+        return sum(self._told(*case)[1].count(None) for case in self.cases)
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the check page should know of slices left out."""
-        count = self.left_out
         why = "the table names several types or none for their pixels; --target any takes those of several types"
-        return (f"{count} slices are left out: {why}.",) if count else ()
+        return (f"{self.left_out} slices are left out: {why}.",) if self.left_out else ()
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
-        total = hashlib.sha256(file_digest(self.table))
-        for patient, files in self.files:
-            for number, *pair in files:
-                total.update(f"{patient}\0{number}\0".encode())
-                for path in pair:
-                    total.update(file_digest(path) if path else b"no mask")
+        slices = [(patient, *entry) for patient, entries in self.cases for entry in entries]
+        parts = [part for p, number, image, mask in slices for part in (f"{p}\0{number}", image, mask or b"no mask")]
         return {
             "source": self.name,
             "reader": READER,
             "scans": len(self),
             "left_out": self.left_out,
             "any_hemorrhage": self.any_hemorrhage,
-            "sha256": total.hexdigest(),
+            "sha256": content_digest([self.table, *parts]),
         }
 
-    def _sources(self, files) -> tuple[Path, ...]:
-        """A NIfTI scan's two files, or the folders of a patient's pictures."""
-        paths = [path for _, *pair in files for path in pair if path]
-        if files[0][0] != WHOLE_SCAN:
-            paths = sorted({path.parent for path in paths})
-        return tuple(path.relative_to(self.root) for path in paths)
-
-    def _classes(self, patient: int, slices: Slices) -> list[int | None]:
-        """For each slice the class value of its mask's pixels, 0 where it has none, None where it is left out."""
-        rows = {row.slice_number: row for row in self.rows if row.patient == patient}
-        if slices.image.dtype == np.int16 and (beyond := sorted(rows.keys() - set(slices.numbers))):
-            raise StudyError(
-                f"{self.table} has a row for slice {beyond[-1]} of patient {patient}, whose scan has "
-                f"{len(slices.numbers)} slices, so the numbers do not fit; correct the table."
-            )
-        classes = []
-        for number, bleeds in zip(slices.numbers, slices.bleeds.any(axis=(1, 2)), strict=True):
-            row = rows.get(number)
-            if row and row.healthy and bleeds:
+    def _told(self, patient: int, entries: Files) -> tuple[Scan, list[int | None]]:
+        """All slices of a patient, labels 1 where they bleed, and the class of each one's pixels; None: left out."""
+        paths = [path for _, *pair in entries for path in pair if path]
+        if entries[0][0] == WHOLE_SCAN:
+            volume = read_volume(paths[0])
+            numbers = (volume.stored_slice + 1).tolist()
+            image, labels = hounsfield(volume), read_labels(paths[1], volume, BLEEDS)
+            known = {"unit": "HU", "spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
+            if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
                 raise StudyError(
-                    f"{self.table} says that slice {number} of patient {patient} has no hemorrhage, but its mask has "
-                    "one; correct the row or the mask."
+                    f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has "
+                    f"{len(numbers)} slices, so the numbers do not fit; correct the table."
                 )
-            if row is None or bleeds != bool(row.types):
-                classes.append(None)
-            elif len(row.types) > 1:
-                classes.append(row.types[0] if self.any_hemorrhage else None)
-            else:
-                classes.append(row.types[0] if row.types else 0)
-        return classes
+        else:
+            numbers = [number for number, _, _ in entries]
+            (image, labels), known = _pictures(entries), {"unit": "grey"}
+            paths = sorted({path.parent for path in paths})
+        scan = Scan(
+            patient_id=f"{patient:03d}",
+            image=image,
+            labels=labels,
+            slice_ids=tuple(f"{patient:03d}_{number:02d}" for number in numbers),
+            sources=tuple(path.relative_to(self.root) for path in paths),
+            **known,
+        )
+        bleeds = labels.any(axis=(1, 2))
+        return scan, [self._class(patient, *slice_) for slice_ in zip(numbers, bleeds, strict=True)]
+
+    def _class(self, patient: int, number: int, bleeds: bool) -> int | None:
+        named = self.rows.get((patient, number))
+        if bleeds and named == (0,):
+            raise StudyError(
+                f"{self.table} says that slice {number} of patient {patient} has no hemorrhage, but its mask has "
+                "one; correct the row or the mask."
+            )
+        if named is None or bleeds != any(named) or (len(named) > 1 and not self.any_hemorrhage):
+            return None
+        return min(named, default=0)
 
 
 def recognises(root: Path) -> bool:
@@ -176,8 +161,8 @@ def recognises(root: Path) -> bool:
     return any((root / table).is_file() for table in TABLES)
 
 
-def open(root: str | Path, any_hemorrhage: bool = False) -> CtIch:
-    """The source of the unpacked set in any of its three forms.
+def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
+    """The source of the unpacked set in any of its three forms, with `any_hemorrhage` for the target "any".
 
     Raises StudyError for a folder without table or scans, a scan without a mask or the reverse, and a table that is
     incomplete, ambiguous or at odds with itself.
@@ -186,120 +171,94 @@ def open(root: str | Path, any_hemorrhage: bool = False) -> CtIch:
     table = next((root / table for table in TABLES if (root / table).is_file()), None)
     if table is None:
         raise StudyError(f"{root} holds no {TABLES[0]}; the folder of CT-ICH has it beside ct_scans/ and masks/.")
-    rows = read_table(table)
-    if (root / "ct_scans").is_dir():
-        files = _scans(root)
-    elif (root / "Patients_CT").is_dir():
-        files = _jpegs(root)
-    elif (root / "image").is_dir():
-        files = _pngs(root, rows)
-    else:
+    rows = read_rows(table)
+    found: dict[int, dict[int, tuple[Path, Path | None]]] = defaultdict(dict)
+    for patient, number, image, mask in _files(root, list(rows)):
+        if not any(whose == patient for whose, _ in rows):
+            raise StudyError(f"{table} has no row for patient {patient}; add its slices or remove the scan.")
+        if number in found[patient]:
+            raise StudyError(f"{image} and {found[patient][number][0]} have the same number; keep one of them.")
+        found[patient][number] = (image, mask)
+    if not found:
         raise StudyError(
-            f"{root} holds {table.name}, but no ct_scans/, Patients_CT/ or image/ beside it; add the scans."
+            f"{root} holds {table.name}, but no scans in ct_scans/, Patients_CT/ or image/ beside it; add the scans."
         )
-    if not files:
-        raise StudyError(f"{root} holds {table.name}, but no scans; unpack the whole set.")
-    known = {row.patient for row in rows}
-    if unknown := [patient for patient in files if patient not in known]:
-        raise StudyError(f"{table} has no row for patient {unknown[0]}; add its slices or remove the scan.")
-    return CtIch(root, table, rows, tuple(sorted(files.items())), any_hemorrhage)
+    cases = [
+        (patient, tuple((number, *pair) for number, pair in sorted(slices.items())))
+        for patient, slices in sorted(found.items())
+    ]
+    return CtIch(root, table, rows, tuple(cases), target == "any")
 
 
-def read_table(table: Path) -> tuple[Row, ...]:
-    """The rows of a table, in its order; StudyError where it lacks a column, repeats a slice or contradicts itself."""
+def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
+    """(patient, slice number) -> class values that are named, in the table's order; none where a row says nothing.
+
+    Raises StudyError where the table lacks a column, repeats a slice or contradicts itself.
+    """
     import pandas as pd
 
-    try:
-        frame = pd.read_csv(table).rename(columns=str.strip)
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{table} cannot be read as CSV ({error}).") from error
-    columns = ["PatientNumber", "SliceNumber", *TYPES, "No_Hemorrhage"]
-    if missing := [column for column in columns if column not in frame.columns]:
-        raise StudyError(f"{table} lacks the column {missing[0]}; it has {', '.join(map(str, frame.columns))}.")
-    numbers = frame[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
-    rows, seen = [], set()
+    columns = ["PatientNumber", "SliceNumber", *TYPES]
+    numbers = read_table(table, columns)[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
+    rows: dict[tuple[int, int], tuple[int, ...]] = {}
     for line, values in enumerate(numbers, 2):
-        if not (np.isfinite(values).all() and (values == np.rint(values)).all() and set(values[2:]) <= {0.0, 1.0}):
+        if not (np.isfinite(values).all() and (values == np.rint(values)).all() and np.isin(values[2:], (0, 1)).all()):
             raise StudyError(f"{table} line {line} must hold whole numbers, the types as 0 or 1; correct it.")
-        patient, slice_number, *flags = (int(value) for value in values)
-        types = sorted(class_value(short) for short, flag in zip(TYPES.values(), flags[:-1], strict=True) if flag)
-        if (patient, slice_number) in seen or (types and flags[-1]):
-            what = "names a type and says that there is no hemorrhage in" if types and flags[-1] else "repeats"
-            raise StudyError(f"{table} line {line} {what} slice {slice_number} of patient {patient}; correct it.")
-        seen.add((patient, slice_number))
-        rows.append(Row(patient, slice_number, tuple(types), bool(flags[-1])))
-    return tuple(rows)
+        patient, number, *flags = values.astype(int).tolist()
+        named = sorted(CLASSES.index(name) for name, flag in zip(TYPES.values(), flags, strict=True) if flag)
+        if (patient, number) in rows or named[1:] and named[0] == 0:
+            what = "repeats" if (patient, number) in rows else "names a type and says that there is no hemorrhage in"
+            raise StudyError(f"{table} line {line} {what} slice {number} of patient {patient}; correct it.")
+        rows[patient, number] = tuple(named)
+    return rows
 
 
-def _scans(root: Path) -> dict[int, tuple]:
-    found: dict[str, dict[int, Path]] = {}
-    for kind in ("ct_scans", "masks"):
-        if not (root / kind).is_dir():
-            raise StudyError(f"{root / kind} is not there; CT-ICH has a mask in masks/ for every scan in ct_scans/.")
-        found[kind] = {}
-        for path in nifti_files(root / kind):
-            patient = _number(path, stem(path))
-            if (other := found[kind].setdefault(patient, path)) is not path:
-                raise StudyError(f"{path} and {other.name} are both patient {patient}; keep one of them.")
-    scans, masks = found["ct_scans"], found["masks"]
-    for patient in sorted(scans.keys() ^ masks.keys()):
-        lonely, lack = (scans[patient], "masks") if patient in scans else (masks[patient], "ct_scans")
-        raise StudyError(f"{lonely} has no counterpart in {root / lack}; add it, or remove {lonely.name}.")
-    return {patient: ((WHOLE_SCAN, scans[patient], masks[patient]),) for patient in scans}
-
-
-def _jpegs(root: Path) -> dict[int, tuple]:
-    found = {}
-    for folder in sorted((root / "Patients_CT").glob("*/brain")):
-        pictures = {path.stem: path for path in sorted(folder.glob("*.jpg")) if not path.name.startswith(".")}
-        images = {key: path for key, path in pictures.items() if not key.endswith(SEGMENTATION)}
-        if orphans := sorted(pictures.keys() - images.keys() - {key + SEGMENTATION for key in images}):
-            raise StudyError(f"{pictures[orphans[0]]} has no slice beside it; add it, or remove the segmentation.")
-        slices = [(_number(path, key), path, pictures.get(key + SEGMENTATION)) for key, path in images.items()]
-        if slices:
-            found[_number(folder, folder.parent.name)] = tuple(sorted(slices, key=lambda entry: entry[0]))
-    return found
-
-
-def _pngs(root: Path, rows: tuple[Row, ...]) -> dict[int, tuple]:
-    count = sum(1 for _ in (root / "image").glob("*.png"))
-    if count != len(rows):
-        raise StudyError(
-            f"{root / 'image'} holds {count} PNG files for {len(rows)} rows of the table; export all again."
-        )
-    found: dict[int, list] = {}
-    for index, row in enumerate(rows):
-        image, mask = (root / kind / f"{index}.png" for kind in ("image", "label"))
-        if missing := [path for path in (image, mask) if not path.is_file()]:
-            raise StudyError(f"{missing[0]} is not there, though the table has a row for it; export all again.")
-        found.setdefault(row.patient, []).append((row.slice_number, image, mask))
-    return {patient: tuple(sorted(slices, key=lambda entry: entry[0])) for patient, slices in found.items()}
-
-
-def _read(files: tuple[tuple[int, Path, Path | None], ...]) -> Slices:
-    if files[0][0] == WHOLE_SCAN:
-        _, image, mask = files[0]
-        volume = read_volume(image)
-        numbers = tuple(int(level) + 1 for level in volume.stored_slice)
-        bleeds = read_labels(mask, volume, BLEEDS) > 0
-        return Slices(hounsfield(volume), bleeds, numbers, volume.spacing_mm, volume.thickness_mm)
-    images = [read_grey(image) for _, image, _ in files]
-    masks = [_grey_mask(mask) if mask else np.zeros(images[0].shape, bool) for _, _, mask in files]
-    for picture, (_, image, mask) in zip(zip(images, masks, strict=True), files, strict=True):
-        for array, path in zip(picture, (image, mask), strict=True):
-            if array.shape != images[0].shape:
-                raise StudyError(f"{path} differs in size from {files[0][1]}; the slices of a patient have one size.")
-    unknown = float("nan")
-    return Slices(np.stack(images), np.stack(masks), tuple(entry[0] for entry in files), (unknown, unknown), unknown)
-
-
-def _grey_mask(path: Path) -> np.ndarray:
-    """A mask in grey as bool [H,W]: above half, as the authors' script takes it, since JPEG and resizing blur it."""
-    grey = read_grey(path)
-    return grey > (127 if grey.max() > 1 else 0)
+def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[tuple[int, int, Path, Path | None]]:
+    """(patient, slice number or WHOLE_SCAN, image, mask) of every file pair, in whichever form the set lies there."""
+    folders = root / "ct_scans", root / "masks"
+    if folders[0].is_dir():
+        for key, pair in matched(*map(files, folders), folders).items():
+            yield _number(pair[0], key), WHOLE_SCAN, *pair
+    elif (root / "Patients_CT").is_dir():
+        for folder in sorted((root / "Patients_CT").glob("*/brain")):
+            pictures = by_stem(files(folder, (".jpg",)))
+            for key, path in pictures.items():
+                if not key.endswith(SEGMENTATION):
+                    patient = _number(folder, folder.parent.name)
+                    yield patient, _number(path, key), path, pictures.get(key + SEGMENTATION)
+                elif key.removesuffix(SEGMENTATION) not in pictures:
+                    raise StudyError(f"{path} has no slice beside it; add it, or remove the segmentation.")
+    elif (root / "image").is_dir():
+        if (count := len(files(root / "image", (".png",)))) != len(rows):
+            raise StudyError(
+                f"{root / 'image'} holds {count} PNG files for {len(rows)} rows of the table; export all again."
+            )
+        for index, (patient, number) in enumerate(rows):
+            pair = [root / kind / f"{index}.png" for kind in ("image", "label")]
+            if missing := [path for path in pair if not path.is_file()]:
+                raise StudyError(f"{missing[0]} is not there, though the table has a row for it; export all again.")
+            yield patient, number, *pair
 
 
 def _number(path: Path, text: str) -> int:
     if not text.isdecimal():
         raise StudyError(f"{path} is not named by a number, as everything in CT-ICH is; rename or remove it.")
     return int(text)
+
+
+def _pictures(entries: Files) -> tuple[np.ndarray, np.ndarray]:
+    """(image uint8 [D,H,W], 1 where it bleeds uint8 [D,H,W]) of a patient's pictures."""
+    images, masks = [], []
+    for _, image, mask in entries:
+        images.append(read_grey(image))
+        masks.append(_bleeds(mask) if mask else np.zeros_like(images[-1]))
+        for array, path in ((images[-1], image), (masks[-1], mask)):
+            if array.shape != images[0].shape:
+                first = entries[0][1]
+                raise StudyError(f"{path} differs in size from {first}; the slices of a patient have one size.")
+    return np.stack(images), np.stack(masks)
+
+
+def _bleeds(mask: Path) -> np.ndarray:
+    """A mask in grey as uint8 [H,W]: 1 above half, as the authors' script takes it, since JPEG and resizing blur it."""
+    grey = read_grey(mask)
+    return (grey > (127 if grey.max() > 1 else 0)).astype(np.uint8)

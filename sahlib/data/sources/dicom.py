@@ -39,7 +39,7 @@ from sahlib.data.sources.dicom_series import (
     read_header,
     spacing_mm,
 )
-from sahlib.data.sources.volume_folder import file_digest
+from sahlib.data.sources.folder import file_digest
 from sahlib.study import StudyError
 
 # What commonly lies beside slices and is none; anything else among them that is not DICOM is a damaged slice.
@@ -177,6 +177,9 @@ class Dicom:
             "label_map": sorted(self.label_map),
             "sha256": total.hexdigest(),
         }
+
+
+open_folder = Dicom.open
 
 
 def recognises(root: Path) -> bool:

@@ -10,6 +10,7 @@ gives neither sform nor qform, the axes are what nibabel assumes then: left, ant
 
 from __future__ import annotations
 
+import gzip
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,9 @@ from sahlib.study import StudyError
 SMALLEST_SPAN_HU = 20.0  # air, water and bone lie further apart in any scan; a normalised one has a span of 1
 SPACING_MM = (0.05, 50.0)
 MOST_VOXELS = 2**30
-CHUNK = 1 << 20
+LONGEST_HEADER = 540  # bytes, of NIfTI-2
+# What reading a damaged file raises, and one whose header tells of more than memory holds.
+DAMAGE = (OSError, EOFError, MemoryError, zlib.error, ArithmeticError, LookupError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -59,25 +62,24 @@ def read_volume(path: Path) -> Volume:
     from nibabel import orientations
     from nibabel.spatialimages import HeaderDataError
 
-    packed = path.name.lower().endswith(".gz")
     try:
-        content = path.read_bytes()
-        start = zlib.decompressobj(wbits=31).decompress(content[:CHUNK], 540) if packed else content[:540]
-        header = _header(start)
-        shape, dtype, offset = _layout(header)
-        end = offset + dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        if packed:
-            content = _inflate(content, end)
-        if len(content) != end:
-            size = f"more than {end}" if packed and len(content) > end else len(content)
-            raise ValueError(f"its header tells of {end} bytes and there are {size}")
-        scale = header.get_slope_inter()
-        affine = _checked_affine(header)
-    except (OSError, EOFError, zlib.error, ArithmeticError, LookupError, ValueError, HeaderDataError) as error:
+        # Gzip checks every checksum that it passes, and unpacks no more than is asked for, whatever there would be.
+        with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+            header = _header(file.read(LONGEST_HEADER))
+            shape, dtype, offset = _layout(header)
+            affine = _checked_affine(header)
+            scale = header.get_slope_inter()
+            length = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
+            file.seek(offset)
+            content = file.read(length + 1)
+        if len(content) != length:
+            found = len(content) if len(content) < length else "more than that"
+            raise ValueError(f"its header tells of {length} bytes of voxels and there are {found}")
+    except (*DAMAGE, HeaderDataError) as error:
         raise StudyError(
             f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it with its mask."
         ) from error
-    stored = np.frombuffer(content, dtype, offset=offset).reshape(shape, order="F")
+    stored = np.frombuffer(content, dtype).reshape(shape, order="F")
     turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
     axis = int(np.flatnonzero(turn[:, 0] == 2)[0])
     return Volume(
@@ -99,15 +101,10 @@ def hounsfield(volume: Volume) -> np.ndarray:
         values = np.rint(values)
     low, high = float(values.min()), float(values.max())
     limits = np.iinfo(np.int16)
-    if low < limits.min or high > limits.max:
+    if low < limits.min or high > limits.max or high - low < SMALLEST_SPAN_HU:
         raise StudyError(
-            f"{volume.path} holds values from {low:g} to {high:g}, more than Hounsfield units can be; its slope and "
-            "intercept are wrong: export it again."
-        )
-    if high - low < SMALLEST_SPAN_HU:
-        raise StudyError(
-            f"{volume.path} holds values from {low:g} to {high:g}, which is no scan in Hounsfield units; export the "
-            "scan without normalising it, or remove it with its mask."
+            f"{volume.path} holds values from {low:g} to {high:g}, which are no Hounsfield units; export the scan "
+            "without normalising it and with its own slope and intercept, or remove it with its mask."
         )
     return np.ascontiguousarray(values, dtype=np.int16)
 
@@ -129,17 +126,13 @@ def scaled(volume: Volume) -> np.ndarray:
 
 
 def _header(start: bytes):
-    """The header in a file's first 540 bytes; ValueError where they are none."""
+    """The header at the beginning of a file; ValueError where it is none."""
     from nibabel.nifti1 import Nifti1Header
     from nibabel.nifti2 import Nifti2Header
 
-    if not start:
-        raise ValueError("it is empty")
-    for size, kind, magic in ((348, Nifti1Header, b"n+1"), (540, Nifti2Header, b"n+2")):
-        if len(start) >= size and size in (int.from_bytes(start[:4], order) for order in ("little", "big")):
-            header = kind(start[:size])
-            if bytes(header["magic"])[:3] == magic:
-                return header
+    for kind in (Nifti1Header, Nifti2Header):
+        if kind.may_contain_header(start):
+            return kind(start[: kind.sizeof_hdr])
     raise ValueError("it does not begin like a NIfTI file")
 
 
@@ -155,7 +148,7 @@ def _layout(header) -> tuple[tuple[int, ...], np.dtype, int]:
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ValueError(f"its voxels are colours or complex numbers ({dtype}), not Hounsfield units")
     offset = float(header["vox_offset"])
-    if not (offset.is_integer() and int(header["sizeof_hdr"]) <= offset < MOST_VOXELS):
+    if not (offset.is_integer() and header.sizeof_hdr <= offset < MOST_VOXELS):
         raise ValueError(f"its header says that the voxels begin at byte {offset:g}")
     return shape, dtype, int(offset)
 
@@ -170,26 +163,3 @@ def _checked_affine(header) -> np.ndarray:
     if abs(np.linalg.det(affine[:3, :3] / lengths)) < 0.1:
         raise ValueError("two axes of its affine point the same way")
     return affine
-
-
-def _inflate(content: bytes, length: int) -> bytes:
-    """The first `length` bytes of gzip data, one more where there are more; checks every checksum it passes.
-
-    Never holds more than that, whatever the data would unpack to. Raises EOFError where the data end early.
-    """
-    parts, size, member = [], 0, zlib.decompressobj(wbits=31)
-    for begin in range(0, len(content), CHUNK):
-        piece = content[begin : begin + CHUNK]
-        while piece:
-            if member.eof:  # another member, or the zeros some writers pad with
-                piece = piece.lstrip(b"\0")
-                member = zlib.decompressobj(wbits=31) if piece else member
-                continue
-            parts.append(member.decompress(piece, length + 1 - size))
-            size += len(parts[-1])
-            if size > length:
-                return b"".join(parts)
-            piece = member.unused_data
-    if not member.eof:
-        raise EOFError("its compressed data end early")
-    return b"".join(parts)

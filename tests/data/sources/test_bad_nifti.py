@@ -248,7 +248,7 @@ def test_folders_that_cannot_be_paired(tmp_path):
     mask.rename(mask.with_name("b_mask.nii.gz"))
     refused(tmp_path / "lonely", "a.nii.gz has no mask")
     image.unlink()
-    refused(tmp_path / "lonely", "b_mask.nii.gz has no scan")
+    refused(tmp_path / "lonely", "b_mask.nii.gz has no image")
 
     pair(tmp_path / "twice")
     pair(tmp_path / "twice", ending=".nii")

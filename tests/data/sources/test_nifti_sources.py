@@ -11,10 +11,10 @@ import pytest
 from nibabel import orientations
 
 from sahlib.data import slices
-from sahlib.data.sources import CLASSES, FIELDS, LAYOUTS, SAH, Phantom, Scan, ct_ich, open_source, recognise
+from sahlib.data.sources import CLASSES, SAH, Phantom, Scan, ct_ich, open_source, recognise
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.volume_folder import merge_raters
-from sahlib.study import DATASETS, Study, StudyError
+from sahlib.study import Study, StudyError
 
 CODES = ("RAS", "LPS", "LAS", "PIR", "SPL", "ASR", "LPI")
 BHSD_VALUES = {0: 0, CLASSES.index("EDH"): 1, CLASSES.index("IPH"): 2, CLASSES.index("IVH"): 3, SAH: 4, 4: 5}
@@ -490,7 +490,3 @@ def test_paired_folders_are_recognised_and_strangers_named(paired_folder, tmp_pa
         recognise(tmp_path / "empty")
     with pytest.raises(StudyError, match="nowhere"):
         recognise(tmp_path / "nowhere")
-
-
-def test_every_dataset_has_a_layout_and_the_fields_it_uses():
-    assert set(LAYOUTS) == set(FIELDS) == set(DATASETS) - {"phantom", "auto"}

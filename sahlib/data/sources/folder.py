@@ -1,0 +1,138 @@
+"""What every folder of scans shares: its files by name, scans paired with masks, tables, and digests of contents."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sahlib.data.scan import Scan
+from sahlib.study import StudyError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+IMAGE_WORDS = ("0000", "ct", "ncct", "image", "img", "scan", "volume")
+MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan on disk, or one slice, whose it is, and its masks: one, or one per rater."""
+
+    scan_id: str
+    patient_id: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+class FolderSource:
+    """A checked folder, whose `cases` lie in order of patients and each is one Scan."""
+
+    cases: tuple
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Scan]:
+        return map(self.scan, range(len(self)))
+
+
+def require_folder(root: str | Path) -> Path:
+    """`root` as a Path; StudyError where no folder is there."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
+    return root
+
+
+def files(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
+    """The files of one folder that end so, by name; StudyError for a link that leads nowhere or in a circle."""
+    try:
+        found = [path for path in sorted(folder.iterdir()) if has_ending(path.name, endings)]
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}); add it or make it readable.") from error
+    for path in found:
+        if path.is_symlink() and not path.exists():
+            raise StudyError(f"{path} is a link that leads to no file; replace it by the file or remove it.")
+    return [path for path in found if path.is_file()]
+
+
+def has_ending(name: str, endings: tuple[str, ...] = NIFTI_ENDINGS) -> bool:
+    """Whether a file's name ends so, in capitals or not; hidden files are not looked at."""
+    return name.lower().endswith(endings) and not name.startswith(".")
+
+
+def stem(path: Path) -> str:
+    """The file name without its ending, in one Unicode form, so that names written on a Mac match others."""
+    name = unicodedata.normalize("NFC", path.name)
+    return Path(re.sub(r"\.nii\.gz$", ".nii", name, flags=re.IGNORECASE)).stem
+
+
+def without_words(text: str, words: tuple[str, ...]) -> str:
+    """`text` without a word at its end and what joins it; "" where it is nothing but that word."""
+    return re.sub(rf"(^|[ _.-])({'|'.join(words)})$", "", text, flags=re.IGNORECASE)
+
+
+def by_stem(paths: list[Path], *words: tuple[str, ...]) -> dict[str, Path]:
+    """Files by their stems, less a word of each of `words` at the end; StudyError where two are called alike."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        key = stem(path)
+        for group in words:
+            key = without_words(key, group)
+        if (other := found.setdefault(key, path)) is not path:
+            raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
+    return found
+
+
+def matched(images: list[Path], masks: list[Path], folders: tuple[Path, Path]) -> dict[str, tuple[Path, Path]]:
+    """Name -> (image, mask): by stem where these agree, else without the words that end them.
+
+    Raises StudyError for an image without a mask or the reverse, naming which of the `folders` lacks it.
+    """
+    if sorted(map(stem, images)) == sorted(map(stem, masks)):
+        named, masked = by_stem(images), by_stem(masks)
+    else:
+        named, masked = by_stem(images, IMAGE_WORDS), by_stem(masks, MASK_WORDS, IMAGE_WORDS)
+    for key in sorted(named.keys() ^ masked.keys()):
+        lonely, lack, folder = (named[key], "mask", folders[1]) if key in named else (masked[key], "image", folders[0])
+        raise StudyError(f"{lonely} has no {lack} in {folder}; add it, or remove {lonely.name}.")
+    return {key: (named[key], masked[key]) for key in sorted(named)}
+
+
+def read_table(table: Path, columns: Iterable[str]) -> pd.DataFrame:
+    """A CSV file, every cell as text; StudyError where it cannot be read or lacks one of the `columns`."""
+    import pandas as pd
+
+    try:
+        rows = pd.read_csv(table, dtype=str, keep_default_na=False).rename(columns=str.strip)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"{table} cannot be read as CSV ({error}).") from error
+    if missing := [column for column in columns if column not in rows.columns]:
+        raise StudyError(f"{table} lacks the column {' and '.join(missing)}; it has {', '.join(rows.columns)}.")
+    return rows
+
+
+def content_digest(parts: Iterable[str | bytes | Path]) -> str:
+    """SHA-256 in hex over texts, each ended by a zero byte, bytes as they are, and the SHA-256 of files' contents."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = file_digest(part)
+        total.update(part if isinstance(part, bytes) else f"{part}\0".encode())
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of one file's content."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}); make it readable or remove it.") from error
