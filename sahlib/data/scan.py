@@ -16,24 +16,17 @@ CLASSES = ("background", "SAH", "IVH", "IPH", "SDH", "EDH")
 SAH = CLASSES.index("SAH")
 
 
-def class_value(name: str) -> int:
-    """The value of a class in label arrays; StudyError for a name that is none."""
-    if name not in CLASSES:
-        raise StudyError(f"{name!r} is no class; there are {', '.join(CLASSES)}.")
-    return CLASSES.index(name)
-
-
 def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
     """{"4": 1, "#00ffff": 1} of ("4=SAH", "#00FFFF=SAH"): what a mask holds, colours in lower case, to class values."""
     parsed: dict[str, int] = {}
     for entry in entries:
-        value, equals, name = entry.partition("=")
-        value = value.strip().lower()
-        if not equals or not re.fullmatch(r"\d+|#[0-9a-f]{6}", value):
-            raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH.")
+        value, _, name = (part.strip() for part in entry.partition("="))
+        value = value.lower()
+        if not re.fullmatch(r"\d+|#[0-9a-f]{6}", value) or name not in CLASSES:
+            raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH, of {', '.join(CLASSES)}.")
         if value in parsed:
             raise StudyError(f"label_map names {value} twice; keep one.")
-        parsed[value] = class_value(name.strip())
+        parsed[value] = CLASSES.index(name)
     return parsed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,17 +65,12 @@ def by_patient(lesion_pixels: pd.Series, train_share: float, validation_share: f
     """
     from sklearn.model_selection import train_test_split
 
-    lesion_pixels = lesion_pixels.sort_index()
-    patients = len(lesion_pixels)
-    n_validation = max(1, round(patients * validation_share))
-    n_test = max(1, round(patients * (1 - train_share - validation_share)))
-    strata = _strata(lesion_pixels, min(n_validation, n_test))
-    try:
-        rest, test = train_test_split(lesion_pixels.index, test_size=n_test, stratify=strata, random_state=seed)
-        train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
-    except ValueError as error:
-        raise _too_few(lesion_pixels) from error
-    return _checked(lesion_pixels, train, validation, test)
+    n_test = max(1, round(len(lesion_pixels) * (1 - train_share - validation_share)))
+
+    def drawn(patients: pd.Index, strata: pd.Series):
+        return train_test_split(patients, test_size=n_test, stratify=strata, random_state=seed)
+
+    return _split(lesion_pixels, drawn, n_test, validation_share, seed)
 
 
 def by_fold(lesion_pixels: pd.Series, folds: int, fold: int, validation_share: float, seed: int) -> Split:
@@ -83,44 +78,40 @@ def by_fold(lesion_pixels: pd.Series, folds: int, fold: int, validation_share: f
 
     Stratified as in by_patient; the validation side is drawn from those who are not tested. Raises StudyError likewise.
     """
-    from sklearn.model_selection import StratifiedKFold, train_test_split
+    from sklearn.model_selection import StratifiedKFold
+
+    def drawn(patients: pd.Index, strata: pd.Series):
+        if strata.value_counts().min() < folds:
+            raise ValueError("a stratum has fewer patients than there are folds")
+        parts = list(StratifiedKFold(folds, shuffle=True, random_state=seed).split(patients, strata))
+        return [patients[positions] for positions in parts[fold]]
+
+    return _split(lesion_pixels, drawn, len(lesion_pixels) // folds, validation_share, seed, folds)
+
+
+def _split(
+    lesion_pixels: pd.Series, drawn: Callable, n_test: int, validation_share: float, seed: int, folds: int = 0
+) -> Split:
+    """Patients split twice: by drawn(patients, strata) into (rest, test), then the rest into train and validation."""
+    from sklearn.model_selection import train_test_split
 
     lesion_pixels = lesion_pixels.sort_index()
-    n_validation = max(1, round(len(lesion_pixels) * validation_share))
-    strata = _strata(lesion_pixels, min(n_validation, len(lesion_pixels) // folds))
-    if strata.value_counts().min() < folds:
-        strata = (lesion_pixels > 0).astype(int)
-    if strata.value_counts().min() < folds:
-        raise _too_few(lesion_pixels, f"{folds} folds")
-    parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(lesion_pixels.index, strata)
-    rest, test = (lesion_pixels.index[positions] for positions in list(parts)[fold])
-    try:
-        train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
-    except ValueError as error:
-        raise _too_few(lesion_pixels, f"{folds} folds") from error
-    return _checked(lesion_pixels, train, validation, test)
-
-
-def _checked(lesion_pixels: pd.Series, *sides: Iterable[str]) -> Split:
-    """The split of patients into train, validation and test, where each of them bleeds."""
-    by_name = {side: sorted(ids) for side, ids in zip(SIDES, sides, strict=True)}
-    if any((lesion_pixels[ids] > 0).sum() == 0 for ids in by_name.values()):
-        raise _too_few(lesion_pixels)
-    return Split({patient: side for side, ids in by_name.items() for patient in ids})
-
-
-def _too_few(lesion_pixels: pd.Series, whereto: str = "training, validation and test") -> StudyError:
-    return StudyError(
-        f"{len(lesion_pixels)} patients, {(lesion_pixels > 0).sum()} of them with SAH, are too few for {whereto}: "
-        "each needs patients with and without SAH; add patients."
-    )
-
-
-def _strata(lesion_pixels: pd.Series, smallest_side: int) -> pd.Series:
-    """0 no SAH, 1 up to the median of those who bleed, 2 more; 1 and 2 are one where three do not fit every side."""
     bleeds = lesion_pixels > 0
-    more = bleeds & (lesion_pixels > lesion_pixels[bleeds].median())
-    strata = bleeds.astype(int) + more.astype(int)
-    if smallest_side < strata.nunique() or (strata.value_counts() < len(SIDES)).any():
-        return bleeds.astype(int)
-    return strata
+    n_validation = max(1, round(len(lesion_pixels) * validation_share))
+    # 0 no SAH, 1 up to the median of those who bleed, 2 more; 1 and 2 are one where three do not fit every side.
+    strata = bleeds.astype(int) + (bleeds & (lesion_pixels > lesion_pixels[bleeds].median()))
+    if min(n_validation, n_test) < strata.nunique() or strata.value_counts().min() < max(folds, len(SIDES)):
+        strata = bleeds.astype(int)
+    try:
+        rest, test = drawn(lesion_pixels.index, strata)
+        train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
+        if not all(bleeds[side].any() for side in (train, validation, test)):
+            raise ValueError("a side has no patient who bleeds")
+    except ValueError as error:
+        whereto = f"{folds} folds" if folds else "training, validation and test"
+        raise StudyError(
+            f"{len(bleeds)} patients, {bleeds.sum()} of them with SAH, are too few for {whereto}: each needs patients "
+            "with and without SAH; add patients."
+        ) from error
+    sides = zip(SIDES, (train, validation, test), strict=True)
+    return Split({patient: side for side, patients in sides for patient in sorted(patients)})

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sahlib.data.scan import CLASSES, SAH, Scan
-from sahlib.data.sources.folder import require_folder
+from sahlib.data.sources.files import require_folder
 from sahlib.data.sources.paired_folder import PairedFolder
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.study import DATASETS, Study, StudyError

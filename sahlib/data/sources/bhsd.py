@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from sahlib.data.scan import CLASSES
-from sahlib.data.sources.folder import require_folder
+from sahlib.data.sources.files import require_folder
 from sahlib.data.sources.nifti import find_cases
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError

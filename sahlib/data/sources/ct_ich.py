@@ -21,6 +21,7 @@ and 1 or 0 and 255 up to the rounding of a scale factor are what code that reads
 from __future__ import annotations
 
 import functools
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -29,15 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan
-from sahlib.data.sources.folder import (
-    FolderSource,
-    by_stem,
-    content_digest,
-    files,
-    matched,
-    read_table,
-    require_folder,
-)
+from sahlib.data.sources import files
+from sahlib.data.sources.files import FolderSource
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.paired_folder import read_grey
 from sahlib.data.sources.volume_folder import READER, read_labels
@@ -54,6 +48,7 @@ TYPES = {
 }
 SEGMENTATION = "_HGE_Seg"
 BLEEDS = {1: 1, 255: 1}  # what a mask may hold
+LEFT_OUT = 255  # no class value
 WHOLE_SCAN = 0  # in place of a slice number; those begin at 1
 
 # (slice number, image, mask or None), one for each picture of a patient, or one with WHOLE_SCAN for a NIfTI scan
@@ -79,23 +74,22 @@ class CtIch(FolderSource):
     def scan(self, index: int) -> Scan:
         """The Scan of one patient; StudyError where table and mask contradict each other or no slice is left."""
         whole, classes = self._told(*self.cases[index])
-        kept = [level for level, value in enumerate(classes) if value is not None]
-        if not kept:
+        kept = classes != LEFT_OUT
+        if not kept.any():
             raise StudyError(
                 f"{self.table} leaves no slice of patient {whole.patient_id} whose pixels have a type; remove it."
             )
-        values = np.array([classes[level] for level in kept], np.uint8)
         return replace(
             whole,
             image=whole.image[kept],
-            labels=whole.labels[kept] * values[:, None, None],
-            slice_ids=tuple(whole.slice_ids[level] for level in kept),
+            labels=whole.labels[kept] * classes[kept, None, None],
+            slice_ids=tuple(itertools.compress(whole.slice_ids, kept)),
         )
 
     @functools.cached_property
     def left_out(self) -> int:
         """Slices in no Scan, because nothing tells what their pixels are; reads the whole folder once."""
-        return sum(self._told(*case)[1].count(None) for case in self.cases)
+        return sum(int((self._told(*case)[1] == LEFT_OUT).sum()) for case in self.cases)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -105,19 +99,21 @@ class CtIch(FolderSource):
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
-        slices = [(patient, *entry) for patient, entries in self.cases for entry in entries]
-        parts = [part for p, number, image, mask in slices for part in (f"{p}\0{number}", image, mask or b"no mask")]
+        parts: list = [self.table]
+        for patient, entries in self.cases:
+            for number, image, mask in entries:
+                parts += [patient, number, image, mask or b"no mask"]
         return {
             "source": self.name,
             "reader": READER,
             "scans": len(self),
             "left_out": self.left_out,
             "any_hemorrhage": self.any_hemorrhage,
-            "sha256": content_digest([self.table, *parts]),
+            "sha256": files.digest(parts),
         }
 
-    def _told(self, patient: int, entries: Files) -> tuple[Scan, list[int | None]]:
-        """All slices of a patient, labels 1 where they bleed, and the class of each one's pixels; None: left out."""
+    def _told(self, patient: int, entries: Files) -> tuple[Scan, np.ndarray]:
+        """All slices of a patient, labels 1 where they bleed, and the class of each one's pixels or LEFT_OUT [D]."""
         paths = [path for _, *pair in entries for path in pair if path]
         if entries[0][0] == WHOLE_SCAN:
             volume = read_volume(paths[0])
@@ -142,9 +138,10 @@ class CtIch(FolderSource):
             **known,
         )
         bleeds = labels.any(axis=(1, 2))
-        return scan, [self._class(patient, *slice_) for slice_ in zip(numbers, bleeds, strict=True)]
+        classes = [self._class(patient, *slice_) for slice_ in zip(numbers, bleeds, strict=True)]
+        return scan, np.array(classes, np.uint8)
 
-    def _class(self, patient: int, number: int, bleeds: bool) -> int | None:
+    def _class(self, patient: int, number: int, bleeds: bool) -> int:
         named = self.rows.get((patient, number))
         if bleeds and named == (0,):
             raise StudyError(
@@ -152,7 +149,7 @@ class CtIch(FolderSource):
                 "one; correct the row or the mask."
             )
         if named is None or bleeds != any(named) or (len(named) > 1 and not self.any_hemorrhage):
-            return None
+            return LEFT_OUT
         return min(named, default=0)
 
 
@@ -167,7 +164,7 @@ def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
     Raises StudyError for a folder without table or scans, a scan without a mask or the reverse, and a table that is
     incomplete, ambiguous or at odds with itself.
     """
-    root = require_folder(root)
+    root = files.require_folder(root)
     table = next((root / table for table in TABLES if (root / table).is_file()), None)
     if table is None:
         raise StudyError(f"{root} holds no {TABLES[0]}; the folder of CT-ICH has it beside ct_scans/ and masks/.")
@@ -195,15 +192,15 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
 
     Raises StudyError where the table lacks a column, repeats a slice or contradicts itself.
     """
-    import pandas as pd
-
     columns = ["PatientNumber", "SliceNumber", *TYPES]
-    numbers = read_table(table, columns)[columns].apply(pd.to_numeric, errors="coerce").to_numpy(float)
     rows: dict[tuple[int, int], tuple[int, ...]] = {}
-    for line, values in enumerate(numbers, 2):
-        if not (np.isfinite(values).all() and (values == np.rint(values)).all() and np.isin(values[2:], (0, 1)).all()):
+    for line, row in enumerate(files.read_table(table, columns), 2):
+        try:
+            patient, number, *flags = (int(row[column].strip().removesuffix(".0")) for column in columns)
+        except ValueError:
+            flags = [-1]
+        if not set(flags) <= {0, 1}:
             raise StudyError(f"{table} line {line} must hold whole numbers, the types as 0 or 1; correct it.")
-        patient, number, *flags = values.astype(int).tolist()
         named = sorted(CLASSES.index(name) for name, flag in zip(TYPES.values(), flags, strict=True) if flag)
         if (patient, number) in rows or named[1:] and named[0] == 0:
             what = "repeats" if (patient, number) in rows else "names a type and says that there is no hemorrhage in"
@@ -214,13 +211,12 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
 
 def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[tuple[int, int, Path, Path | None]]:
     """(patient, slice number or WHOLE_SCAN, image, mask) of every file pair, in whichever form the set lies there."""
-    folders = root / "ct_scans", root / "masks"
-    if folders[0].is_dir():
-        for key, pair in matched(*map(files, folders), folders).items():
+    if (root / "ct_scans").is_dir():
+        for key, pair in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")).items():
             yield _number(pair[0], key), WHOLE_SCAN, *pair
     elif (root / "Patients_CT").is_dir():
         for folder in sorted((root / "Patients_CT").glob("*/brain")):
-            pictures = by_stem(files(folder, (".jpg",)))
+            pictures = files.by_stem(files.within(folder, (".jpg",)))
             for key, path in pictures.items():
                 if not key.endswith(SEGMENTATION):
                     patient = _number(folder, folder.parent.name)
@@ -228,7 +224,7 @@ def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[tuple[int, int, 
                 elif key.removesuffix(SEGMENTATION) not in pictures:
                     raise StudyError(f"{path} has no slice beside it; add it, or remove the segmentation.")
     elif (root / "image").is_dir():
-        if (count := len(files(root / "image", (".png",)))) != len(rows):
+        if (count := len(files.within(root / "image", (".png",)))) != len(rows):
             raise StudyError(
                 f"{root / 'image'} holds {count} PNG files for {len(rows)} rows of the table; export all again."
             )
@@ -247,14 +243,12 @@ def _number(path: Path, text: str) -> int:
 
 def _pictures(entries: Files) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [D,H,W], 1 where it bleeds uint8 [D,H,W]) of a patient's pictures."""
-    images, masks = [], []
-    for _, image, mask in entries:
-        images.append(read_grey(image))
-        masks.append(_bleeds(mask) if mask else np.zeros_like(images[-1]))
-        for array, path in ((images[-1], image), (masks[-1], mask)):
-            if array.shape != images[0].shape:
-                first = entries[0][1]
-                raise StudyError(f"{path} differs in size from {first}; the slices of a patient have one size.")
+    images = [read_grey(image) for _, image, _ in entries]
+    masks = [_bleeds(mask) if mask else np.zeros_like(images[0]) for _, _, mask in entries]
+    shapes = [array.shape for array in (*images, *masks)]
+    for shape, path in zip(shapes, [e[1] for e in entries] + [e[2] for e in entries], strict=True):
+        if shape != shapes[0]:
+            raise StudyError(f"{path} differs in size from {entries[0][1]}; the slices of a patient have one size.")
     return np.stack(images), np.stack(masks)
 
 

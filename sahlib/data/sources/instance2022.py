@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sahlib.data.sources.folder import files, require_folder
+from sahlib.data.sources.files import require_folder, within
 from sahlib.data.sources.nifti import FOLDERS, find_cases
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
@@ -23,7 +23,7 @@ OWN_FOLDERS = ("data", "label")
 def recognises(root: Path) -> bool:
     """Whether a folder, or its train_2/, holds data/ and label/ with NIfTI files."""
     own = [_place(root) / folder for folder in OWN_FOLDERS]
-    return all(folder.is_dir() and files(folder) for folder in own)
+    return all(folder.is_dir() and within(folder) for folder in own)
 
 
 def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:

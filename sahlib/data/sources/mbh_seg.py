@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sahlib.data.scan import patient_by_pattern
 from sahlib.data.sources.bhsd import VALUES, rsna_patient
-from sahlib.data.sources.folder import Case, by_stem, files, require_folder
+from sahlib.data.sources.files import Case, by_stem, require_folder, within
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
@@ -40,7 +40,7 @@ def open_folder(
     root = require_folder(root)
     cases, heard, left_out = [], set(), 0
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        named = by_stem(files(folder))
+        named = by_stem(within(folder))
         masks = {key.removeprefix(PREFIX): path for key, path in named.items() if key.startswith(RATER_PREFIX)}
         if "image" not in named or not masks:
             lack = "image.nii.gz" if "image" not in named else "label_annot_<k>.nii.gz"
@@ -51,10 +51,9 @@ def open_folder(
             left_out += 1
             continue
         patient = patient_by_pattern(folder.name, patient_pattern) if patient_pattern else rsna_patient(folder.name)
-        cases.append(Case(folder.name, patient, named["image"], tuple(masks[rater] for rater in asked)))
+        cases.append(Case(patient, folder.name, named["image"], tuple(masks[rater] for rater in asked)))
     if not heard:
         raise StudyError(f"{root} holds no folder with image.nii.gz and label_annot_<k>.nii.gz in it.")
     if not cases:
         raise StudyError(f"raters is {raters!r}, but {root} has only {', '.join(sorted(heard))}; or say majority.")
-    cases.sort(key=lambda case: (case.patient_id, case.scan_id))
-    return VolumeFolder("mbh_seg", root, tuple(cases), value_classes(label_map, VALUES), raters, left_out)
+    return VolumeFolder("mbh_seg", root, tuple(sorted(cases)), value_classes(label_map, VALUES), raters, left_out)

@@ -6,7 +6,7 @@ A scan finds its mask by the first of these that is there:
 - Two folders, images/ with masks/ or labels/, or nnU-Net's imagesTr/ with labelsTr/ (imagesTs/ with labelsTs/), matched
   by stem. Where the stems differ, endings such as `_0000` (nnU-Net's first channel) or `_mask` are left aside.
 - Scan and mask beside each other, in the folder or in one folder per scan: `X.nii.gz` with `X_mask.nii.gz`, or
-  `ct.nii.gz` with `mask.nii.gz`. IMAGE_WORDS and MASK_WORDS in `folder` hold the words that may end a name.
+  `ct.nii.gz` with `mask.nii.gz`. IMAGE_WORDS and MASK_WORDS in `files` hold the words that may end a name.
 
 A scan is its own patient unless pairs.csv or a patient pattern says more. Scans that share a folder below the dataset's
 are refused without either, since that folder may be a patient or a hospital.
@@ -16,27 +16,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from sahlib.data.scan import SAH, patient_by_pattern
-from sahlib.data.sources.folder import (
-    MASK_WORDS,
-    Case,
-    files,
-    has_ending,
-    matched,
-    read_table,
-    require_folder,
-    stem,
-    without_words,
-)
+from sahlib.data.sources import files
+from sahlib.data.sources.files import MASK_WORDS, Case, stem, without_word
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
 FOLDERS = (("images", "masks"), ("images", "labels"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
-
-# (patient by itself or None, image, mask, scan id) of one pair, before patients are settled
-Pair = tuple[str | None, Path, Path, str]
 
 
 def recognises(root: Path) -> bool:
@@ -46,7 +35,7 @@ def recognises(root: Path) -> bool:
 
 def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of a folder in any of the layouts above; masks hold 0 and 1 = SAH unless `label_map` says more."""
-    root = require_folder(root)
+    root = files.require_folder(root)
     return VolumeFolder("nifti", root, find_cases(root, patient_pattern), value_classes(label_map, {1: SAH}))
 
 
@@ -65,54 +54,56 @@ def find_cases(
     """
     chosen = [(root / i, root / m) for i, m in folders if (root / i).is_dir() and (root / m).is_dir()]
     if (root / "pairs.csv").is_file():
-        pairs = _from_table(root)
+        cases = _from_table(root)
     elif chosen:
         if len({images for images, _ in chosen}) < len(chosen):
             raise StudyError(
                 f"{root} has {' and '.join(m.name for _, m in chosen)} for one folder of images; keep one of them."
             )
-        found = [pair for both in chosen for pair in matched(files(both[0]), files(both[1]), both).items()]
-        pairs = [(None, image, mask, scan_id) for scan_id, (image, mask) in found]
+        found = [
+            pair
+            for images, masks in chosen
+            for pair in files.matched(files.within(images), files.within(masks)).items()
+        ]
+        cases = [Case("", scan_id, image, (mask,)) for scan_id, (image, mask) in found]
     else:
-        pairs = [pair for folder in _folders_with_scans(root) for pair in _beside(root, folder)]
+        cases = [case for folder in _folders_with_scans(root) for case in _beside(root, folder)]
         if not patient_pattern:
-            _require_one_scan_each(root, pairs)
-    if not pairs:
+            _require_one_scan_each(root, cases)
+    if not cases:
         raise StudyError(
             f"{root} holds no NIfTI scans with masks; expected images/ and masks/, or X.nii.gz beside X_mask.nii.gz, "
             "or a table pairs.csv with the columns image and mask."
         )
-    cases: dict[str, Case] = {}
-    for patient, image, mask, scan_id in pairs:
-        if scan_id in cases:
-            raise StudyError(f"{image} and {cases[scan_id].image} have the same name {scan_id!r}; rename one of them.")
-        if patient_pattern:
-            patient = patient_by_pattern(scan_id, patient_pattern)
-        cases[scan_id] = Case(scan_id, patient or own_patient(scan_id), image, (mask,))
-    return tuple(sorted(cases.values(), key=lambda case: (case.patient_id, case.scan_id)))
+    named: dict[str, Case] = {}
+    for case in cases:
+        if (other := named.setdefault(case.scan_id, case)) is not case:
+            raise StudyError(f"{case.image} and {other.image} have the same name {case.scan_id!r}; rename one of them.")
+    if patient_pattern:
+        return tuple(sorted(replace(c, patient_id=patient_by_pattern(c.scan_id, patient_pattern)) for c in cases))
+    return tuple(sorted(replace(c, patient_id=c.patient_id or own_patient(c.scan_id)) for c in cases))
 
 
-def _from_table(root: Path) -> list[Pair]:
-    table = root / "pairs.csv"
-    pairs = []
-    for row in read_table(table, ("image", "mask")).to_dict("records"):
+def _from_table(root: Path) -> list[Case]:
+    cases = []
+    for row in files.read_table(root / "pairs.csv", ("image", "mask")):
         image, mask = (root / row[kind] for kind in ("image", "mask"))
         for kind, path in (("image", image), ("mask", mask)):
-            if not (has_ending(path.name) and path.is_file()):
-                raise StudyError(f"{table} names the {kind} {row[kind]!r}, which is no NIfTI file under {root}.")
+            if not (files.has_ending(path.name) and path.is_file()):
+                raise StudyError(f"{root}/pairs.csv names the {kind} {row[kind]!r}, which is no NIfTI file there.")
         scan_id = "_".join((*Path(row["image"]).parent.parts, stem(image)))
-        pairs.append((row.get("patient_id") or None, image, mask, scan_id))
-    return pairs
+        cases.append(Case(row.get("patient_id", ""), scan_id, image, (mask,)))
+    return cases
 
 
-def _beside(root: Path, folder: Path) -> list[Pair]:
-    """Pairs within one folder, the mask known by the word that ends its name."""
-    found = files(folder)
-    masks = [path for path in found if without_words(stem(path), MASK_WORDS) != stem(path)]
-    pairs = matched([path for path in found if path not in masks], masks, (folder, folder))
+def _beside(root: Path, folder: Path) -> list[Case]:
+    """Scans within one folder, the mask known by the word that ends its name; patients are not named yet."""
+    found = files.within(folder)
+    masks = [path for path in found if without_word(stem(path), MASK_WORDS) != stem(path)]
+    pairs = files.matched([path for path in found if path not in masks], masks)
     place = folder.relative_to(root).parts
     return [
-        (None, image, mask, "_".join((*place, key) if key else place) or stem(image))
+        Case("", "_".join((*place, key) if key else place) or stem(image), image, (mask,))
         for key, (image, mask) in pairs.items()
     ]
 
@@ -133,18 +124,17 @@ def _folders_with_scans(root: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        if any(map(has_ending, names)):
+        if any(map(files.has_ending, names)):
             yield Path(place)
 
 
-def _require_one_scan_each(root: Path, pairs: list[Pair]) -> None:
+def _require_one_scan_each(root: Path, cases: list[Case]) -> None:
     """StudyError where a folder directly below `root` holds several scans: they may be one patient's, or not."""
     seen: dict[str, Path] = {}
-    for _, image, _, _ in pairs:
-        parts = image.relative_to(root).parts
-        if len(parts) > 1 and parts[0] in seen:
+    for case in cases:
+        place, *below = case.image.relative_to(root).parts
+        if (other := seen.setdefault(place, case.image)) is not case.image and below:
             raise StudyError(
-                f"{image} and {seen[parts[0]]} share the folder {parts[0]}, and nothing says whether they are one "
+                f"{case.image} and {other} share the folder {place}, and nothing says whether they are one "
                 f"patient's; give --patient-pattern, for example '^([^_]+)_', or {root}/pairs.csv with patient_id."
             )
-        seen[parts[0]] = image

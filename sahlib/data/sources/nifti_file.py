@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from nibabel import Nifti1Header, Nifti2Header, orientations
+from nibabel.spatialimages import HeaderDataError
 
 from sahlib.study import StudyError
 
@@ -24,7 +26,7 @@ SPACING_MM = (0.05, 50.0)
 MOST_VOXELS = 2**30
 LONGEST_HEADER = 540  # bytes, of NIfTI-2
 # What reading a damaged file raises, and one whose header tells of more than memory holds.
-DAMAGE = (OSError, EOFError, MemoryError, zlib.error, ArithmeticError, LookupError, ValueError)
+DAMAGE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, ArithmeticError, LookupError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,6 @@ def read_volume(path: Path) -> Volume:
     Raises StudyError for whatever is not one scan of plain numbers: an empty or truncated file, a header that does
     not fit the data, several volumes or colours in one file, an affine that is no grid in space.
     """
-    from nibabel import orientations
-    from nibabel.spatialimages import HeaderDataError
-
     try:
         # Gzip checks every checksum that it passes, and unpacks no more than is asked for, whatever there would be.
         with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
@@ -75,7 +74,7 @@ def read_volume(path: Path) -> Volume:
         if len(content) != length:
             found = len(content) if len(content) < length else "more than that"
             raise ValueError(f"its header tells of {length} bytes of voxels and there are {found}")
-    except (*DAMAGE, HeaderDataError) as error:
+    except DAMAGE as error:
         raise StudyError(
             f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it with its mask."
         ) from error
@@ -127,9 +126,6 @@ def scaled(volume: Volume) -> np.ndarray:
 
 def _header(start: bytes):
     """The header at the beginning of a file; ValueError where it is none."""
-    from nibabel.nifti1 import Nifti1Header
-    from nibabel.nifti2 import Nifti2Header
-
     for kind in (Nifti1Header, Nifti2Header):
         if kind.may_contain_header(start):
             return kind(start[: kind.sizeof_hdr])

@@ -13,19 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
+from PIL import Image
 
 from sahlib.data.scan import SAH, Scan, parse_label_map, patient_by_pattern, to_classes
-from sahlib.data.sources.folder import (
-    Case,
-    FolderSource,
-    content_digest,
-    files,
-    matched,
-    read_table,
-    require_folder,
-    stem,
-)
+from sahlib.data.sources import files
+from sahlib.data.sources.files import Case, FolderSource
 from sahlib.study import StudyError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
@@ -45,22 +39,29 @@ class PairedFolder(FolderSource):
     label_map: tuple[str, ...] = ()
 
     def scan(self, index: int) -> Scan:
-        """The Scan of one slice."""
+        """The Scan of one slice; StudyError where a file is unreadable or the two do not fit together."""
         case = self.cases[index]
-        image, labels = read_pair(case.image, case.masks[0], self.label_map)
+        (mask,) = case.masks
+        image = read_grey(case.image)
+        labels = mapped_labels(mask, self.label_map) if self.label_map else binary_mask(mask) * np.uint8(SAH)
+        if image.shape != labels.shape:
+            (height, width), (rows, columns) = labels.shape, image.shape
+            raise StudyError(
+                f"{mask} is {width}x{height} but its image {case.image} is {columns}x{rows}; export both at one size."
+            )
         return Scan(
             patient_id=case.patient_id,
             image=image[None],
             labels=labels[None],
             slice_ids=(case.scan_id,),
             unit="grey",
-            sources=(case.image.relative_to(self.root), case.masks[0].relative_to(self.root)),
+            sources=(case.image.relative_to(self.root), mask.relative_to(self.root)),
         )
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients."""
         parts = [part for c in self.cases for part in (c.scan_id, c.patient_id, c.image, *c.masks)]
-        facts = {"source": self.name, "slices": len(self.cases), "sha256": content_digest(parts)}
+        facts = {"source": self.name, "slices": len(self.cases), "sha256": files.digest(parts)}
         return facts | ({"label_map": sorted(self.label_map)} if self.label_map else {})
 
 
@@ -81,10 +82,10 @@ def open_folder(
     StudyError for a folder that is missing or empty, a mask without an image or the reverse, and a slice without a
     patient.
     """
-    root = require_folder(root)
+    root = files.require_folder(root)
     parse_label_map(label_map)
     folders = root / "images", root / ("masks_rgb" if label_map and (root / "masks_rgb").is_dir() else "masks")
-    pairs = matched(*(files(folder, ENDINGS) for folder in folders), folders)
+    pairs = files.matched(*(files.within(folder, ENDINGS) for folder in folders))
     if not pairs:
         raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(ENDINGS)} files.")
     if slices_are_patients:
@@ -93,30 +94,12 @@ def open_folder(
         patients = {key: patient_by_pattern(key, patient_pattern) for key in pairs}
     else:
         patients = _patients_from_table(root / "slices.csv", list(pairs))
-    cases = [Case(key, patients[key], image, (mask,)) for key, (image, mask) in pairs.items()]
-    return PairedFolder(root, tuple(sorted(cases, key=lambda case: (case.patient_id, case.scan_id))), tuple(label_map))
-
-
-def read_pair(image_path: Path, mask_path: Path, label_map: tuple[str, ...] = ()) -> tuple[np.ndarray, np.ndarray]:
-    """(image uint8 [H,W], labels uint8 [H,W], indices into CLASSES) of one slice.
-
-    Raises StudyError where a file is unreadable or the two do not fit together.
-    """
-    image = read_grey(image_path)
-    labels = mapped_labels(mask_path, label_map) if label_map else binary_mask(mask_path) * np.uint8(SAH)
-    if image.shape != labels.shape:
-        mask_size, image_size = (f"{array.shape[1]}x{array.shape[0]}" for array in (labels, image))
-        raise StudyError(
-            f"{mask_path} is {mask_size} but its image {image_path} is {image_size}; export both at one size."
-        )
-    return image, labels
+    cases = sorted(Case(patients[key], key, image, (mask,)) for key, (image, mask) in pairs.items())
+    return PairedFolder(root, tuple(cases), tuple(label_map))
 
 
 def read_grey(path: Path) -> np.ndarray:
     """An 8-bit picture as grey levels, uint8 [H,W] (section 2.2: loaded in grayscale using OpenCV)."""
-    import cv2
-    from PIL import Image
-
     try:
         # OpenCV fills the missing part of a truncated file with grey and says nothing; Pillow refuses it.
         with Image.open(path) as picture:
@@ -150,8 +133,6 @@ def mapped_labels(path: Path, label_map: tuple[str, ...]) -> np.ndarray:
 
     Raises StudyError for JPEG, whose colours are not exact, and for a colour or grey level that the map does not name.
     """
-    import cv2
-
     if path.suffix.lower() in LOSSY_ENDINGS:
         raise StudyError(f"{path} is a JPEG, whose colours are not exact; export the masks as PNG.")
     grey = read_grey(path)  # refuses what is truncated or not 8-bit
@@ -172,11 +153,11 @@ def _patients_from_table(table: Path, stems: list[str]) -> dict[str, str]:
             "example '^(\\d+)_'. If every slice is another patient's, or you accept scores that are too good, add "
             "--slices-are-patients (slices_are_patients)."
         )
-    rows = read_table(table, ("file", "patient_id"))
     patients: dict[str, str] = {}
-    for file, patient in zip(rows["file"], rows["patient_id"], strict=True):
-        if patient and patients.setdefault(stem(Path(file)), patient) != patient:
-            raise StudyError(f"{table} gives {file} two patients; keep one.")
+    for row in files.read_table(table, ("file", "patient_id")):
+        patient = row["patient_id"]
+        if patient and patients.setdefault(files.stem(Path(row["file"])), patient) != patient:
+            raise StudyError(f"{table} gives {row['file']} two patients; keep one.")
     if without := [key for key in stems if key not in patients]:
         raise StudyError(f"{table} names no patient for {without[0]} and {len(without) - 1} more slices; add them.")
     return patients

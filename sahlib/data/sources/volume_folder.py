@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan, parse_label_map, to_classes
-from sahlib.data.sources.folder import Case, FolderSource, content_digest
+from sahlib.data.sources.files import Case, FolderSource, digest
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
@@ -64,7 +64,7 @@ class VolumeFolder(FolderSource):
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients, and how masks are read."""
-        parts = [(c.scan_id, c.patient_id, str(len(c.masks)), c.image, *c.masks) for c in self.cases]
+        parts = [(c.scan_id, c.patient_id, len(c.masks), c.image, *c.masks) for c in self.cases]
         return {
             "source": self.name,
             "reader": READER,
@@ -72,7 +72,7 @@ class VolumeFolder(FolderSource):
             "left_out": self.left_out,
             "classes": {str(value): CLASSES[index] for value, index in sorted(self.classes.items())},
             "raters": self.raters,
-            "sha256": content_digest(part for case in parts for part in case),
+            "sha256": digest(part for case in parts for part in case),
         }
 
 
@@ -116,16 +116,17 @@ def value_classes(label_map: tuple[str, ...], default: Mapping[int, int]) -> dic
 
 
 def _require_same_grid(mask: Volume, image: Volume) -> None:
-    if mask.voxels.shape != image.voxels.shape:
-        sizes = " against ".join("x".join(map(str, volume.voxels.shape)) for volume in (mask, image))
-        raise StudyError(
-            f"{mask.path} is not on the grid of its scan {image.path} ({sizes} slices, rows and columns); export the "
-            "mask on the scan's grid."
-        )
-    corners = np.array(np.meshgrid(*[(0, length - 1) for length in image.voxels.shape[::-1]])).reshape(3, -1)
-    apart = (mask.affine - image.affine) @ np.vstack([corners, np.ones(8)])
-    if (distance := np.linalg.norm(apart[:3], axis=0).max()) > GRID_TOLERANCE_MM:
-        raise StudyError(
-            f"{mask.path} lies up to {distance:.3g} mm beside its scan {image.path}; export the mask on the scan's "
-            "grid, or save it with the scan's affine if its voxels are the scan's."
-        )
+    sizes = ["x".join(map(str, volume.voxels.shape)) for volume in (mask, image)]
+    if sizes[0] != sizes[1]:
+        apart = f"{sizes[0]} against {sizes[1]} slices, rows and columns"
+    else:
+        corners = np.array(np.meshgrid(*[(0, length - 1) for length in image.voxels.shape[::-1]])).reshape(3, -1)
+        shifts = (mask.affine - image.affine) @ np.vstack([corners, np.ones(8)])
+        distance = np.linalg.norm(shifts[:3], axis=0).max()
+        if distance <= GRID_TOLERANCE_MM:
+            return
+        apart = f"up to {distance:.3g} mm beside it"
+    raise StudyError(
+        f"{mask.path} is not on the grid of its scan {image.path} ({apart}); export the mask on the scan's grid, or "
+        "save it with the scan's affine if its voxels are the scan's."
+    )

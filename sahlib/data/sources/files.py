@@ -5,34 +5,33 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sahlib.data.scan import Scan
 from sahlib.study import StudyError
-
-if TYPE_CHECKING:
-    import pandas as pd
+from sahlib.workspace import cores
 
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 IMAGE_WORDS = ("0000", "ct", "ncct", "image", "img", "scan", "volume")
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Case:
-    """One scan on disk, or one slice, whose it is, and its masks: one, or one per rater."""
+    """One scan on disk, or one slice: whose it is, its name, and its masks: one, or one per rater."""
 
-    scan_id: str
     patient_id: str
+    scan_id: str
     image: Path
     masks: tuple[Path, ...]
 
 
 class FolderSource:
-    """A checked folder, whose `cases` lie in order of patients and each is one Scan."""
+    """A checked folder, whose `cases` are one Scan each, patients in order."""
 
     cases: tuple
 
@@ -40,7 +39,19 @@ class FolderSource:
         return len(self.cases)
 
     def __iter__(self) -> Iterator[Scan]:
-        return map(self.scan, range(len(self)))
+        """All scans in order, at most one per processor core decoded before it is asked for.
+
+        Decompression leaves Python's lock, so threads do; no scan is copied between processes.
+        """
+        readers, waiting = ThreadPoolExecutor(cores()), deque()
+        try:
+            for index in range(len(self)):
+                waiting.append(readers.submit(self.scan, index))
+                if len(waiting) > cores():
+                    yield waiting.popleft().result()
+            yield from (scan.result() for scan in waiting)
+        finally:
+            readers.shutdown(cancel_futures=True)
 
 
 def require_folder(root: str | Path) -> Path:
@@ -51,15 +62,14 @@ def require_folder(root: str | Path) -> Path:
     return root
 
 
-def files(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
+def within(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
     """The files of one folder that end so, by name; StudyError for a link that leads nowhere or in a circle."""
     try:
         found = [path for path in sorted(folder.iterdir()) if has_ending(path.name, endings)]
     except OSError as error:
         raise StudyError(f"{folder} cannot be read ({error.strerror}); add it or make it readable.") from error
-    for path in found:
-        if path.is_symlink() and not path.exists():
-            raise StudyError(f"{path} is a link that leads to no file; replace it by the file or remove it.")
+    if broken := [path for path in found if path.is_symlink() and not path.exists()]:
+        raise StudyError(f"{broken[0]} is a link that leads to no file; replace it by the file or remove it.")
     return [path for path in found if path.is_file()]
 
 
@@ -74,53 +84,53 @@ def stem(path: Path) -> str:
     return Path(re.sub(r"\.nii\.gz$", ".nii", name, flags=re.IGNORECASE)).stem
 
 
-def without_words(text: str, words: tuple[str, ...]) -> str:
+def without_word(text: str, words: tuple[str, ...]) -> str:
     """`text` without a word at its end and what joins it; "" where it is nothing but that word."""
     return re.sub(rf"(^|[ _.-])({'|'.join(words)})$", "", text, flags=re.IGNORECASE)
 
 
-def by_stem(paths: list[Path], *words: tuple[str, ...]) -> dict[str, Path]:
-    """Files by their stems, less a word of each of `words` at the end; StudyError where two are called alike."""
+def by_stem(paths: list[Path], *ends: tuple[str, ...]) -> dict[str, Path]:
+    """Files by their stems, less a word of each of the `ends`; StudyError where two are called alike."""
     found: dict[str, Path] = {}
     for path in paths:
         key = stem(path)
-        for group in words:
-            key = without_words(key, group)
+        for words in ends:
+            key = without_word(key, words)
         if (other := found.setdefault(key, path)) is not path:
             raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
     return found
 
 
-def matched(images: list[Path], masks: list[Path], folders: tuple[Path, Path]) -> dict[str, tuple[Path, Path]]:
+def matched(images: list[Path], masks: list[Path]) -> dict[str, tuple[Path, Path]]:
     """Name -> (image, mask): by stem where these agree, else without the words that end them.
 
-    Raises StudyError for an image without a mask or the reverse, naming which of the `folders` lacks it.
+    Raises StudyError for an image without a mask or the reverse, and for two files of one name.
     """
     if sorted(map(stem, images)) == sorted(map(stem, masks)):
         named, masked = by_stem(images), by_stem(masks)
     else:
         named, masked = by_stem(images, IMAGE_WORDS), by_stem(masks, MASK_WORDS, IMAGE_WORDS)
     for key in sorted(named.keys() ^ masked.keys()):
-        lonely, lack, folder = (named[key], "mask", folders[1]) if key in named else (masked[key], "image", folders[0])
-        raise StudyError(f"{lonely} has no {lack} in {folder}; add it, or remove {lonely.name}.")
+        lonely, lack = (named[key], "mask") if key in named else (masked[key], "image")
+        raise StudyError(f"{lonely} has no {lack} that is called like it; add it, or remove {lonely.name}.")
     return {key: (named[key], masked[key]) for key in sorted(named)}
 
 
-def read_table(table: Path, columns: Iterable[str]) -> pd.DataFrame:
-    """A CSV file, every cell as text; StudyError where it cannot be read or lacks one of the `columns`."""
+def read_table(table: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """The rows of a CSV file, all text; StudyError where it cannot be read or lacks one of the `columns`."""
     import pandas as pd
 
     try:
         rows = pd.read_csv(table, dtype=str, keep_default_na=False).rename(columns=str.strip)
     except (OSError, ValueError) as error:
         raise StudyError(f"{table} cannot be read as CSV ({error}).") from error
-    if missing := [column for column in columns if column not in rows.columns]:
-        raise StudyError(f"{table} lacks the column {' and '.join(missing)}; it has {', '.join(rows.columns)}.")
-    return rows
+    if missing := [column for column in columns if column not in rows]:
+        raise StudyError(f"{table} lacks the column {' and '.join(missing)}; it has {', '.join(rows)}.")
+    return rows.to_dict("records")
 
 
-def content_digest(parts: Iterable[str | bytes | Path]) -> str:
-    """SHA-256 in hex over texts, each ended by a zero byte, bytes as they are, and the SHA-256 of files' contents."""
+def digest(parts: Iterable[str | int | bytes | Path]) -> str:
+    """SHA-256 in hex over texts and numbers, each ended by a zero byte, over bytes, and over the digests of files."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
