@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,16 +51,21 @@ BLEEDS = {1: 1, 255: 1}  # what a mask may hold
 LEFT_OUT = 255  # no class value
 WHOLE_SCAN = 0  # in place of a slice number; those begin at 1
 
-# (slice number, image, mask or None), one for each picture of a patient, or one with WHOLE_SCAN for a NIfTI scan
-Files = tuple[tuple[int, Path, Path | None], ...]
+
+class Files(NamedTuple):
+    """One picture of a patient and its mask, if any, or a NIfTI scan and its mask, as number WHOLE_SCAN."""
+
+    patient: int
+    number: int
+    image: Path
+    mask: Path | None
 
 
 @dataclass(frozen=True)
 class CtIch(FolderSource):
     """A checked folder; one Scan per patient, of the slices whose pixels have a type.
 
-    rows   (patient, slice number) -> the class values that the table names, 0 for no hemorrhage
-    cases  (patient, files)
+    rows  (patient, slice number) -> the class values that the table names, 0 for no hemorrhage
     """
 
     name = "ct_ich"
@@ -68,12 +73,12 @@ class CtIch(FolderSource):
     root: Path
     table: Path
     rows: dict[tuple[int, int], tuple[int, ...]]
-    cases: tuple[tuple[int, Files], ...]
+    cases: tuple[tuple[Files, ...], ...]
     any_hemorrhage: bool = False
 
     def scan(self, index: int) -> Scan:
         """The Scan of one patient; StudyError where table and mask contradict each other or no slice is left."""
-        whole, classes = self._told(*self.cases[index])
+        whole, classes = self._told(self.cases[index])
         kept = classes != LEFT_OUT
         if not kept.any():
             raise StudyError(
@@ -89,7 +94,7 @@ class CtIch(FolderSource):
     @functools.cached_property
     def left_out(self) -> int:
         """Slices in no Scan, because nothing tells what their pixels are; reads the whole folder once."""
-        return sum(int((self._told(*case)[1] == LEFT_OUT).sum()) for case in self.cases)
+        return sum(int((self._told(case)[1] == LEFT_OUT).sum()) for case in self.cases)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -99,26 +104,23 @@ class CtIch(FolderSource):
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
-        parts: list = [self.table]
-        for patient, entries in self.cases:
-            for number, image, mask in entries:
-                parts += [patient, number, image, mask or b"no mask"]
+        parts = [part for case in self.cases for f in case for part in (*f[:3], f.mask or b"no mask")]
         return {
             "source": self.name,
             "reader": READER,
             "scans": len(self),
             "left_out": self.left_out,
             "any_hemorrhage": self.any_hemorrhage,
-            "sha256": files.digest(parts),
+            "sha256": files.digest([self.table, *parts]),
         }
 
-    def _told(self, patient: int, entries: Files) -> tuple[Scan, np.ndarray]:
+    def _told(self, case: tuple[Files, ...]) -> tuple[Scan, np.ndarray]:
         """All slices of a patient, labels 1 where they bleed, and the class of each one's pixels or LEFT_OUT [D]."""
-        paths = [path for _, *pair in entries for path in pair if path]
-        if entries[0][0] == WHOLE_SCAN:
-            volume = read_volume(paths[0])
+        patient, paths = case[0].patient, [path for f in case for path in f[2:] if path]
+        if case[0].number == WHOLE_SCAN:
+            volume = read_volume(case[0].image)
             numbers = (volume.stored_slice + 1).tolist()
-            image, labels = hounsfield(volume), read_labels(paths[1], volume, BLEEDS)
+            image, labels = hounsfield(volume), read_labels(case[0].mask, volume, BLEEDS)
             known = {"unit": "HU", "spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
             if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
                 raise StudyError(
@@ -126,9 +128,19 @@ class CtIch(FolderSource):
                     f"{len(numbers)} slices, so the numbers do not fit; correct the table."
                 )
         else:
-            numbers = [number for number, _, _ in entries]
-            (image, labels), known = _pictures(entries), {"unit": "grey"}
+            numbers = [f.number for f in case]
+            (image, labels), known = _pictures(case), {"unit": "grey"}
             paths = sorted({path.parent for path in paths})
+        classes = []
+        for number, bleeds in zip(numbers, labels.any(axis=(1, 2)), strict=True):
+            named = self.rows.get((patient, number))
+            if bleeds and named == (0,):
+                raise StudyError(
+                    f"{self.table} says that slice {number} of patient {patient} has no hemorrhage, but its mask has "
+                    "one; correct the row or the mask."
+                )
+            told = named is not None and bleeds == any(named) and (len(named) < 2 or self.any_hemorrhage)
+            classes.append(min(named, default=0) if told else LEFT_OUT)
         scan = Scan(
             patient_id=f"{patient:03d}",
             image=image,
@@ -137,20 +149,7 @@ class CtIch(FolderSource):
             sources=tuple(path.relative_to(self.root) for path in paths),
             **known,
         )
-        bleeds = labels.any(axis=(1, 2))
-        classes = [self._class(patient, *slice_) for slice_ in zip(numbers, bleeds, strict=True)]
         return scan, np.array(classes, np.uint8)
-
-    def _class(self, patient: int, number: int, bleeds: bool) -> int:
-        named = self.rows.get((patient, number))
-        if bleeds and named == (0,):
-            raise StudyError(
-                f"{self.table} says that slice {number} of patient {patient} has no hemorrhage, but its mask has "
-                "one; correct the row or the mask."
-            )
-        if named is None or bleeds != any(named) or (len(named) > 1 and not self.any_hemorrhage):
-            return LEFT_OUT
-        return min(named, default=0)
 
 
 def recognises(root: Path) -> bool:
@@ -169,21 +168,17 @@ def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
     if table is None:
         raise StudyError(f"{root} holds no {TABLES[0]}; the folder of CT-ICH has it beside ct_scans/ and masks/.")
     rows = read_rows(table)
-    found: dict[int, dict[int, tuple[Path, Path | None]]] = defaultdict(dict)
-    for patient, number, image, mask in _files(root, list(rows)):
-        if not any(whose == patient for whose, _ in rows):
-            raise StudyError(f"{table} has no row for patient {patient}; add its slices or remove the scan.")
-        if number in found[patient]:
-            raise StudyError(f"{image} and {found[patient][number][0]} have the same number; keep one of them.")
-        found[patient][number] = (image, mask)
+    found = sorted(_files(root, list(rows)), key=lambda f: (f.patient, f.number))
     if not found:
         raise StudyError(
             f"{root} holds {table.name}, but no scans in ct_scans/, Patients_CT/ or image/ beside it; add the scans."
         )
-    cases = [
-        (patient, tuple((number, *pair) for number, pair in sorted(slices.items())))
-        for patient, slices in sorted(found.items())
-    ]
+    if unknown := sorted({f.patient for f in found} - {patient for patient, _ in rows}):
+        raise StudyError(f"{table} has no row for patient {unknown[0]}; add its slices or remove the scan.")
+    for one, other in itertools.pairwise(found):
+        if one[:2] == other[:2]:
+            raise StudyError(f"{one.image} and {other.image} have the same number; keep one of them.")
+    cases = [tuple(group) for _, group in itertools.groupby(found, lambda f: f.patient)]
     return CtIch(root, table, rows, tuple(cases), target == "any")
 
 
@@ -209,30 +204,28 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
     return rows
 
 
-def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[tuple[int, int, Path, Path | None]]:
-    """(patient, slice number or WHOLE_SCAN, image, mask) of every file pair, in whichever form the set lies there."""
+def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[Files]:
+    """Whatever the set holds, in whichever form it lies there."""
     if (root / "ct_scans").is_dir():
-        for key, pair in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")).items():
-            yield _number(pair[0], key), WHOLE_SCAN, *pair
+        for scan in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")):
+            yield Files(_number(scan.image, scan.scan_id), WHOLE_SCAN, scan.image, scan.masks[0])
     elif (root / "Patients_CT").is_dir():
         for folder in sorted((root / "Patients_CT").glob("*/brain")):
             pictures = files.by_stem(files.within(folder, (".jpg",)))
             for key, path in pictures.items():
                 if not key.endswith(SEGMENTATION):
                     patient = _number(folder, folder.parent.name)
-                    yield patient, _number(path, key), path, pictures.get(key + SEGMENTATION)
+                    yield Files(patient, _number(path, key), path, pictures.get(key + SEGMENTATION))
                 elif key.removesuffix(SEGMENTATION) not in pictures:
                     raise StudyError(f"{path} has no slice beside it; add it, or remove the segmentation.")
     elif (root / "image").is_dir():
         if (count := len(files.within(root / "image", (".png",)))) != len(rows):
-            raise StudyError(
-                f"{root / 'image'} holds {count} PNG files for {len(rows)} rows of the table; export all again."
-            )
-        for index, (patient, number) in enumerate(rows):
+            raise StudyError(f"{root / 'image'} holds {count} PNG files for {len(rows)} rows; export all again.")
+        for index, row in enumerate(rows):
             pair = [root / kind / f"{index}.png" for kind in ("image", "label")]
             if missing := [path for path in pair if not path.is_file()]:
                 raise StudyError(f"{missing[0]} is not there, though the table has a row for it; export all again.")
-            yield patient, number, *pair
+            yield Files(*row, *pair)
 
 
 def _number(path: Path, text: str) -> int:
@@ -241,14 +234,13 @@ def _number(path: Path, text: str) -> int:
     return int(text)
 
 
-def _pictures(entries: Files) -> tuple[np.ndarray, np.ndarray]:
+def _pictures(case: tuple[Files, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [D,H,W], 1 where it bleeds uint8 [D,H,W]) of a patient's pictures."""
-    images = [read_grey(image) for _, image, _ in entries]
-    masks = [_bleeds(mask) if mask else np.zeros_like(images[0]) for _, _, mask in entries]
-    shapes = [array.shape for array in (*images, *masks)]
-    for shape, path in zip(shapes, [e[1] for e in entries] + [e[2] for e in entries], strict=True):
-        if shape != shapes[0]:
-            raise StudyError(f"{path} differs in size from {entries[0][1]}; the slices of a patient have one size.")
+    images = [read_grey(f.image) for f in case]
+    masks = [_bleeds(f.mask) if f.mask else np.zeros_like(images[0]) for f in case]
+    for array, path in zip(images + masks, [f.image for f in case] + [f.mask for f in case], strict=True):
+        if array.shape != images[0].shape:
+            raise StudyError(f"{path} differs in size from {case[0].image}; the slices of a patient have one size.")
     return np.stack(images), np.stack(masks)
 
 

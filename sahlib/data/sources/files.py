@@ -101,8 +101,8 @@ def by_stem(paths: list[Path], *ends: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
-def matched(images: list[Path], masks: list[Path]) -> dict[str, tuple[Path, Path]]:
-    """Name -> (image, mask): by stem where these agree, else without the words that end them.
+def matched(images: list[Path], masks: list[Path]) -> list[Case]:
+    """Each image with its mask, by stem where these agree, else without the words that end them; patients come later.
 
     Raises StudyError for an image without a mask or the reverse, and for two files of one name.
     """
@@ -113,7 +113,7 @@ def matched(images: list[Path], masks: list[Path]) -> dict[str, tuple[Path, Path
     for key in sorted(named.keys() ^ masked.keys()):
         lonely, lack = (named[key], "mask") if key in named else (masked[key], "image")
         raise StudyError(f"{lonely} has no {lack} that is called like it; add it, or remove {lonely.name}.")
-    return {key: (named[key], masked[key]) for key in sorted(named)}
+    return [Case("", key, named[key], (masked[key],)) for key in sorted(named)]
 
 
 def read_table(table: Path, columns: Iterable[str]) -> list[dict[str, str]]:

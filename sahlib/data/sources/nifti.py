@@ -56,16 +56,7 @@ def find_cases(
     if (root / "pairs.csv").is_file():
         cases = _from_table(root)
     elif chosen:
-        if len({images for images, _ in chosen}) < len(chosen):
-            raise StudyError(
-                f"{root} has {' and '.join(m.name for _, m in chosen)} for one folder of images; keep one of them."
-            )
-        found = [
-            pair
-            for images, masks in chosen
-            for pair in files.matched(files.within(images), files.within(masks)).items()
-        ]
-        cases = [Case("", scan_id, image, (mask,)) for scan_id, (image, mask) in found]
+        cases = [case for kinds in chosen for case in files.matched(*map(files.within, kinds))]
     else:
         cases = [case for folder in _folders_with_scans(root) for case in _beside(root, folder)]
         if not patient_pattern:
@@ -78,7 +69,8 @@ def find_cases(
     named: dict[str, Case] = {}
     for case in cases:
         if (other := named.setdefault(case.scan_id, case)) is not case:
-            raise StudyError(f"{case.image} and {other.image} have the same name {case.scan_id!r}; rename one of them.")
+            pairs = ", and ".join(f"{c.image} with {c.masks[0]}" for c in (case, other))
+            raise StudyError(f"{case.scan_id!r} is there twice: {pairs}; rename or remove one of them.")
     if patient_pattern:
         return tuple(sorted(replace(c, patient_id=patient_by_pattern(c.scan_id, patient_pattern)) for c in cases))
     return tuple(sorted(replace(c, patient_id=c.patient_id or own_patient(c.scan_id)) for c in cases))
@@ -100,11 +92,10 @@ def _beside(root: Path, folder: Path) -> list[Case]:
     """Scans within one folder, the mask known by the word that ends its name; patients are not named yet."""
     found = files.within(folder)
     masks = [path for path in found if without_word(stem(path), MASK_WORDS) != stem(path)]
-    pairs = files.matched([path for path in found if path not in masks], masks)
     place = folder.relative_to(root).parts
     return [
-        Case("", "_".join((*place, key) if key else place) or stem(image), image, (mask,))
-        for key, (image, mask) in pairs.items()
+        replace(case, scan_id="_".join((*place, case.scan_id) if case.scan_id else place) or stem(case.image))
+        for case in files.matched([path for path in found if path not in masks], masks)
     ]
 
 

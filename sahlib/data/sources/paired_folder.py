@@ -10,7 +10,7 @@ of one patient on both sides of a split make every score too good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -85,16 +85,17 @@ def open_folder(
     root = files.require_folder(root)
     parse_label_map(label_map)
     folders = root / "images", root / ("masks_rgb" if label_map and (root / "masks_rgb").is_dir() else "masks")
-    pairs = files.matched(*(files.within(folder, ENDINGS) for folder in folders))
-    if not pairs:
+    cases = files.matched(*(files.within(folder, ENDINGS) for folder in folders))
+    if not cases:
         raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(ENDINGS)} files.")
+    names = [case.scan_id for case in cases]
     if slices_are_patients:
-        patients = {key: key for key in pairs}
+        patients = names
     elif patient_pattern:
-        patients = {key: patient_by_pattern(key, patient_pattern) for key in pairs}
+        patients = [patient_by_pattern(name, patient_pattern) for name in names]
     else:
-        patients = _patients_from_table(root / "slices.csv", list(pairs))
-    cases = sorted(Case(patients[key], key, image, (mask,)) for key, (image, mask) in pairs.items())
+        patients = _patients_from_table(root / "slices.csv", names)
+    cases = sorted(replace(case, patient_id=patient) for case, patient in zip(cases, patients, strict=True))
     return PairedFolder(root, tuple(cases), tuple(label_map))
 
 
@@ -144,8 +145,8 @@ def mapped_labels(path: Path, label_map: tuple[str, ...]) -> np.ndarray:
     return to_classes(red << 16 | green << 8 | blue, meaning, path, "#{:06x}".format)
 
 
-def _patients_from_table(table: Path, stems: list[str]) -> dict[str, str]:
-    """Stem -> patient by slices.csv."""
+def _patients_from_table(table: Path, names: list[str]) -> list[str]:
+    """The patients of slices by slices.csv."""
     if not table.is_file():
         raise StudyError(
             f"{table.parent} does not say whose the slices are: add slices.csv with the columns file and patient_id, "
@@ -158,6 +159,6 @@ def _patients_from_table(table: Path, stems: list[str]) -> dict[str, str]:
         patient = row["patient_id"]
         if patient and patients.setdefault(files.stem(Path(row["file"])), patient) != patient:
             raise StudyError(f"{table} gives {row['file']} two patients; keep one.")
-    if without := [key for key in stems if key not in patients]:
+    if without := [name for name in names if name not in patients]:
         raise StudyError(f"{table} names no patient for {without[0]} and {len(without) - 1} more slices; add them.")
-    return patients
+    return [patients[name] for name in names]

@@ -256,7 +256,7 @@ def test_folders_that_cannot_be_paired(tmp_path):
 
     for kind in ("images", "masks", "labels"):
         save(tmp_path / "both" / kind / "a.nii", mask_voxels())
-    refused(tmp_path / "both", "masks and labels for one folder of images")
+    refused(tmp_path / "both", "'a' is there twice: .*labels/a.nii, and .*masks/a.nii")
     (tmp_path / "both" / "labels" / "a.nii").unlink()
     (tmp_path / "both" / "labels").rmdir()
     save(tmp_path / "both" / "images" / "b.nii", voxels())
@@ -270,7 +270,7 @@ def test_folders_that_cannot_be_paired(tmp_path):
         ("image,mask\na.nii.gz,gone.nii.gz\n", "the mask 'gone.nii.gz'"),
         ("image,mask\n,a_mask.nii.gz\n", "the image ''"),
         ("image,mask\na.nii.gz,notes.txt\n", "the mask 'notes.txt'"),
-        ("image,mask\na.nii.gz,a_mask.nii.gz\na.nii.gz,a_mask.nii.gz\n", "the same name 'a'"),
+        ("image,mask\na.nii.gz,a_mask.nii.gz\na.nii.gz,a_mask.nii.gz\n", "'a' is there twice"),
         ("image,mask\n", "holds no NIfTI scans"),
         ("", "cannot be read as CSV"),
         (b"\xff\xfe\x00\x81", "cannot be read as CSV|lacks the column"),
