@@ -9,13 +9,12 @@ the types of hemorrhage in every slice:
   JPEG and PNG are taken as they lie; they do not say how they are oriented.
 
 The masks mix all types of hemorrhage, so a slice's pixels get the type the table names for it where it names exactly
-one. A slice that cannot be told is neither lesion nor background and is left out and counted (`left_out`): several
-types, a type but no pixels, pixels but no type, no row at all. Pixels in a slice that the table says has no hemorrhage
-are an error. With `any_hemorrhage` the pixels of a slice with several types get the first of them in CLASSES, which is
-right as long as types do not matter.
+one. A slice that cannot be told is neither lesion nor background and is left out and counted: several types, a type
+but no pixels, pixels but no type, no row. Pixels in a slice that the table says has no hemorrhage are an error. With
+`any_hemorrhage` the pixels of a slice with several types get the first of them in CLASSES, since types do not matter.
 
-The directory of 1.3.1, the columns and the counting from 1 are documented by its README and script; masks that are 0
-and 1 or 0 and 255 up to the rounding of a scale factor are what code that reads them tells.
+Documented by its README and script: the directory of 1.3.1, the columns, the counting from 1. Told by code that reads
+them: masks are 0 and 1 or 0 and 255, up to the rounding of a scale factor.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ LEFT_OUT = 255  # no class value
 WHOLE_SCAN = 0  # in place of a slice number; those begin at 1
 
 
-class Files(NamedTuple):
+class Pair(NamedTuple):
     """One picture of a patient and its mask, if any, or a NIfTI scan and its mask, as number WHOLE_SCAN."""
 
     patient: int
@@ -73,7 +72,7 @@ class CtIch(FolderSource):
     root: Path
     table: Path
     rows: dict[tuple[int, int], tuple[int, ...]]
-    cases: tuple[tuple[Files, ...], ...]
+    cases: tuple[tuple[Pair, ...], ...]
     any_hemorrhage: bool = False
 
     def scan(self, index: int) -> Scan:
@@ -104,7 +103,7 @@ class CtIch(FolderSource):
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
-        parts = [part for case in self.cases for f in case for part in (*f[:3], f.mask or b"no mask")]
+        parts = [part for case in self.cases for p in case for part in (*p[:3], p.mask or b"no mask")]
         return {
             "source": self.name,
             "reader": READER,
@@ -114,9 +113,9 @@ class CtIch(FolderSource):
             "sha256": files.digest([self.table, *parts]),
         }
 
-    def _told(self, case: tuple[Files, ...]) -> tuple[Scan, np.ndarray]:
+    def _told(self, case: tuple[Pair, ...]) -> tuple[Scan, np.ndarray]:
         """All slices of a patient, labels 1 where they bleed, and the class of each one's pixels or LEFT_OUT [D]."""
-        patient, paths = case[0].patient, [path for f in case for path in f[2:] if path]
+        patient, paths = case[0].patient, [path for p in case for path in p[2:] if path]
         if case[0].number == WHOLE_SCAN:
             volume = read_volume(case[0].image)
             numbers = (volume.stored_slice + 1).tolist()
@@ -128,7 +127,7 @@ class CtIch(FolderSource):
                     f"{len(numbers)} slices, so the numbers do not fit; correct the table."
                 )
         else:
-            numbers = [f.number for f in case]
+            numbers = [p.number for p in case]
             (image, labels), known = _pictures(case), {"unit": "grey"}
             paths = sorted({path.parent for path in paths})
         classes = []
@@ -168,17 +167,17 @@ def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
     if table is None:
         raise StudyError(f"{root} holds no {TABLES[0]}; the folder of CT-ICH has it beside ct_scans/ and masks/.")
     rows = read_rows(table)
-    found = sorted(_files(root, list(rows)), key=lambda f: (f.patient, f.number))
+    found = sorted(_pairs(root, list(rows)), key=lambda p: p[:2])
     if not found:
         raise StudyError(
             f"{root} holds {table.name}, but no scans in ct_scans/, Patients_CT/ or image/ beside it; add the scans."
         )
-    if unknown := sorted({f.patient for f in found} - {patient for patient, _ in rows}):
+    if unknown := sorted({p.patient for p in found} - {patient for patient, _ in rows}):
         raise StudyError(f"{table} has no row for patient {unknown[0]}; add its slices or remove the scan.")
     for one, other in itertools.pairwise(found):
         if one[:2] == other[:2]:
             raise StudyError(f"{one.image} and {other.image} have the same number; keep one of them.")
-    cases = [tuple(group) for _, group in itertools.groupby(found, lambda f: f.patient)]
+    cases = [tuple(group) for _, group in itertools.groupby(found, lambda p: p.patient)]
     return CtIch(root, table, rows, tuple(cases), target == "any")
 
 
@@ -204,28 +203,28 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
     return rows
 
 
-def _files(root: Path, rows: list[tuple[int, int]]) -> Iterator[Files]:
+def _pairs(root: Path, rows: list[tuple[int, int]]) -> Iterator[Pair]:
     """Whatever the set holds, in whichever form it lies there."""
     if (root / "ct_scans").is_dir():
         for scan in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")):
-            yield Files(_number(scan.image, scan.scan_id), WHOLE_SCAN, scan.image, scan.masks[0])
+            yield Pair(_number(scan.image, scan.scan_id), WHOLE_SCAN, scan.image, scan.masks[0])
     elif (root / "Patients_CT").is_dir():
         for folder in sorted((root / "Patients_CT").glob("*/brain")):
             pictures = files.by_stem(files.within(folder, (".jpg",)))
             for key, path in pictures.items():
                 if not key.endswith(SEGMENTATION):
                     patient = _number(folder, folder.parent.name)
-                    yield Files(patient, _number(path, key), path, pictures.get(key + SEGMENTATION))
+                    yield Pair(patient, _number(path, key), path, pictures.get(key + SEGMENTATION))
                 elif key.removesuffix(SEGMENTATION) not in pictures:
                     raise StudyError(f"{path} has no slice beside it; add it, or remove the segmentation.")
     elif (root / "image").is_dir():
         if (count := len(files.within(root / "image", (".png",)))) != len(rows):
             raise StudyError(f"{root / 'image'} holds {count} PNG files for {len(rows)} rows; export all again.")
         for index, row in enumerate(rows):
-            pair = [root / kind / f"{index}.png" for kind in ("image", "label")]
-            if missing := [path for path in pair if not path.is_file()]:
+            paths = [root / kind / f"{index}.png" for kind in ("image", "label")]
+            if missing := [path for path in paths if not path.is_file()]:
                 raise StudyError(f"{missing[0]} is not there, though the table has a row for it; export all again.")
-            yield Files(*row, *pair)
+            yield Pair(*row, *paths)
 
 
 def _number(path: Path, text: str) -> int:
@@ -234,11 +233,11 @@ def _number(path: Path, text: str) -> int:
     return int(text)
 
 
-def _pictures(case: tuple[Files, ...]) -> tuple[np.ndarray, np.ndarray]:
+def _pictures(case: tuple[Pair, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [D,H,W], 1 where it bleeds uint8 [D,H,W]) of a patient's pictures."""
-    images = [read_grey(f.image) for f in case]
-    masks = [_bleeds(f.mask) if f.mask else np.zeros_like(images[0]) for f in case]
-    for array, path in zip(images + masks, [f.image for f in case] + [f.mask for f in case], strict=True):
+    images = [read_grey(p.image) for p in case]
+    masks = [_bleeds(p.mask) if p.mask else np.zeros_like(images[0]) for p in case]
+    for array, path in zip(images + masks, [p.image for p in case] + [p.mask for p in case], strict=True):
         if array.shape != images[0].shape:
             raise StudyError(f"{path} differs in size from {case[0].image}; the slices of a patient have one size.")
     return np.stack(images), np.stack(masks)

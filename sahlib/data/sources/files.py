@@ -6,12 +6,12 @@ import hashlib
 import re
 import unicodedata
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sahlib.data.scan import Scan
+from sahlib.data.scan import Scan, patient_by_pattern
 from sahlib.study import StudyError
 from sahlib.workspace import cores
 
@@ -114,6 +114,16 @@ def matched(images: list[Path], masks: list[Path]) -> list[Case]:
         lonely, lack = (named[key], "mask") if key in named else (masked[key], "image")
         raise StudyError(f"{lonely} has no {lack} that is called like it; add it, or remove {lonely.name}.")
     return [Case("", key, named[key], (masked[key],)) for key in sorted(named)]
+
+
+def with_patients(cases: list[Case], pattern: str, own: Callable[[str], str]) -> tuple[Case, ...]:
+    """The cases with their patients, in order: by the pattern's first group where there is one, else own(scan id).
+
+    Without a pattern a case that has its patient keeps it.
+    """
+    if pattern:
+        return tuple(sorted(replace(case, patient_id=patient_by_pattern(case.scan_id, pattern)) for case in cases))
+    return tuple(sorted(replace(case, patient_id=case.patient_id or own(case.scan_id)) for case in cases))
 
 
 def read_table(table: Path, columns: Iterable[str]) -> list[dict[str, str]]:

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sahlib.data.scan import patient_by_pattern
 from sahlib.data.sources.bhsd import VALUES, rsna_patient
-from sahlib.data.sources.files import Case, by_stem, require_folder, within
+from sahlib.data.sources.files import Case, by_stem, require_folder, with_patients, within
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
@@ -50,10 +49,10 @@ def open_folder(
         if not asked:
             left_out += 1
             continue
-        patient = patient_by_pattern(folder.name, patient_pattern) if patient_pattern else rsna_patient(folder.name)
-        cases.append(Case(patient, folder.name, named["image"], tuple(masks[rater] for rater in asked)))
+        cases.append(Case("", folder.name, named["image"], tuple(masks[rater] for rater in asked)))
     if not heard:
         raise StudyError(f"{root} holds no folder with image.nii.gz and label_annot_<k>.nii.gz in it.")
     if not cases:
         raise StudyError(f"raters is {raters!r}, but {root} has only {', '.join(sorted(heard))}; or say majority.")
-    return VolumeFolder("mbh_seg", root, tuple(sorted(cases)), value_classes(label_map, VALUES), raters, left_out)
+    named = with_patients(cases, patient_pattern, rsna_patient)
+    return VolumeFolder("mbh_seg", root, named, value_classes(label_map, VALUES), raters, left_out)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from sahlib.data.scan import SAH, patient_by_pattern
+from sahlib.data.scan import SAH
 from sahlib.data.sources import files
 from sahlib.data.sources.files import MASK_WORDS, Case, stem, without_word
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
@@ -43,7 +43,7 @@ def find_cases(
     root: Path,
     patient_pattern: str = "",
     folders: tuple[tuple[str, str], ...] = FOLDERS,
-    own_patient: Callable[[str], str] = lambda scan_id: scan_id,
+    own_patient: Callable[[str], str] = str,
 ) -> tuple[Case, ...]:
     """Every scan of a folder with its mask, patients in order.
 
@@ -71,9 +71,7 @@ def find_cases(
         if (other := named.setdefault(case.scan_id, case)) is not case:
             pairs = ", and ".join(f"{c.image} with {c.masks[0]}" for c in (case, other))
             raise StudyError(f"{case.scan_id!r} is there twice: {pairs}; rename or remove one of them.")
-    if patient_pattern:
-        return tuple(sorted(replace(c, patient_id=patient_by_pattern(c.scan_id, patient_pattern)) for c in cases))
-    return tuple(sorted(replace(c, patient_id=c.patient_id or own_patient(c.scan_id)) for c in cases))
+    return files.with_patients(cases, patient_pattern, own_patient)
 
 
 def _from_table(root: Path) -> list[Case]:

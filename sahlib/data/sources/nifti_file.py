@@ -135,18 +135,16 @@ def _header(start: bytes):
 def _layout(header) -> tuple[tuple[int, ...], np.dtype, int]:
     """((x, y, z), dtype, offset of the voxels); ValueError where it is not one volume of plain numbers."""
     shape = tuple(int(length) for length in header.get_data_shape())
-    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+    voxels = np.prod(shape, dtype=float)
+    if len(shape) < 3 or min(shape) < 1 or max(shape[3:], default=1) > 1 or voxels > MOST_VOXELS:
         raise ValueError(f"it is {'x'.join(map(str, shape))}, not one volume of slices")
-    shape = shape[:3]
-    if min(shape) < 1 or np.prod([float(length) for length in shape]) > MOST_VOXELS:
-        raise ValueError(f"its header gives the shape {'x'.join(map(str, shape))}")
     dtype = header.get_data_dtype()
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise ValueError(f"its voxels are colours or complex numbers ({dtype}), not Hounsfield units")
     offset = float(header["vox_offset"])
     if not (offset.is_integer() and header.sizeof_hdr <= offset < MOST_VOXELS):
         raise ValueError(f"its header says that the voxels begin at byte {offset:g}")
-    return shape, dtype, int(offset)
+    return shape[:3], dtype, int(offset)
 
 
 def _checked_affine(header) -> np.ndarray:

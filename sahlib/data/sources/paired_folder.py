@@ -10,14 +10,14 @@ of one patient on both sides of a split make every score too good.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from sahlib.data.scan import SAH, Scan, parse_label_map, patient_by_pattern, to_classes
+from sahlib.data.scan import SAH, Scan, parse_label_map, to_classes
 from sahlib.data.sources import files
 from sahlib.data.sources.files import Case, FolderSource
 from sahlib.study import StudyError
@@ -88,15 +88,9 @@ def open_folder(
     cases = files.matched(*(files.within(folder, ENDINGS) for folder in folders))
     if not cases:
         raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(ENDINGS)} files.")
-    names = [case.scan_id for case in cases]
-    if slices_are_patients:
-        patients = names
-    elif patient_pattern:
-        patients = [patient_by_pattern(name, patient_pattern) for name in names]
-    else:
-        patients = _patients_from_table(root / "slices.csv", names)
-    cases = sorted(replace(case, patient_id=patient) for case, patient in zip(cases, patients, strict=True))
-    return PairedFolder(root, tuple(cases), tuple(label_map))
+    pattern = "" if slices_are_patients else patient_pattern
+    own = str if slices_are_patients or pattern else _patients_by_table(root / "slices.csv", cases).__getitem__
+    return PairedFolder(root, files.with_patients(cases, pattern, own), tuple(label_map))
 
 
 def read_grey(path: Path) -> np.ndarray:
@@ -145,8 +139,8 @@ def mapped_labels(path: Path, label_map: tuple[str, ...]) -> np.ndarray:
     return to_classes(red << 16 | green << 8 | blue, meaning, path, "#{:06x}".format)
 
 
-def _patients_from_table(table: Path, names: list[str]) -> list[str]:
-    """The patients of slices by slices.csv."""
+def _patients_by_table(table: Path, cases: list[Case]) -> dict[str, str]:
+    """Slice -> patient by slices.csv."""
     if not table.is_file():
         raise StudyError(
             f"{table.parent} does not say whose the slices are: add slices.csv with the columns file and patient_id, "
@@ -159,6 +153,6 @@ def _patients_from_table(table: Path, names: list[str]) -> list[str]:
         patient = row["patient_id"]
         if patient and patients.setdefault(files.stem(Path(row["file"])), patient) != patient:
             raise StudyError(f"{table} gives {row['file']} two patients; keep one.")
-    if without := [name for name in names if name not in patients]:
+    if without := [case.scan_id for case in cases if case.scan_id not in patients]:
         raise StudyError(f"{table} names no patient for {without[0]} and {len(without) - 1} more slices; add them.")
-    return [patients[name] for name in names]
+    return patients

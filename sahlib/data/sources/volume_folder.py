@@ -100,12 +100,11 @@ def merge_raters(labels: list[np.ndarray], raters: str) -> np.ndarray:
     """
     votes = np.stack([sum((rater == index for rater in labels), np.uint8(0)) for index in range(len(CLASSES))])
     if raters == "union":
-        merged = np.argmax(votes[1:], axis=0) + 1
-        merged[votes[1:].sum(axis=0) == 0] = 0
-    else:
-        merged = np.argmax(votes, axis=0)
+        votes[0] = ~votes[1:].any(axis=0)
+    merged = votes.argmax(axis=0).astype(np.uint8)
+    if raters == "majority":
         merged[(votes == votes.max(axis=0)).sum(axis=0) > 1] = 0
-    return merged.astype(np.uint8)
+    return merged
 
 
 def value_classes(label_map: tuple[str, ...], default: Mapping[int, int]) -> dict[int, int]:
