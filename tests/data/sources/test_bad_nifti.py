@@ -254,6 +254,10 @@ def test_folders_that_cannot_be_paired(tmp_path):
     pair(tmp_path / "twice", ending=".nii")
     refused(tmp_path / "twice", "a.nii.gz.* have the same stem")
 
+    for path in ("images/a.nii", "masks/a.nii", "masks/a.nii.gz"):
+        save(tmp_path / "two masks" / path, voxels())
+    refused(tmp_path / "two masks", "masks/a.nii.gz and a.nii have the same stem")
+
     for kind in ("images", "masks", "labels"):
         save(tmp_path / "both" / kind / "a.nii", mask_voxels())
     refused(tmp_path / "both", "'a' is there twice: .*labels/a.nii, and .*masks/a.nii")

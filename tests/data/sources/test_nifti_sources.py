@@ -1,6 +1,7 @@
 """Every NIfTI-based source: a tiny folder in its exact layout, written from the phantom, comes back as the phantom."""
 
 import dataclasses
+import importlib
 import json
 
 import cv2
@@ -14,7 +15,7 @@ from sahlib.data import slices
 from sahlib.data.sources import CLASSES, SAH, Phantom, Scan, ct_ich, open_source, recognise
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.volume_folder import merge_raters
-from sahlib.study import Study, StudyError
+from sahlib.study import DATASETS, Study, StudyError
 
 CODES = ("RAS", "LPS", "LAS", "PIR", "SPL", "ASR", "LPI")
 BHSD_VALUES = {0: 0, CLASSES.index("EDH"): 1, CLASSES.index("IPH"): 2, CLASSES.index("IVH"): 3, SAH: 4, 4: 5}
@@ -490,3 +491,11 @@ def test_paired_folders_are_recognised_and_strangers_named(paired_folder, tmp_pa
         recognise(tmp_path / "empty")
     with pytest.raises(StudyError, match="nowhere"):
         recognise(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("dataset", [name for name in DATASETS if name != "phantom"])
+def test_every_dataset_has_a_module_that_recognises_and_opens_folders(dataset, tmp_path):
+    assert DATASETS[dataset], "recognise() tells what a folder should hold"
+    with pytest.raises(StudyError, match="nowhere"):
+        open_source(study(dataset, tmp_path / "nowhere"))
+    assert not importlib.import_module(f"sahlib.data.sources.{dataset}").recognises(tmp_path)
