@@ -20,7 +20,7 @@ WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 12
 OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it, as training/recipes.py tells.
 RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
-# Every dataset's name and what its folder holds, the more particular layouts first, as a folder is recognised by them.
+# Every dataset, and what its folder holds, by which it is recognised: the more particular layouts first.
 DATASETS = {
     "phantom": "",
     "ct_ich": "ct_scans/, masks/ and hemorrhage_diagnosis_raw_ct.csv",

@@ -15,17 +15,15 @@ import json
 import re
 from pathlib import Path
 
-from sahlib.data.scan import CLASSES, class_value
+from sahlib.data.scan import CLASSES
+from sahlib.data.sources.files import require_folder
 from sahlib.data.sources.nifti import find_cases
-from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, value_classes
+from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
-name = "bhsd"
-FIELDS = ("patient_pattern", "label_map")
 FOLDERS = (("images", "ground truths"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
-VALUES = {1: "EDH", 2: "IPH", 3: "IVH", 4: "SAH", 5: "SDH"}
-NAMES = {
-    "background": "background",
+VALUES = {value: CLASSES.index(name) for value, name in enumerate(("EDH", "IPH", "IVH", "SAH", "SDH"), 1)}
+NAMES = {name.lower(): name for name in CLASSES} | {
     "epidural": "EDH",
     "extradural": "EDH",
     "intraparenchymal": "IPH",
@@ -37,27 +35,24 @@ NAMES = {
 
 def recognises(root: Path) -> bool:
     """Whether a folder holds "ground truths/", or a dataset.json that tells of hemorrhage beside imagesTr/."""
-    for place in (root, root / "label_192"):
-        if (place / "images").is_dir() and (place / "ground truths").is_dir():
-            return True
-        if (place / "imagesTr").is_dir() and (table := _table(root)):
-            text = table.read_text(errors="replace").lower()
-            return "subarachnoid" in text or '"sah"' in text
-    return False
+    place = _place(root)
+    if (place / "images").is_dir() and (place / "ground truths").is_dir():
+        return True
+    if not (place / "imagesTr").is_dir() or not (table := _table(root)):
+        return False
+    text = table.read_text(errors="replace").lower()
+    return "subarachnoid" in text or '"sah"' in text
 
 
-def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
+def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of the unpacked set, its folder or the one above label_192/.
 
     Raises StudyError for a dataset.json that names no class known here or contradicts label_map, and what `nifti`
     raises for scans and masks that do not pair.
     """
     root = require_folder(root)
-    place = root / "label_192" if (root / "label_192").is_dir() else root
-    classes = {value: class_value(type_name) for value, type_name in VALUES.items()}
     table = _table(root)
-    if table:
-        classes = read_values(table)
+    classes = read_values(table) if table else VALUES
     for value, index in value_classes(label_map, {}).items():
         if classes.get(value, 0) != index:
             told = CLASSES[classes[value]] if value in classes else "no class"
@@ -65,8 +60,7 @@ def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...]
                 f"label_map says {value}={CLASSES[index]}, but by {table or 'the documentation of BHSD'} {value} is "
                 f"{told}; leave label_map out, or correct one of them."
             )
-    cases = find_cases(place, patient_pattern, FOLDERS, rsna_patient)
-    return VolumeFolder(name, place, cases, tuple(sorted(classes.items())))
+    return VolumeFolder("bhsd", _place(root), find_cases(_place(root), patient_pattern, FOLDERS, rsna_patient), classes)
 
 
 def rsna_patient(scan_id: str) -> str:
@@ -79,21 +73,20 @@ def read_values(table: Path) -> dict[int, int]:
     """{mask value: class value} of a dataset.json, as nnU-Net 1 ("1": "EDH") or 2 ("EDH": 1) writes its labels."""
     try:
         labels = json.loads(table.read_text(encoding="utf-8"))["labels"]
-        numbered = {int(v) if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in labels.items()}
-        names = {value: NAMES.get(text.strip().lower(), text.strip()) for value, text in numbered.items()}
+        named = [(v, k) if isinstance(v, int) else (int(k), v) for k, v in labels.items()]
+        classes = {value: CLASSES.index(NAMES[text.strip().lower()]) for value, text in named}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StudyError(
-            f"{table} does not say what mask values mean ({error!r}); its labels must read like {{'4': 'SAH'}}."
+            f"{table} does not say what mask values mean ({error!r}); its labels must read like {{'4': 'SAH'}}, and "
+            f"name {', '.join(CLASSES)}."
         ) from error
-    upper = {type_name.upper(): type_name for type_name in CLASSES}
-    classes = {}
-    for value, text in names.items():
-        if text.upper() not in upper:
-            raise StudyError(f"{table} calls the value {value} {text!r}; known are {', '.join(CLASSES)}.")
-        classes[value] = class_value(upper[text.upper()])
-    if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
+    if len(set(classes.values())) < len(labels) or classes.pop(0, 0) != 0:
         raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
     return classes
+
+
+def _place(root: Path) -> Path:
+    return root / "label_192" if (root / "label_192").is_dir() else root
 
 
 def _table(root: Path) -> Path | None:
