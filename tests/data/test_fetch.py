@@ -147,7 +147,7 @@ def open_set(server, tmp_path, monkeypatch):
     server.content = path.read_bytes()
     archive = archive_of(server, server.content, file="set.rar")
     chosen = replace(catalogue.find("rhuh_sah"), archive=archive)
-    monkeypatch.setattr(catalogue, "CATALOGUE", (chosen,))
+    monkeypatch.setattr(catalogue, "CATALOGUE", {"rhuh_sah": chosen})
     return chosen
 
 
