@@ -137,7 +137,7 @@ def test_a_part_of_another_file_is_thrown_away(server, tmp_path, arrived):
 
 
 def test_a_wrong_checksum_removes_the_file_and_says_so(server, tmp_path):
-    server.content = b"x" + CONTENT[1:]
+    server.content = bytes([CONTENT[0] ^ 1]) + CONTENT[1:]
     with pytest.raises(StudyError, match="another checksum than md5:.*was removed"):
         fetch.download(archive_of(server), tmp_path)
     assert names(tmp_path) == []
