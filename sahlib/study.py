@@ -18,7 +18,9 @@ TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
 OWN = "own"  # the recipe that a Study's own fields are
-# How a network can be trained; each adds to the one before it, as training/recipes.py tells.
+# How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
+# initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
+# rate that each network chooses on validation patients (training/rate_search.py). All else is the same.
 RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
 # Every dataset, and what its folder holds, by which it is recognised: the more particular layouts first.
 DATASETS = {
@@ -173,6 +175,20 @@ class Study:
     def grey_window_values(self) -> tuple[float, float]:
         """(level, width) of grey_window in HU."""
         return _window(self.grey_window)
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that the Study's own fields are: the paper's, or what they share with the others."""
+        if self.prior_bias:
+            return "prior" if self.learning_rate == Study.learning_rate else "fair"
+        return "paper"
+
+    def under(self, recipe: str, learning_rate: float | None = None) -> Study:
+        """The Study with the fields of a recipe; `learning_rate` is the one that "fair" chose."""
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; it is {recipe!r}")
+        rate = learning_rate if recipe == "fair" else Study.learning_rate
+        return dataclasses.replace(self, prior_bias=recipe != "paper", learning_rate=rate)
 
     def as_dict(self) -> dict:
         """Plain values, ready for JSON."""
