@@ -1,4 +1,4 @@
-"""The learning rate that a network chooses on validation patients, from the same small budget as every other network."""
+"""The learning rate that each network chooses on validation patients, from the same small budget."""
 
 from __future__ import annotations
 
