@@ -22,7 +22,7 @@ ROWS_AT_ONCE = 1024  # of the distances between slices: bounds memory for any nu
 
 
 def shared(slices: pd.DataFrame) -> dict[tuple[str, str, bool], list[tuple]]:
-    """(patient, patient, whether byte for byte) -> (slice, slice, bits that differ) of each pair; slices as measured."""
+    """(patient, patient, whether byte for byte) -> (slice, slice, bits that differ) of each pair of measured slices."""
     firsts = slices.drop_duplicates(["content", "patient_id"])
     several = firsts["content"].duplicated(keep=False)
     found = defaultdict(list)
