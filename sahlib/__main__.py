@@ -142,7 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--to", type=Path, metavar="DIR", help="new or empty folder to fetch and unpack it into")
 
     _add_study_options(command("store", _stage, "Make the slices and the split."))
-    recipe = f"{OWN}: the Study's own fields (the default); the others are told in sahlib/training/recipes.py"
+    recipe = f"{OWN}: the Study's own fields (the default); the others are told in sahlib/study.py"
     for name, text in {
         "train": "Train one network.",
         "predict": "Test one network; train it first where that is not done.",

@@ -26,7 +26,7 @@ def bar(total: int, label: str, done: int = 0) -> Iterator[Callable[..., None]]:
     The bar moves by one step and shows the numbers behind it; headless, `line` is printed instead, unless it is empty.
     """
     if is_headless():
-        yield _print_line
+        yield lambda line="", **numbers: line and print(line, flush=True)
         return
     from tqdm.notebook import tqdm
 
@@ -51,11 +51,6 @@ def over(label: str) -> Callable[[Iterable], Iterator]:
                 advance(f"{label}: {number} of {total}" if reached else "")
 
     return wrap
-
-
-def _print_line(line: str = "", **numbers: float) -> None:
-    if line:
-        print(line, flush=True)
 
 
 def is_headless() -> bool:

@@ -15,12 +15,15 @@ MODELS = {
     "attention_unet_open_gates": "Attention U-Net, gates open",
 }
 TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
+PRECISIONS = ("fp32", "bf16")
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
 OWN = "own"  # the recipe that a Study's own fields are
-# How a network can be trained; each adds to the one before it, as training/recipes.py tells.
+# How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
+# initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
+# rate that each network chooses on validation patients (training/rate_search.py). All else is the same.
 RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
-# Every dataset's name and what its folder holds, the more particular layouts first, as a folder is recognised by them.
+# Every dataset, and what its folder holds, by which it is recognised: the more particular layouts first.
 DATASETS = {
     "phantom": "",
     "ct_ich": "ct_scans/, masks/ and hemorrhage_diagnosis_raw_ct.csv",
@@ -94,9 +97,8 @@ class Study:
                 raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
-        if self.dataset == "phantom" and (
-            self.data_dir or self.patient_pattern or self.slices_are_patients or self.label_map
-        ):
+        of_a_folder = self.data_dir, self.patient_pattern, self.slices_are_patients, self.label_map
+        if self.dataset == "phantom" and any(of_a_folder):
             raise StudyError(
                 "data_dir, patient_pattern, slices_are_patients and label_map belong to a dataset read from disk; add "
                 "--data-dir with your folder, or leave them out."
@@ -108,12 +110,11 @@ class Study:
         self.window_values  # noqa: B018 (refuses what is no window)
         if self.grey_window:
             _window(self.grey_window)
-        if self.target not in TARGETS:
-            raise StudyError(f"target {self.target!r} is not known; choose one of {', '.join(TARGETS)}.")
-        if unknown := [m for m in self.models if m not in MODELS]:
-            raise StudyError(f"models {', '.join(unknown)} are not known; choose from {', '.join(MODELS)}.")
-        if unknown := [r for r in self.further_recipes if r not in RECIPES]:
-            raise StudyError(f"recipes {', '.join(unknown)} are not known; choose from {', '.join(RECIPES)}.")
+        choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:
+                raise StudyError(f"unknown {name}: {', '.join(unknown)}; choose from {', '.join(known)}.")
         if "fair" in self.further_recipes and not self.learning_rates:
             raise StudyError("the recipe 'fair' needs at least one value in learning_rates.")
         if missing := {"unet", "attention_unet"} - set(self.models):
@@ -131,20 +132,15 @@ class Study:
             )
         if len(self.channels) != 5 or min(self.channels) < 1:
             raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")
-        for name in ("phantom_patients", "epochs", "batch_size", "learning_rate"):
+        for name in ("phantom_patients", "epochs", "batch_size", "learning_rate", "train_share", "validation_share"):
             if not getattr(self, name) > 0:
                 raise StudyError(f"{name} must be above 0; it is {getattr(self, name)}.")
-        if not (self.train_share > 0 and self.validation_share > 0 and self.train_share + self.validation_share < 1):
-            raise StudyError(
-                f"train_share {self.train_share} and validation_share {self.validation_share} must be above 0 "
-                "and leave something for the test set."
-            )
+        if not (shares := self.train_share + self.validation_share) < 1:
+            raise StudyError(f"train_share and validation_share must leave something to test; they add up to {shares}.")
         if self.folds not in (0, *range(2, 101)) or not 0 <= self.fold < max(self.folds, 1):
             raise StudyError(f"folds must be 0 or 2 to 100, and fold below it; they are {self.folds} and {self.fold}.")
         if not 0 <= self.flip_probability <= 1:
             raise StudyError(f"flip_probability must lie between 0 and 1; it is {self.flip_probability}.")
-        if self.precision not in ("fp32", "bf16"):
-            raise StudyError(f"precision must be 'fp32' or 'bf16'; it is {self.precision!r}.")
 
     @classmethod
     def of_profile(cls, profile: str = "auto", **changes) -> Study:
@@ -173,6 +169,20 @@ class Study:
     def grey_window_values(self) -> tuple[float, float]:
         """(level, width) of grey_window in HU."""
         return _window(self.grey_window)
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that the Study's own fields are: the paper's, or what they share with the others."""
+        if self.prior_bias:
+            return "prior" if self.learning_rate == Study.learning_rate else "fair"
+        return "paper"
+
+    def under(self, recipe: str, learning_rate: float | None = None) -> Study:
+        """The Study with the fields of a recipe; `learning_rate` is the one that "fair" chose."""
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; it is {recipe!r}")
+        rate = learning_rate if recipe == "fair" else Study.learning_rate
+        return dataclasses.replace(self, prior_bias=recipe != "paper", learning_rate=rate)
 
     def as_dict(self) -> dict:
         """Plain values, ready for JSON."""

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+from filelock import FileLock, Timeout
+
 from sahlib.study import Study, StudyError, digest
 
 if TYPE_CHECKING:
@@ -68,7 +71,7 @@ def partial_name(path: Path) -> Path:
     Leftovers that a killed process wrote under such a name are removed.
     """
     for leftover in path.parent.glob(f".{path.name}.partial-*"):
-        if not _is_alive(int(leftover.name.rsplit("-", 1)[1])):
+        if not psutil.pid_exists(int(leftover.name.rsplit("-", 1)[1])):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
 
@@ -119,38 +122,28 @@ def alone_in(folder: Path) -> Iterator[None]:
 
     The lock goes with its process, however that ends.
     """
-    from filelock import FileLock, Timeout
-
     with disk_errors_named(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / ".lock")
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             print(f"Another process works in {folder}; waiting for it to end.", flush=True)
-            lock.acquire()
-    try:
+            held = lock.acquire()
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def provenance() -> dict:
     """Git commit, library versions, device and the time in UTC."""
+    libraries = {}  # that can change a result
+    for name in LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            libraries[name] = importlib.metadata.version(name)
     return {
         "commit": git_commit(),
         "python": platform.python_version(),
-        "libraries": versions(),
+        "libraries": libraries,
         "device": device_name(),
         "system": f"{platform.system()} {platform.machine()}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,25 +159,17 @@ def made_by() -> str:
 
 def git_commit() -> str:
     """The commit of this checkout, "+changes" where files differ from it; "unknown" outside a checkout."""
-    folder = os.path.dirname(os.path.abspath(__file__))
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", "-C", PROJECT, *arguments], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
         # Regenerated results are output, not a change of the code that made them.
-        changed = _git(folder, "status", "--porcelain", "--", ":/sahlib", ":/notebooks", ":/run_all.sh")
+        changed = git("status", "--porcelain", "--", ":/sahlib", ":/notebooks", ":/run_all.sh")
+        return git("rev-parse", "HEAD") + "+changes" * bool(changed)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + ("+changes" if changed else "")
-
-
-def versions() -> dict[str, str]:
-    """Installed version of each library that can change a result."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def device_name() -> str:
@@ -193,22 +178,12 @@ def device_name() -> str:
 
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{_processor()}, {cores()} cores"
+    named = ""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
+        named = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{named or platform.processor() or platform.machine()}, {cores()} cores"
 
 
 def cores() -> int:
     """Processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def _git(folder: str, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()

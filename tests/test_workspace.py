@@ -85,5 +85,5 @@ def test_provenance_says_what_made_a_file_and_nothing_private():
 
 
 def test_outside_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("sahlib.workspace.__file__", str(tmp_path / "workspace.py"))
+    monkeypatch.setattr("sahlib.workspace.PROJECT", tmp_path)
     assert git_commit() == "unknown"

@@ -15,10 +15,10 @@ import pandas as pd
 from sahlib.chapters.results import Results
 from sahlib.data import splits
 from sahlib.data.scan import CLASSES
-from sahlib.data.slices import SliceStore, open_store
-from sahlib.data.splits import Split
+from sahlib.data.slices import SliceStore, open_store, window_to_grey
+from sahlib.data.splits import SIDES, Split
 from sahlib.scoring import metrics
-from sahlib.study import MODELS, Study, StudyError
+from sahlib.study import MODELS, WINDOWS, Study, StudyError
 from sahlib.training.runs import Run
 
 SCANS_KEPT = 4  # in Hounsfield units, a patient's scan each: about 20 MB of 512x512 slices
@@ -31,10 +31,13 @@ class Network:
     trained in) its weights; `lesion` is the output in question."""
 
     label: str
-    model: str
     run: Run
     weights: Run
     lesion: str
+
+    @property
+    def model(self) -> str:
+        return self.run.model
 
     @functools.cached_property
     def probabilities(self) -> np.ndarray:
@@ -82,8 +85,8 @@ class Content:
 
     def position(self, row: int) -> int | None:
         """Where a row of the store stands among the tested slices; None where the networks were not tested on it."""
-        at = int(np.searchsorted(self.tested, row))
-        return at if at < len(self.tested) and self.tested[at] == row else None
+        at = np.flatnonzero(self.tested == row)
+        return int(at[0]) if len(at) else None
 
     @functools.cached_property
     def lesion_pixels(self) -> np.ndarray:
@@ -93,6 +96,11 @@ class Content:
     @functools.cached_property
     def patients(self) -> np.ndarray:
         return self.store.slices["patient_id"].to_numpy()
+
+    @property
+    def side_options(self) -> list[str]:
+        """The sides that a person can choose from, "" for all of them."""
+        return ["", *(side for side in SIDES if side in self.sides)]
 
     @property
     def lesions(self) -> tuple[str, ...]:
@@ -145,24 +153,52 @@ class Content:
         grey = recipe["source"].get("source") == "paired_folder" and not recipe.get("grey_window")
         return "grey" if grey else "HU"
 
-    @functools.cached_property
-    def hounsfield(self) -> Callable[[int], np.ndarray]:
-        """row -> the slice in Hounsfield units, int16 [h,w], read from its scan.
+    def windows(self) -> list[tuple[str, tuple[float, float]]]:
+        """(name, window) of each window stored, and of the known ones that Hounsfield units can be shown in."""
+        if self.unit == "grey":
+            return [("grey levels as stored", self.stored_windows[0])]
+        names = {window: name for name, window in WINDOWS.items()}
+        named = [
+            (f"{names.get(window, 'window')} {window[0]:g}/{window[1]:g}", window)
+            for window in dict.fromkeys((*self.stored_windows, *WINDOWS.values()))
+        ]
+        return [(name + ", as stored" * (window in self.stored_windows), window) for name, window in named]
 
-        It raises StudyError, which says why, where the scans cannot be read or are other ones than the store was made
-        from. That is found out once, because it takes reading all files.
+    def in_window(self, row: int, level: float, width: float) -> tuple[np.ndarray, str]:
+        """The slice in a window, uint8 [h,w], and what it was computed from."""
+        words = f"{level - width / 2:g} to {level + width / 2:g} {'HU' if self.unit == 'HU' else 'of 255'}"
+        if (level, width) in self.stored_windows:
+            return self.stored(row, level, width), f"{words}, as the networks see it"
+        why = ""
+        if self.unit == "HU":
+            try:
+                return window_to_grey(self.hounsfield(row), level, width), f"{words}, from the scan"
+            except (StudyError, OSError) as error:
+                why = f": {error}"
+        return self.stored(row, level, width), f"{words}, within the stored 8 bits{why}"
+
+    def hounsfield(self, row: int) -> np.ndarray:
+        """The slice in Hounsfield units, int16 [h,w], read from its scan.
+
+        Raises StudyError, which says why, where scans cannot be read or are others than the store was made from.
         """
+        if isinstance(self._scans, str):
+            raise StudyError(self._scans)
+        return self._scans(row)
+
+    @functools.cached_property
+    def _scans(self) -> Callable[[int], np.ndarray] | str:
+        """`hounsfield`, or why there is none; found out once, because it takes reading all files."""
         try:
             return _hounsfield(self.store, self.study)
         except (StudyError, OSError) as error:
-            return _refusing(str(error))
+            return str(error)
 
     def stored(self, row: int, level: float, width: float) -> np.ndarray:
         """The slice in another window, uint8 [H,W], as far as the stored 8 bits go."""
         images = (self.store.images, *self.store.further_images)
-        at = [i for i, window in enumerate(self.stored_windows) if window == (level, width)]
-        if at:
-            return np.asarray(images[at[0]][row])
+        if (level, width) in self.stored_windows:
+            return np.asarray(images[self.stored_windows.index((level, width))][row])
         own_level, own_width = self.stored_windows[0]
         values = own_level - own_width / 2 + np.arange(256) * (own_width / 255)
         table = np.rint(np.clip((values - (level - width / 2)) / width, 0, 1) * 255).astype(np.uint8)
@@ -176,42 +212,34 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
            slices
     Raises StudyError where the slices or the split of a run are not found beside it, or runs do not go together.
     """
-    first = shown[0] if shown else None
-    if len(shown) == 1 and isinstance(first, SliceStore):
+    kinds, first = {type(one) for one in shown}, shown[0] if shown else None
+    if len(shown) == 1 and kinds == {SliceStore}:
         return Content(first, np.full(len(first), ""), study=study)
-    if len(shown) == 1 and isinstance(first, Results):
-        networks = [(own[0], Run(own[0].path.parent, own[0].record) if first.origin else own[0])
-                    for own in first.runs.values()]  # fmt: skip
-        # With slices from elsewhere, the study says where those of the training lie.
-        own_study = None if first.origin else first.study
-        return Content(first.store, _sides(first.store, first.split), _named(networks), study or own_study)
-    if shown and all(isinstance(run, Run) for run in shown):
-        keys = {(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in shown}
-        if len(keys) > 1:
+    if len(shown) == 1 and kinds == {Results}:
+        store, split = first.store, first.split
+        tested = [own[0] for own in first.runs.values()]
+        # With slices from elsewhere, weights and the study's scans lie with those of the training.
+        trained = [Run(run.path.parent, run.record) for run in tested] if first.origin else tested
+        study = study or (None if first.origin else first.study)
+    elif kinds == {Run}:
+        if len({(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in shown}) > 1:
             raise StudyError("These runs were not tested on the same slices for the same lesions; show each by itself.")
         if not all(run.file("counts", run.lesions[0], "csv").exists() for run in shown):
             raise StudyError("A run has no predictions yet; run notebook 05, which tests it.")
         store, split = _beside(first)
-        return Content(store, _sides(store, split), _named([(run, run) for run in shown]), study or _study(first))
-    raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
-
-
-def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
-    several = len({run.model for run, _ in runs}) < len(runs)
-    return tuple(
-        Network(MODELS[run.model] + (f", seed {run.seed}" if several else ""), run.model, run, weights, run.lesions[0])
-        for run, weights in runs
-    )
-
-
-def _sides(store: SliceStore, split: Split) -> np.ndarray:
-    return store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str)
-
-
-def _study(run: Run) -> Study | None:
-    """The run's Study, where its scans need no folder; a run does not keep where that was."""
-    record = run.record["study"]
-    return Study(**record) if record["dataset"] == "phantom" else None
+        tested = trained = shown
+        # A run does not keep where its scans were; a phantom's need no folder.
+        if first.record["study"]["dataset"] == "phantom":
+            study = study or Study(**first.record["study"])
+    else:
+        raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
+    seeds = len({run.model for run in tested}) < len(tested)
+    networks = [
+        Network(MODELS[run.model] + f", seed {run.seed}" * seeds, run, weights, run.lesions[0])
+        for run, weights in zip(tested, trained, strict=True)
+    ]
+    sides = store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str)
+    return Content(store, sides, tuple(networks), study)
 
 
 def _beside(run: Run) -> tuple[SliceStore, Split]:
@@ -238,10 +266,9 @@ def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.nd
         raise StudyError("the scans are others than these slices were made from.")
     # A scan's slices lie together; the next scan begins where patient or files change.
     keys = store.slices["patient_id"] + "\n" + store.slices["source"].fillna("")
-    number = (keys != keys.shift()).cumsum().to_numpy() - 1
-    if number[-1] + 1 != len(source):
+    first = np.flatnonzero(keys != keys.shift())
+    if len(first) != len(source):
         raise StudyError("which scan a slice came from cannot be told.")
-    first = np.flatnonzero(np.r_[True, np.diff(number) > 0])
 
     @functools.lru_cache(SCANS_KEPT)
     def image(index: int) -> np.ndarray:
@@ -251,11 +278,8 @@ def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.nd
             raise StudyError("the source has 8-bit grey levels only." if scan.unit != "HU" else "slices do not match.")
         return scan.image
 
-    return lambda row: image(int(number[row]))[row - first[number[row]]]
+    def hounsfield(row: int) -> np.ndarray:
+        index = int(np.searchsorted(first, row, "right")) - 1
+        return image(index)[row - first[index]]
 
-
-def _refusing(reason: str) -> Callable[[int], np.ndarray]:
-    def refuse(row: int) -> np.ndarray:
-        raise StudyError(reason)
-
-    return refuse
+    return hounsfield

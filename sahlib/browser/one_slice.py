@@ -73,15 +73,13 @@ class OneSlice:
         ]
 
     def panel(self, number: int, grey: np.ndarray, overlay: str, opacity: float, with_truth: bool) -> np.ndarray:
-        """A panel uint8 [H',W',3], the CT (0) or a network (from 1): grey levels uint8 [h,w], over them what the
-        overlay's name says of the network, and the truth outlined."""
+        """The CT (0), or a network (from 1) as what the overlay's name says over it; grey levels uint8 [h,w]."""
         panel = pictures.enlarged(grey)
         network = self.content.networks[number - 1] if number else None
-        if network and overlay == GATES:
-            if network.has_gates:
-                gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
-                panel = pictures.with_heat(panel, gate, opacity, everywhere=True)
-        elif network and self.predicted is not None:
+        if network and overlay == GATES and network.has_gates:
+            gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
+            panel = pictures.with_heat(panel, gate, opacity, everywhere=True)
+        elif network and overlay != GATES and self.predicted is not None:
             predicted, colour = self.predicted[number - 1], drawing.COLOURS[network.model]
             if overlay == ERRORS:
                 return pictures.with_errors(panel, predicted, self.truth, opacity)

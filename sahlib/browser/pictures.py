@@ -23,8 +23,9 @@ FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # three times as fast as the default, a
 
 def enlarged(grey: np.ndarray) -> np.ndarray:
     """A panel uint8 [H',W',3] of grey levels uint8 [H,W], the longer side SIDE pixels."""
-    height, width = (max(1, round(n * SIDE / max(grey.shape))) for n in grey.shape)
-    return cv2.cvtColor(cv2.resize(grey, (width, height), interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
+    scale = SIDE / max(grey.shape)
+    size = max(1, round(grey.shape[1] * scale)), max(1, round(grey.shape[0] * scale))
+    return cv2.cvtColor(cv2.resize(grey, size, interpolation=cv2.INTER_LINEAR), cv2.COLOR_GRAY2RGB)
 
 
 def with_outline(panel: np.ndarray, mask: np.ndarray, colour: str, width: int = 1) -> np.ndarray:

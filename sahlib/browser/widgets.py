@@ -15,24 +15,27 @@ import contextlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from html import escape
+from pathlib import Path
 
 import ipywidgets as widgets
 import numpy as np
 from ipyevents import Event
 
-from sahlib.browser import contents, markup, pictures
+from sahlib.browser import contents, pictures
 from sahlib.browser.contents import EVERY, Content
 from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, OneSlice
 from sahlib.chapters.results import Results
-from sahlib.data.slices import SliceStore, window_to_grey
-from sahlib.data.splits import SIDES
+from sahlib.data.slices import SliceStore
+from sahlib.figures import drawing
 from sahlib.progress import is_headless
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import WINDOWS, Study, StudyError
+from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
 
 BY_HAND = "by hand"  # a value of its own: a dropdown shows nothing at all for None
 WHEEL_MS = 30  # a wheel sends more turns than a person can look at
+
+STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"
 
 
 def browse(*shown: SliceStore | Run | Results, study: Study | None = None) -> Browser:
@@ -53,114 +56,92 @@ class Browser(widgets.VBox):
         self.content = content
         self._every_lesion = content
         self._quiet = False
-        self._jumped: tuple = ()
+        self._jumped: tuple = (None, 0)  # by what the last jump went, and how far
         self._drawn: list[np.ndarray] = []
         self._pool = ThreadPoolExecutor(4)
         self._make_controls()
         self._arrange()
         self._listen()
         self._fill()
-        largest = content.by_area(self._rows)  # where it opens: a rule over the ground truth
-        if len(largest):
-            self.go_to(int(largest[-1]))
+        if len(lesions := content.by_area(self._rows)):
+            self.go_to(int(lesions[-1]))  # the largest to begin with: a rule over the ground truth
 
     # what a person can set
 
     def _make_controls(self) -> None:
-        content, networks = self.content, self.content.networks
-        small = {"description_width": "initial"}
-
-        def control(kind, label, width, **settings):
-            return kind(description=label, layout={"width": width}, **settings)
-
-        def choice(label, options, width="190px", **settings):
-            return control(
-                widgets.Dropdown, label, width, options=options, style=small, disabled=len(options) < 2, **settings
-            )
-
-        def tick(label, width):
-            return control(widgets.Checkbox, label, width, value=True, indent=False)
-
-        sides = [("all sides", ""), *((side, side) for side in SIDES if side in content.sides)]
-        self.side = choice("Side", sides, value="test" if networks else "")
-        self.kind = choice("Slices", list(content.kinds()), value=EVERY)
-        self.lesion = choice("Lesion", list(content.lesions))
-        most = max(int(content.lesion_pixels.max()), 1)
-        self.size = control(widgets.IntRangeSlider, "Lesion px", "270px", max=most, value=(0, most), style=small)
-        self.size.continuous_update = False
-        self.patient = control(widgets.SelectionSlider, "Patient", "46%", options=[""])
-        self.slice = control(widgets.IntSlider, "Slice", "46%", max=1)
-        self.patient.layout.min_width = self.slice.layout.min_width = "300px"
-        names = [(network.label, index) for index, network in enumerate(networks)]
-        self.judge = choice("of", names or [("no network", 0)], "210px")
-        self.jumps = {
-            name: control(
-                widgets.Button,
-                name.capitalize(),
-                "78px",
-                tooltip=f"Go to the {name} {what}; again for the next",
-                disabled=what == "Dice" and not networks,
-            )
-            for name, what in (("worst", "Dice"), ("best", "Dice"), ("largest", "lesion"), ("smallest", "lesion"))
-        }
-
-        stored = [(self._window_name(window), window) for window in content.stored_windows]
-        named = [(f"{name} {own[0]:g}/{own[1]:g}", own) for name, own in WINDOWS.items()]
-        further = [(name, own) for name, own in named if content.unit == "HU" and own not in content.stored_windows]
-        self.window = choice("Window", [*stored, *further, (BY_HAND, BY_HAND)], "230px")
-        least, most, widest = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
-        levels, widths = (list(map(round, values)) for values in zip(*content.stored_windows, strict=True))
-        bounds = {"min": min(least, *levels), "max": max(most, *levels)}
-        self.level = control(widgets.IntSlider, "Level", "260px", value=levels[0], **bounds)
-        self.width = control(widgets.IntSlider, "Width", "260px", value=widths[0], min=1, max=max(widest, *widths))
-        self.truth = tick("Ground truth", "120px")
-        self.shown = [tick(network.label, "auto") for network in networks]
-        gates = [GATES] if any(network.has_gates for network in networks) else []
-        self.overlay = choice("Networks show", [AREA, OUTLINE, PROBABILITY, ERRORS, *gates], "220px")
-        self.threshold = control(
-            widgets.FloatSlider, "Threshold", "270px", value=THRESHOLD, min=0.01, max=0.99, step=0.01
-        )
-        self.opacity = control(widgets.FloatSlider, "Opacity", "240px", value=0.6, min=0.1, max=1, step=0.05)
-        self.export = control(widgets.Button, "Export PNG", "100px", tooltip="The view as one picture")
-        self.link, self.status = widgets.HTML(), widgets.HTML()
-        if not networks:
-            for hidden in (self.threshold, self.opacity, self.overlay):
-                hidden.layout.display = "none"
+        content, IntSlider, FloatSlider = self.content, widgets.IntSlider, widgets.FloatSlider
+        tested = bool(content.networks)
+        self.side = _choice("Side", [(side or "all sides", side) for side in content.side_options])
+        self.side.value = "test" if tested else ""
+        self.kind = _choice("Slices", list(content.kinds()))
+        self.lesion = _choice("Lesion", list(content.lesions))
         self.lesion.layout.display = None if len(content.lesions) > 1 else "none"
+        most = max(int(content.lesion_pixels.max()), 1)
+        self.size = _slider(widgets.IntRangeSlider, "Lesion px", (0, most), 0, most, "270px", continuous_update=False)
+        self.size.style.description_width = "initial"
+        self.patient = widgets.SelectionSlider(description="Patient", options=[""], layout={"width": "46%"})
+        self.slice = _slider(IntSlider, "Slice", 0, 0, 1, "46%")
+        for slider in (self.patient, self.slice):
+            slider.layout.min_width = "300px"
+        judges = [(network.label, index) for index, network in enumerate(content.networks)]
+        self.judge = _choice("of", judges or [("no network", 0)], "210px")
+        self.jumps = {}
+        for name, what in {"worst": "Dice", "best": "Dice", "largest": "lesion", "smallest": "lesion"}.items():
+            tip = f"Go to the {name} {what}; again for the next"
+            self.jumps[name] = widgets.Button(description=name.capitalize(), tooltip=tip, layout={"width": "78px"})
+            self.jumps[name].disabled = what == "Dice" and not tested
+
+        self.window = _choice("Window", [*content.windows(), (BY_HAND, BY_HAND)], "230px")
+        lowest, highest, widest = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
+        levels, widths = ([round(value) for value in values] for values in zip(*content.stored_windows, strict=True))
+        ends = min(lowest, *levels), max(highest, *levels)
+        self.level = _slider(IntSlider, "Level", levels[0], *ends, "260px")
+        self.width = _slider(IntSlider, "Width", widths[0], 1, max(widest, *widths), "260px")
+        self.truth, *self.shown = (
+            widgets.Checkbox(value=True, description=label, indent=False, layout={"width": "auto"})
+            for label in ("Ground truth", *(network.label for network in content.networks))
+        )
+        gates = [GATES] if any(network.has_gates for network in content.networks) else []
+        self.overlay = _choice("Networks show", [AREA, OUTLINE, PROBABILITY, ERRORS, *gates], "220px")
+        self.threshold = _slider(FloatSlider, "Threshold", THRESHOLD, 0.01, 0.99, "270px", step=0.01)
+        self.opacity = _slider(FloatSlider, "Opacity", 0.6, 0.1, 1, "240px", step=0.05)
+        for control in (self.threshold, self.opacity, self.overlay, *self.shown):
+            control.layout.display = None if tested else "none"
+        tip = "The view as one picture"
+        self.export = widgets.Button(description="Export PNG", tooltip=tip, layout={"width": "100px"})
+        self.link, self.status = widgets.HTML(), widgets.HTML()
 
     def _arrange(self) -> None:
         # A picture within HTML, because the Image widget takes no alternative text.
         self.panels = [_classed(widgets.HTML(), "sah-panel") for _ in ("CT", *self.content.networks)]
-
-        def bar(*children):
-            return _classed(widgets.HBox(children), "sah-bar")
-
-        by = [widgets.Label("Jump to"), *self.jumps.values(), *([self.judge] if self.content.networks else [])]
         self.row_of_panels = _classed(widgets.HBox(self.panels), "sah-panels")
-        self.add_class("sah")
-        self.children = [
-            widgets.HTML(markup.STYLE),
-            bar(self.side, self.kind, self.lesion, self.size),
-            bar(*by),
-            bar(self.patient, self.slice),
-            self.status,
-            self.row_of_panels,
-            bar(self.window, self.level, self.width),
-            bar(self.overlay, self.threshold, self.opacity),
-            bar(self.truth, *self.shown, self.export, self.link),
+        judge = [self.judge] if self.content.networks else []
+        above = [
+            (self.side, self.kind, self.lesion, self.size),
+            (widgets.Label("Jump to"), *self.jumps.values(), *judge),
+            (self.patient, self.slice),
         ]
+        below = [
+            (self.window, self.level, self.width),
+            (self.overlay, self.threshold, self.opacity),
+            (self.truth, *self.shown, self.export, self.link),
+        ]
+        above, below = ([_classed(widgets.HBox(bar), "sah-bar") for bar in bars] for bars in (above, below))
+        self.add_class("sah")
+        self.children = [widgets.HTML(STYLE), *above, self.status, self.row_of_panels, *below]
 
     def _listen(self) -> None:
-        for answer, *controls in (
-            (self._fill, self.side, self.kind, self.size),
-            (self._change_lesion, self.lesion),
-            (self._fill_slices, self.patient),
-            (self._show, self.slice, self.threshold, self.opacity, self.overlay, self.truth, *self.shown),
-            (self._take_window, self.window),
-            (self._window_by_hand, self.level, self.width),
-        ):
+        seen = (self.slice, self.threshold, self.opacity, self.overlay, self.truth, *self.shown)
+        for act, controls in {
+            self._fill: (self.side, self.kind, self.size),
+            self._change_lesion: (self.lesion,),
+            self._fill_slices: (self.patient,),
+            self._show: seen,
+            self._take_window: (self.window,),
+            self._window_by_hand: (self.level, self.width),
+        }.items():
             for control in controls:
-                control.observe(lambda _, answer=answer: answer(), "value")
+                control.observe(lambda _, act=act: act(), "value")
         for name, button in self.jumps.items():
             button.on_click(lambda _, name=name: self._jump(name))
         self.export.on_click(lambda _: self._export())
@@ -227,18 +208,12 @@ class Browser(widgets.VBox):
             self._say("No slice of this choice has a lesion or a Dice to go by.")
             return
         key = (name, self.judge.value, tuple(rows))
-        at = self._jumped[1] + 1 if self._jumped and self._jumped[0] == key else 0
-        self._jumped = (key, at % len(rows))
-        self.go_to(int(rows[at % len(rows)]))
-        self._say(f"{name.capitalize()}, {at % len(rows) + 1} of {len(rows)}")
+        at = (self._jumped[1] + 1) % len(rows) if self._jumped[0] == key else 0
+        self._jumped = (key, at)
+        self.go_to(int(rows[at]))
+        self._say(f"{name.capitalize()}, {at + 1} of {len(rows)}")
 
     # which window
-
-    def _window_name(self, window: tuple[float, float]) -> str:
-        if self.content.unit == "grey":
-            return "grey levels as stored"
-        names = {own: name for name, own in WINDOWS.items()}
-        return f"{names.get(window, 'window')} {window[0]:g}/{window[1]:g}, as stored"
 
     def _take_window(self) -> None:
         with self._at_once():
@@ -250,43 +225,28 @@ class Browser(widgets.VBox):
             with self._at_once():
                 self.window.value = BY_HAND
 
-    def _grey(self, row: int) -> tuple[np.ndarray, str]:
-        """The slice in the chosen window, uint8 [h,w], and what it was computed from."""
-        content = self.content
-        chosen = self.window.value
-        level, width = (self.level.value, self.width.value) if chosen == BY_HAND else chosen
-        unit = " HU" if content.unit == "HU" else " of 255"
-        words = f"{level - width / 2:g} to {level + width / 2:g}{unit}"
-        if (level, width) in content.stored_windows:
-            return content.stored(row, level, width), f"{words}, as the networks see it"
-        if content.unit == "grey":
-            return content.stored(row, level, width), f"{words}, within the stored 8 bits"
-        try:
-            return window_to_grey(content.hounsfield(row), level, width), f"{words}, from the scan"
-        except (StudyError, OSError) as error:
-            return content.stored(row, level, width), f"{words}, within the stored 8 bits: {error}"
-
     # what is seen
 
     def _show(self) -> None:
         """Draws the slice; a panel whose pixels stay the same is not sent again."""
         if self._quiet:
             return
-        row = self.row
-        if row is None:
+        if self.row is None:
             self._drawn = []
             for panel in self.panels:
                 panel.value = ""
             self._say("No slice fits this choice; widen it.")
             return
-        self._seen = OneSlice(self.content, row, self.threshold.value)
-        grey, self._window_words = self._grey(row)
-        settings = grey, self.overlay.value, self.opacity.value, self.truth.value
-        self._drawn = list(self._pool.map(lambda number: self._seen.panel(number, *settings), self._chosen))
+        self._seen = OneSlice(self.content, self.row, self.threshold.value)
+        by_hand = self.window.value == BY_HAND
+        window = (self.level.value, self.width.value) if by_hand else self.window.value
+        grey, self._window_words = self.content.in_window(self.row, *window)
+        look = self.overlay.value, self.opacity.value, self.truth.value
+        self._drawn = list(self._pool.map(lambda number: self._seen.panel(number, grey, *look), self._chosen))
         for box, panel in zip(self.shown, self.panels[1:], strict=True):
             panel.layout.display = None if box.value else "none"
         for number, data in zip(self._chosen, self._pool.map(pictures.png, self._drawn), strict=True):
-            self.panels[number].value = markup.panel(self._seen, number, data)
+            self.panels[number].value = self._panel(number, data)
         self._say("")
 
     @property
@@ -294,13 +254,31 @@ class Browser(widgets.VBox):
         """The numbers of the panels that are on show: the CT and the networks ticked."""
         return [0, *(number for number, box in enumerate(self.shown, 1) if box.value)]
 
+    def _panel(self, number: int, data: bytes) -> str:
+        """A panel as HTML: heading, picture and scores; decoded at once, so that nothing flickers."""
+        title, (first, beside, below) = self._seen.titles[number], self._seen.notes[number]
+        colour = drawing.COLOURS[self.content.networks[number - 1].model] if number else pictures.TRUTH
+        scores = ", ".join(filter(None, (first, beside, below)))
+        alt = escape(f"{title}: {self._seen.identity}. {scores}.", quote=True)
+        return (
+            f'<div class="sah-head"><i style="border-color:{colour}"></i>{escape(title)}</div>'
+            f'<img alt="{alt}" decoding="sync" src="data:image/png;base64,{base64.b64encode(data).decode()}">'
+            f'<div class="sah-note"><b>{first}</b> &nbsp;{beside}<br>{below}</div>'
+        )
+
     def _say(self, message: str) -> None:
-        facts = []
+        words = []
         if self.row is not None:
-            facts = [f"window {self._window_words}", markup.choice(len(self._rows), len(self.patient.options))]
-        seen = self._seen.identity if facts else ""
-        with_key = self.overlay.value == ERRORS and bool(self.content.networks)
-        self.status.value = markup.status(seen, facts, message, with_key)
+            choice = f"{_counted(len(self._rows), 'slice')} of {_counted(len(self.patient.options), 'patient')}"
+            identity, window = escape(self._seen.identity), escape(self._window_words)
+            words = [f"<b>{identity}</b>", f"window {window}", f"{choice} to choose from"]
+        legend = ""
+        if self.overlay.value == ERRORS and self.content.networks:
+            key = "".join(f'<i style="background:rgb{rgb}"></i>{name}&emsp;' for name, rgb in pictures.ERRORS.items())
+            legend = f'<div class="sah-key">{key}</div>'
+        if message:
+            words.append(f"<b>{escape(message)}</b>")
+        self.status.value = f'<div class="sah-status" role="status">{" · ".join(words)}{legend}</div>'
 
     @contextlib.contextmanager
     def _at_once(self) -> Iterator[None]:
@@ -342,6 +320,20 @@ class Browser(widgets.VBox):
         return bundle, {"image/png": {"alt": alt}}
 
 
+def _choice(label: str, options: list, width: str = "190px") -> widgets.Dropdown:
+    layout, style = {"width": width}, {"description_width": "initial"}
+    return widgets.Dropdown(description=label, options=options, layout=layout, style=style, disabled=len(options) < 2)
+
+
+def _slider(kind: type, label: str, value: object, least: float, most: float, width: str, **more) -> widgets.Widget:
+    return kind(description=label, value=value, min=least, max=most, layout={"width": width}, **more)
+
+
 def _classed(box: widgets.Box, name: str) -> widgets.Box:
     box.add_class(name)
     return box
+
+
+def _counted(number: int, what: str) -> str:
+    """ "1 slice", "1,234 slices" """
+    return f"{number:,} {what}{'s' * (number != 1)}"

@@ -15,7 +15,7 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.scoring import baselines, metrics, prediction
 from sahlib.study import Study
-from sahlib.training import loop, recipes
+from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
 
@@ -78,7 +78,7 @@ def load(study: Study, workspace: Workspace) -> Results:
     """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
     folder = workspace.figures(study, store.meta["recipe"]["source"])
-    return _results(study, recipes.name_of(study), store, split, workspace, lambda model: study, {}, folder)
+    return _results(study, study.recipe, store, split, workspace, lambda model: study, {}, folder)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
@@ -89,18 +89,18 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
         searches, rates = {}, dict.fromkeys(study.models)
         if recipe == "fair":
             searches = {
-                model: recipes.search_learning_rate(own.store, own.split, study, model, workspace.runs)
+                model: rate_search.search_learning_rate(own.store, own.split, study, model, workspace.runs)
                 for model in study.models
             }
             rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
         found[recipe] = _results(
             # Where each network has its own rate, `searches` tells them.
-            recipes.under(study, "prior" if searches else recipe),
+            study.under("prior" if searches else recipe),
             recipe,
             own.store,
             own.split,
             workspace,
-            lambda model, recipe=recipe, rates=rates: recipes.under(study, recipe, rates[model]),
+            lambda model, recipe=recipe, rates=rates: study.under(recipe, rates[model]),
             searches,
             own.folder,
         )

@@ -1,6 +1,6 @@
-"""Catalogue: where the public sets come from, on what terms, and how they must lie on disk, read from catalogue.toml.
+"""Catalogue: where the public sets come from, on what terms, and how they must lie on disk; facts, no reading.
 
-`docs/datasets.md` is the same in one table; after a change there write it anew:
+The facts are in catalogue.toml. `docs/datasets.md` is the same in one table; after a change write it anew:
 
     python -c "from sahlib.data import catalogue; print(catalogue.page(), end='')" > docs/datasets.md
 """
@@ -11,7 +11,8 @@ import shlex
 import textwrap
 import tomllib
 from dataclasses import dataclass
-from importlib import resources
+from itertools import zip_longest
+from pathlib import Path
 
 from sahlib.study import StudyError
 
@@ -32,7 +33,7 @@ OWN = Fact("yours")
 
 @dataclass(frozen=True)
 class Archive:
-    """One file to download: its name, where it is, "algorithm:digest" as pooch takes it, and its length in bytes."""
+    """One file to download: its name, where it is, its checksum as "algorithm:digest", and its length in bytes."""
 
     file: str
     url: str
@@ -65,40 +66,39 @@ class PublicSet:
     options: str = ""
 
 
-def _read() -> tuple[PublicSet, ...]:
-    found = []
-    for name, facts in tomllib.loads((resources.files("sahlib.data") / "catalogue.toml").read_text("utf-8")).items():
-        archive = Archive(**facts.pop("archive")) if "archive" in facts else None
-        unverified, options = tuple(facts.pop("unverified", ())), facts.pop("options", "")
-        known = {key: Fact(*fact) for key, fact in facts.items()}
-        found.append(PublicSet(name, **known, unverified=unverified, archive=archive, options=options))
-    return tuple(found)
+def _record(value: dict | list | str) -> Fact | Archive | tuple | str:
+    """What a value of catalogue.toml becomes in a PublicSet."""
+    if isinstance(value, dict):
+        return Fact(**value) if "text" in value else Archive(**value)
+    return tuple(value) if isinstance(value, list) else value
 
 
-CATALOGUE = _read()
+CATALOGUE = {
+    name: PublicSet(name, **{key: _record(value) for key, value in told.items()})
+    for name, told in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")).items()
+}
 
 
 def find(name: str) -> PublicSet:
     """The set of that name; StudyError for a name that is none."""
-    for candidate in CATALOGUE:
-        if candidate.name == name:
-            return candidate
-    raise StudyError(f"{name!r} is no set of the catalogue; there are {', '.join(s.name for s in CATALOGUE)}.")
+    if name not in CATALOGUE:
+        raise StudyError(f"{name!r} is no set of the catalogue; there are {', '.join(CATALOGUE)}.")
+    return CATALOGUE[name]
 
 
 def next_command(chosen: PublicSet, folder: str = "DIR") -> str:
     """What to type to run the study on a set that lies in `folder`."""
-    quoted = folder if folder == "DIR" else shlex.quote(folder)
-    return f"./run_all.sh --dataset {chosen.name} --data-dir {quoted} {chosen.options}".rstrip()
+    return f"./run_all.sh --dataset {chosen.name} --data-dir {shlex.quote(folder)} {chosen.options}".rstrip()
 
 
 def listing() -> str:
     """One line per set: its name, whether it is fetched for you, and what it is."""
-    ways = [("open" if s.archive else "yours" if s.access == OWN else "by hand") for s in CATALOGUE]
-    lines = [f"{s.name:<15}{way:<9}{s.title.text}" for s, way in zip(CATALOGUE, ways, strict=True)]
-    return "\n".join(
-        [*lines, "", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
-    )
+    lines = []
+    for s in CATALOGUE.values():
+        way = "open" if s.archive else "yours" if s.access == OWN else "by hand"
+        lines.append(f"{s.name:<15}{way:<9}{s.title.text}")
+    lines += ["", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
+    return "\n".join(lines)
 
 
 def describe(chosen: PublicSet) -> str:
@@ -109,39 +109,38 @@ def describe(chosen: PublicSet) -> str:
         if fact != OWN:
             rows.append((key, f"{fact.text} ({fact.source})" if fact.source else fact.text))
     rows += [("not checked", sentence) for sentence in chosen.unverified] + [("next", next_command(chosen))]
-    return "\n".join([f"{chosen.name}: {chosen.title.text}", *(_indented(key, text) for key, text in rows)])
+    lines = [f"{chosen.name}: {chosen.title.text}"]
+    for key, text in rows:
+        wrapped = textwrap.wrap(text, 100 - KEY_WIDTH, break_long_words=False, break_on_hyphens=False)
+        lines += [f"{start:<{KEY_WIDTH}}{line}" for start, line in zip_longest([key], wrapped, fillvalue="")]
+    return "\n".join(lines)
 
 
 def page() -> str:
     """docs/datasets.md, Markdown: every set in one table, then what could not be verified."""
-    head = ["set", "what", "licence", "how to get it", "size", "labels", "layout below `--data-dir`"]
-    rows = [
-        [f"`{s.name}`", *(_cell(fact) for fact in (s.title, s.licence, s.access, s.size, s.labels, s.layout))]
-        for s in CATALOGUE
-    ]
-    table = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    unverified = [f"- `{s.name}`: {sentence}" for s in CATALOGUE for sentence in s.unverified]
-    cite = [f"- `{s.name}`: {s.citation.text}." for s in CATALOGUE if s.citation != OWN]
-    return "\n".join(
-        [
-            "# Datasets",
-            "",
-            "Nothing is redistributed here. `./run_all.sh data NAME` prints a row of this table with its sources",
-            "and the command to run next; `./run_all.sh data NAME --to DIR` fetches a set whose licence is open.",
-            "`sahlib/data/catalogue.py` writes this page.",
-            "",
-            *table,
-            "",
-            "## To cite",
-            "",
-            *cite,
-            "",
-            "## Not verified",
-            "",
-            *unverified,
-            "",
-        ]
-    )
+    sets = CATALOGUE.values()
+    rows = [["set", "what", "licence", "how to get it", "size", "labels", "layout below `--data-dir`"], ["---"] * 7]
+    for s in sets:
+        rows.append([f"`{s.name}`", *map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    cite = "\n".join(f"- `{s.name}`: {s.citation.text}." for s in sets if s.citation != OWN)
+    unverified = "\n".join(f"- `{s.name}`: {sentence}" for s in sets for sentence in s.unverified)
+    return f"""# Datasets
+
+Nothing is redistributed here. `./run_all.sh data NAME` prints a row of this table with its sources
+and the command to run next; `./run_all.sh data NAME --to DIR` fetches a set whose licence is open.
+`sahlib/data/catalogue.py` writes this page.
+
+{table}
+
+## To cite
+
+{cite}
+
+## Not verified
+
+{unverified}
+"""
 
 
 def _cell(fact: Fact) -> str:
@@ -149,8 +148,3 @@ def _cell(fact: Fact) -> str:
     if not fact.source or fact.text == fact.source:
         return text
     return f"{text} ({NOT_VERIFIED})" if fact.source == NOT_VERIFIED else f"{text} ([source]({fact.source}))"
-
-
-def _indented(key: str, text: str) -> str:
-    wrapped = textwrap.wrap(text, 100 - KEY_WIDTH, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(f"{key if i == 0 else '':<{KEY_WIDTH}}{line}" for i, line in enumerate(wrapped))

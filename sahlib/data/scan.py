@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +16,40 @@ CLASSES = ("background", "SAH", "IVH", "IPH", "SDH", "EDH")
 SAH = CLASSES.index("SAH")
 
 
-def class_value(name: str) -> int:
-    """The value of a class in label arrays; StudyError for a name that is none."""
-    if name not in CLASSES:
-        raise StudyError(f"{name!r} is no class; there are {', '.join(CLASSES)}.")
-    return CLASSES.index(name)
-
-
 def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
     """{"4": 1, "#00ffff": 1} of ("4=SAH", "#00FFFF=SAH"): what a mask holds, colours in lower case, to class values."""
     parsed: dict[str, int] = {}
     for entry in entries:
-        value, equals, name = entry.partition("=")
-        value = value.strip().lower()
-        if not equals or not re.fullmatch(r"\d+|#[0-9a-f]{6}", value):
-            raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH.")
+        value, _, name = (part.strip() for part in entry.partition("="))
+        value = value.lower()
+        if not re.fullmatch(r"\d+|#[0-9a-f]{6}", value) or name not in CLASSES:
+            raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH, of {', '.join(CLASSES)}.")
         if value in parsed:
             raise StudyError(f"label_map names {value} twice; keep one.")
-        parsed[value] = class_value(name.strip())
+        parsed[value] = CLASSES.index(name)
     return parsed
+
+
+def to_classes(
+    values: np.ndarray, meaning: Mapping[int, int], path: Path, written: Callable[[int], object] = int
+) -> np.ndarray:
+    """A mask's whole numbers as class values, uint8 of the same shape.
+
+    meaning  number -> class value; 0 is background where it does not say otherwise
+    written  how a number is written in a label map
+
+    Raises StudyError for a number without a meaning, because its pixels would silently become background.
+    """
+    labels = np.full(values.shape, meaning.get(0, 0), np.uint8)
+    for value in np.unique(values[values != 0]).tolist():
+        if value not in meaning:
+            known = ", ".join(f"{written(key)} ({CLASSES[index]})" for key, index in sorted(meaning.items()))
+            raise StudyError(
+                f"{path} holds the value {written(value)}, which names no class here; known are {known}; correct the "
+                f"mask, or say what the value means where the dataset takes a label_map, as in {written(value)}=SAH."
+            )
+        labels[values == value] = meaning[value]
+    return labels
 
 
 @dataclass(frozen=True)

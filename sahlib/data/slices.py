@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sahlib.data.scan import CLASSES, Scan, class_value
+from sahlib.data.scan import CLASSES, Scan
 from sahlib.study import Study, StudyError, digest
 from sahlib.workspace import disk_errors_named, partial_name, provenance, read_csv
 
@@ -54,11 +54,6 @@ class SliceStore:
     def digest(self) -> str:
         return self.meta["digest"]
 
-    def rows(self, slice_ids: Iterable[str]) -> np.ndarray:
-        """Positions of `slice_ids` in the store, int [k], in the order given."""
-        positions = pd.Series(np.arange(len(self)), index=self.slices["slice_id"])
-        return positions.loc[list(slice_ids)].to_numpy()
-
     def of(self, lesion: str) -> SliceStore:
         """The same slices with another lesion in question."""
         return replace(self, lesion=lesion)
@@ -69,7 +64,7 @@ class SliceStore:
 
     def masks(self, rows: np.ndarray) -> np.ndarray:
         """Where the slices show the lesion, bool [k,H,W]."""
-        return self.labels[rows] > 0 if self.lesion == "any" else self.labels[rows] == class_value(self.lesion)
+        return self.labels[rows] > 0 if self.lesion == "any" else self.labels[rows] == CLASSES.index(self.lesion)
 
     @property
     def lesion_pixels(self) -> pd.Series:
@@ -84,14 +79,11 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
     `progress` wraps the iteration over scans, for example tqdm.
     """
     from sahlib.data.sources import open_source
-    from sahlib.data.sources.ahead import Ahead
 
     source = open_source(study)
-    recipe = _recipe(study, source)
     path = store_path(study, source, processed)
     if not path.exists():
-        # The phantom draws its patients in processes of its own.
-        _build(path, progress(source if study.dataset == "phantom" else Ahead(source)), recipe)
+        _build(path, progress(source), _recipe(study, source))
     return open_store(path).of("any" if study.target == "any" else "SAH")
 
 
@@ -115,14 +107,12 @@ def open_store(path: Path) -> SliceStore:
     try:
         meta = json.loads((path / "meta.json").read_text())
         slices = read_csv(path / "slices.csv")
-        names = ("labels", *_image_names(meta["recipe"]["windows"]))
-        labels, images, *further = (np.load(path / f"{name}.npy", mmap_mode="r") for name in names)
-        shape = (len(slices), meta["size"], meta["size"])
-        whole = all(array.shape == shape for array in (labels, images, *further))
+        arrays = [np.load(path / f"{name}.npy", mmap_mode="r") for name in _array_names(meta["recipe"]["windows"])]
+        if {array.shape for array in arrays} != {(len(slices), meta["size"], meta["size"])}:
+            raise ValueError("its files differ in length")
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(f"The slice store {path} is damaged ({error}); delete it and run again.") from error
-    if not whole:
-        raise StudyError(f"The slice store {path} is damaged (its files differ in length); delete it and run again.")
+    labels, images, *further = arrays
     return SliceStore(path, images, labels, slices, meta, further_images=tuple(further))
 
 
@@ -171,8 +161,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
             partial.mkdir(parents=True)
             rows: list[dict] = []
             with contextlib.ExitStack() as stack:
-                names = ("labels", *_image_names(windows))
-                files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in names]
+                files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in _array_names(windows)]
                 for file in files:
                     file.write(bytes(NPY_HEADER_BYTES))
                 for scan in scans:
@@ -180,8 +169,12 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
                     for file, array in zip(files, (labels, *images), strict=True):
                         file.write(array)
                     rows += _slice_rows(scan, labels, size)
+                # The number of slices was not known when the files were begun.
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
                 for file in files:
-                    _write_npy_header(file, (len(rows), size, size))
+                    file.seek(0)
+                    np.lib.format.write_array_header_1_0(file, header)
+                    assert file.tell() == NPY_HEADER_BYTES
             slices = pd.DataFrame(rows)
             # A patient may come in several scans; z counts through all slices of the patient.
             slices.insert(2, "z", slices.groupby("patient_id").cumcount())
@@ -195,8 +188,8 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _image_names(windows: Sequence) -> list[str]:
-    return ["images", *(f"images_{number}" for number in range(2, len(windows) + 1))]
+def _array_names(windows: Sequence) -> list[str]:
+    return ["labels", "images", *(f"images_{number}" for number in range(2, len(windows) + 1))]
 
 
 def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
@@ -214,11 +207,3 @@ def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
         }
         for slice_id, counts in zip(scan.slice_ids, pixels, strict=True)
     ]
-
-
-def _write_npy_header(file, shape: tuple[int, ...]) -> None:
-    """Fills the room left at the start of a file whose length was not known when it was begun."""
-    file.seek(0)
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(file, header)
-    assert file.tell() == NPY_HEADER_BYTES

@@ -50,30 +50,59 @@ def write(folder: Path) -> Path:
 def describe(folder: Path) -> ROCrate:
     """The crate of a folder: its files, the software, the data, and the run that made the one from the others."""
     record = _record(folder)
-    study, made = record["study"], record["provenance"]
+    study, made, store, split = (record[key] for key in ("study", "provenance", "store", "split"))
+    words = published.record_in_words(record)
+    split_digest = split.pop("digest")
+    sides = "; ".join(f"{side}: {own['slices']} slices of {own['patients']} patients" for side, own in split.items())
     crate = ROCrate(version=VERSION)
-    results = _add_files(crate, folder)
-    code_licence = _add(crate, MIT, "CreativeWork", name="MIT License", description="The licence of the project.")
-    software, data = _software(crate, made, code_licence), _data(crate, record)
-    action = _add(
-        crate,
-        "#run",
-        "CreateAction",
-        name=f"Profile {study['profile']} on dataset {study['dataset']}",
-        description=f"{published.record_in_words(record)} "
-        f"Figures and tables made on {made['device']}, {made['system']}.",
-        instrument=software,
-        object=data,
-        result=results,
-        endTime=made["time"],
-    )
+    entities = {
+        MIT: {"@type": "CreativeWork", "name": "MIT License", "description": "The licence of the project."},
+        "#python": {
+            "@type": "ComputerLanguage",
+            "name": "Python",
+            "version": made["python"],
+            "url": "https://www.python.org/",
+        },
+        **{
+            f"#{name}": {"@type": "SoftwareApplication", "name": name, "version": version}
+            for name, version in made["libraries"].items()
+        },
+        "#sahlib": {
+            "@type": ["SoftwareSourceCode", "SoftwareApplication"],
+            "name": "sahlib",
+            "description": "The library and the notebooks of the study; the version is the git commit.",
+            "version": made["commit"],
+            "license": {"@id": MIT},
+            "programmingLanguage": {"@id": "#python"},
+            "softwareRequirements": [{"@id": f"#{name}"} for name in made["libraries"]],
+        },
+        # By its digest; where the slices lie is nobody's business.
+        f"#slices-{store['digest']}": {
+            "@type": "Dataset",
+            "name": f"Slices {store['digest']} of dataset {study['dataset']}",
+            "description": f"Preprocessed slices of head CT, split {split_digest} ({sides}).",
+            "identifier": store["digest"],
+        },
+        "#run": {
+            "@type": "CreateAction",
+            "name": f"Profile {study['profile']} on dataset {study['dataset']}",
+            "description": f"{words} Figures and tables made on {made['device']}, {made['system']}.",
+            "instrument": {"@id": "#sahlib"},
+            "object": {"@id": f"#slices-{store['digest']}"},
+            "result": _add_files(crate, folder),
+            "endTime": made["time"],
+        },
+        **_pictures_licence(study["dataset"]),
+        PROFILE: {"@type": "CreativeWork", "name": "Process Run Crate", "version": "0.5"},
+    }
+    for identifier, properties in entities.items():
+        crate.add(ContextEntity(crate, identifier, properties))
     crate.name = f"U-Net against Attention U-Net on head CT: profile {study['profile']}, dataset {study['dataset']}"
-    crate.description = f"Figures, tables and verdict of the study. {published.record_in_words(record)}"
-    crate.license = code_licence if study["dataset"] == "phantom" else _pictures_licence(crate, study["dataset"])
+    crate.description = f"Figures, tables and verdict of the study. {words}"
+    crate.license = {"@id": "#licence" if "#licence" in entities else MIT}
     crate.datePublished = made["time"]
-    profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
-    crate.root_dataset["conformsTo"] = profile
-    crate.root_dataset["mentions"] = action
+    crate.root_dataset["conformsTo"] = {"@id": PROFILE}
+    crate.root_dataset["mentions"] = {"@id": "#run"}
     return crate
 
 
@@ -81,30 +110,25 @@ def _record(folder: Path) -> dict:
     path = folder / "run.json"
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{folder} holds no run.json; run notebook 06_figures first.") from error
-    except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error}); run notebook 06_figures again.") from error
-
-
-def _add(crate: ROCrate, identifier: str, kind: str | list[str], /, **properties: object) -> ContextEntity:
-    return crate.add(ContextEntity(crate, identifier, {"@type": kind, **properties}))
+    except (FileNotFoundError, ValueError) as error:
+        raise StudyError(f"{path} is missing or damaged ({error}); run notebook 06_figures.") from error
 
 
 def _add_files(crate: ROCrate, folder: Path) -> list[File]:
     """Every file of the folder and its sub-folders, but hidden ones and the metadata."""
-    names = sorted(path.relative_to(folder) for path in folder.rglob("*"))
-    visible = [name for name in names if not any(part.startswith(".") for part in name.parts) and name != Path(NAME)]
     found = {}
-    for name in visible:
-        path = folder / name
-        description = _first_line(path / "summary.md") if path.is_dir() else _description(path)
-        properties = {"name": name.as_posix()} | ({"description": description} if description else {})
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if name == Path(NAME) or any(part.startswith(".") for part in name.parts):
+            continue
+        kind, properties = Dataset, {"name": name.as_posix(), "description": _first_line(path / "summary.md")}
         if path.is_file():
+            kind = File
+            properties["description"] = _description(path)
             properties["encodingFormat"] = FORMATS.get(path.suffix, "application/octet-stream")
             properties["contentSize"] = str(path.stat().st_size)
-        kind = File if path.is_file() else Dataset
-        found[name] = crate.add(kind(crate, path, name.as_posix(), properties=properties))
+        given = {key: text for key, text in properties.items() if text}
+        found[name] = crate.add(kind(crate, path, name.as_posix(), properties=given))
         if name.parent in found:
             found[name.parent].append_to("hasPart", found[name])
     return [entity for entity in found.values() if isinstance(entity, File)]
@@ -123,50 +147,11 @@ def _first_line(path: Path) -> str:
     return text.partition("\n")[0].lstrip("# ").removeprefix("**").removesuffix("**")
 
 
-def _software(crate: ROCrate, made: dict, licence: ContextEntity) -> ContextEntity:
-    language = _add(
-        crate, "#python", "ComputerLanguage", name="Python", version=made["python"], url="https://www.python.org/"
-    )
-    libraries = [
-        _add(crate, f"#{name}", "SoftwareApplication", name=name, version=version)
-        for name, version in made["libraries"].items()
-    ]
-    return _add(
-        crate,
-        "#sahlib",
-        ["SoftwareSourceCode", "SoftwareApplication"],
-        name="sahlib",
-        description="The library and the notebooks of the study; the version is the git commit.",
-        version=made["commit"],
-        license=licence,
-        programmingLanguage=language,
-        softwareRequirements=libraries,
-    )
-
-
-def _data(crate: ROCrate, record: dict) -> ContextEntity:
-    """The preprocessed slices, by their digest; where they lie is nobody's business."""
-    split = dict(record["split"])
-    digest = split.pop("digest")
-    sides = "; ".join(f"{side}: {own['slices']} slices of {own['patients']} patients" for side, own in split.items())
-    return _add(
-        crate,
-        f"#slices-{record['store']['digest']}",
-        "Dataset",
-        name=f"Slices {record['store']['digest']} of dataset {record['study']['dataset']}",
-        description=f"Preprocessed slices of head CT, split {digest} ({sides}).",
-        identifier=record["store"]["digest"],
-    )
-
-
-def _pictures_licence(crate: ROCrate, dataset: str) -> ContextEntity:
+def _pictures_licence(dataset: str) -> dict:
     """On other data than the phantom the figures show slices, which are under the licence of the scans."""
+    if dataset == "phantom":
+        return {}
     own = catalogue.find(dataset).licence
     terms = "as the owner of the scans states" if own == catalogue.OWN else own.text
-    return _add(
-        crate,
-        "#licence",
-        "CreativeWork",
-        name="Licence of the scans",
-        description=f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT.",
-    )
+    shown = f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT."
+    return {"#licence": {"@type": "CreativeWork", "name": "Licence of the scans", "description": shown}}

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from sahlib.scoring import metrics
 from sahlib.study import MODELS, Study, StudyError, digest
-from sahlib.training import recipes, runs
+from sahlib.training import runs
 
 TRAINING, FAILED, INTERRUPTED, TRAINED, TESTED = "training", "failed", "interrupted", "trained", "tested"
 DEFAULTS = Study().as_dict()
@@ -63,9 +63,7 @@ class Seen:
     @property
     def recipe(self) -> str:
         """One of RECIPES."""
-        return recipes.name_of(
-            Study(prior_bias=self.setting("prior_bias"), learning_rate=self.setting("learning_rate"))
-        )
+        return Study(prior_bias=self.setting("prior_bias"), learning_rate=self.setting("learning_rate")).recipe
 
     @property
     def row(self) -> str:

@@ -14,7 +14,7 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.scoring import metrics, prediction
 from sahlib.study import OWN, Study, StudyError
-from sahlib.training import loop, recipes
+from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, writing
 
@@ -47,10 +47,10 @@ def train(arm: Arm, workspace: Workspace) -> Run:
     slices, split = store(arm.study, workspace)
     study = arm.study
     if arm.recipe == "fair":
-        search = recipes.search_learning_rate(slices, split, study, arm.model, workspace.runs)
-        study = recipes.under(study, "fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))
+        search = rate_search.search_learning_rate(slices, split, study, arm.model, workspace.runs)
+        study = study.under("fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))
     elif arm.recipe != OWN:
-        study = recipes.under(study, arm.recipe)
+        study = study.under(arm.recipe)
     return loop.train(slices, split, study, arm.model, arm.seed, workspace.runs)
 
 

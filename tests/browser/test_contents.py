@@ -34,7 +34,7 @@ def trial(tmp_path):
 def test_a_store_has_slices_and_no_sides(trial):
     content = contents.of(trial[1])
     assert content.networks == () and content.study is None and set(content.sides) == {""}
-    assert set(content.sides) == {""} and content.position(0) is None
+    assert content.side_options == [""] and content.position(0) is None
     np.testing.assert_array_equal(content.lesion_pixels, AREAS)
 
 
@@ -43,7 +43,7 @@ def test_a_run_brings_its_slices_and_split_along(trial):
     run = a_run(workspace, store, split, "unet", {"SAH": truth * 0.75})
     content = contents.of(run)
     assert content.store.path == store.path and list(content.sides) == ["test"] * 7 + ["train"] * 2
-    assert set(content.sides) == {"train", "test"}
+    assert content.side_options == ["", "train", "test"]
     assert [content.position(row) for row in (0, 6, 7, 8)] == [0, 6, None, None]
     assert [network.label for network in content.networks] == ["U-Net"]
     assert content.study == Study(**run.record["study"])

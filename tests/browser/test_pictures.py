@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from sahlib.browser import markup, pictures
+from sahlib.browser import pictures, widgets
 from sahlib.browser.pictures import ERRORS, SIDE
 from sahlib.figures import drawing
 from sahlib.study import MODELS
@@ -194,11 +194,11 @@ def test_the_outline_of_the_truth_is_seen_on_whatever_it_lies_on(seen):
 def test_text_is_readable():
     """Every colour of text against the ground it stands on, and the lines that name a network against theirs."""
     colour = "#[0-9a-f]{3,6}"
-    ground = _colour(re.search(rf"\.sah-panel {{ background: ({colour})", markup.STYLE)[1])
+    ground = _colour(re.search(rf"\.sah-panel {{ background: ({colour})", widgets.STYLE)[1])
     on_panels = [
-        re.search(rf"\.sah-{name} {{ color: ({colour})", markup.STYLE)[1] for name in ("head", "note", "note b")
+        re.search(rf"\.sah-{name} {{ color: ({colour})", widgets.STYLE)[1] for name in ("head", "note", "note b")
     ]
-    on_paper = re.findall(rf"--sah-(?:ink|quiet): var\([^,]+, ({colour})\)", markup.STYLE)
+    on_paper = re.findall(rf"--sah-(?:ink|quiet): var\([^,]+, ({colour})\)", widgets.STYLE)
     assert len(on_paper) == 2
     assert min(contrast(_colour(text), ground) for text in on_panels) >= READABLE
     assert min(contrast(_colour(text), (255, 255, 255)) for text in on_paper) >= READABLE

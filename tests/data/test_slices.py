@@ -7,8 +7,8 @@ import pytest
 
 from sahlib.data import slices
 from sahlib.data.scan import CLASSES, Scan
-from sahlib.data.slices import SliceStore, open_store, preprocess, window_to_grey
-from sahlib.data.sources.ahead import Ahead
+from sahlib.data.slices import open_store, preprocess, window_to_grey
+from sahlib.data.sources.files import FolderSource
 from sahlib.study import Study, StudyError
 from sahlib.workspace import cores
 
@@ -21,7 +21,7 @@ def test_a_store_holds_section_2_2_to_the_letter(paired_folder, tmp_path):
     store = slices.prepare(study(paired_folder), tmp_path / "processed")
     assert store.images.shape == store.labels.shape == (36, 32, 32)
     assert store.images.dtype == store.labels.dtype == np.uint8
-    row = int(store.rows(["04_2"])[0])
+    row = int(np.flatnonzero(store.slices.slice_id == "04_2")[0])
     grey = cv2.imread(str(paired_folder / "images" / "04_2.png"), cv2.IMREAD_GRAYSCALE)
     np.testing.assert_array_equal(store.images[row], cv2.resize(grey, (32, 32), interpolation=cv2.INTER_LINEAR))
     assert set(np.unique(store.labels)) == {0, 1}
@@ -139,29 +139,21 @@ def test_spacing_grows_as_the_image_shrinks(tmp_path):
     assert (rows[0]["row_mm"], rows[0]["column_mm"], rows[0]["thickness_mm"]) == (0.8, 2.0, 5)
 
 
-def test_rows_come_in_the_order_asked_for(small):
-    _, store, _ = small
-    ids = store.slices.slice_id.iloc[[5, 2, 9]]
-    assert store.rows(ids).tolist() == [5, 2, 9]
-    assert isinstance(store, SliceStore)
-
-
 def test_scans_read_ahead_come_in_order_few_at_a_time_and_stop_when_nobody_asks(paired_folder):
     read = []
 
-    class Source:
-        def __len__(self):
-            return 20
+    class Source(FolderSource):
+        cases = range(20)
 
         def scan(self, index):
             read.append(index)
             return index
 
-    scans = iter(Ahead(Source()))
+    scans = iter(Source())
     assert next(scans) == 0 and len(read) <= 2 * cores() + 1
     assert list(scans) == list(range(1, 20)) and sorted(read) == list(range(20))
     read.clear()
-    scans = iter(Ahead(Source()))
+    scans = iter(Source())
     next(scans)
     scans.close()
     assert len(read) < 20

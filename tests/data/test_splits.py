@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahlib.data import splits
-from sahlib.data.splits import SIDES, by_fold, by_patient
+from sahlib.data.splits import SIDES, by_patient
 from sahlib.study import StudyError
 
 
@@ -81,7 +81,7 @@ def test_the_summary_counts_patients_and_slices(small):
 @given(st.integers(10, 40), st.integers(10, 40), st.integers(2, 5), st.integers(0, 1000))
 def test_over_all_folds_each_patient_is_tested_once(bleeding, others, folds, seed):
     pixels = lesions(bleeding, others, seed)
-    found = [by_fold(pixels, folds, fold, 0.15, seed) for fold in range(folds)]
+    found = [by_patient(pixels, 0.70, 0.15, seed, folds, fold) for fold in range(folds)]
     tested = [patient for split in found for patient, side in split.sides.items() if side == "test"]
     assert sorted(tested) == sorted(pixels.index)
     for split in found:
@@ -103,4 +103,4 @@ def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
 
 def test_too_few_patients_for_so_many_folds_are_counted_out_loud():
     with pytest.raises(StudyError, match="12 patients, 4 of them with SAH, are too few for 5 folds"):
-        by_fold(lesions(4, 8), 5, 0, 0.15, 0)
+        by_patient(lesions(4, 8), 0.70, 0.15, 0, folds=5)

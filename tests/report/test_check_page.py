@@ -10,7 +10,7 @@ import pandas as pd
 from sahlib.data.check import examine
 from sahlib.data.check.examine import Contact
 from sahlib.data.check.findings import GRAVITIES
-from sahlib.data.sources import paired_folder as paired_folder_source
+from sahlib.data.sources.paired_folder import open_folder
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.report import check_page
 
@@ -37,11 +37,11 @@ class Outline(HTMLParser):
 
 
 def of(folder):
-    return examine.examine(paired_folder_source.open(folder))
+    return examine.examine(open_folder(folder))
 
 
 def test_write_returns_the_text_and_leaves_one_whole_file(paired_folder, tmp_path):
-    page = check_page.write(paired_folder_source.open(paired_folder), tmp_path / "out")
+    page = check_page.write(open_folder(paired_folder), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.html"]
     assert page.splitlines()[0] == "Check of paired_folder"
     assert str(tmp_path / "out" / "check.html") in page.splitlines()[-1]

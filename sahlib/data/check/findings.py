@@ -4,12 +4,6 @@ Each of RULES takes the tables of scans and of slices that `measure` filled and 
 set on the phantom, on which nothing but what is true of it may be found, and on damaged copies of it;
 `tests/data/check` holds both. They are meant to miss a doubtful case rather than to cry wolf.
 
-Slices of different patients among 120 of the phantom, who all have one atlas brain, differ in 138 of the 1024 bits of
-their perceptual hashes at least, and real slices of 25 scans in 280. Copies of the phantom's 256x256 slices as JPEG of
-quality 50, at half the size or brighter differ in 26 bits at most; of copies shifted by one pixel, which is more than
-in a 512x512 scan, 98 in 100 differ in 110 or fewer. Neighbouring slices of one patient are nearer than those of two and
-are never compared.
-
 Blood is brighter than what lies around it (Kamalian et al., Handb. Clin. Neurol. 135:3-20, 2016), so a mask of
 hemorrhage has more contrast to its surroundings where it belongs than where a flip or a quarter turn puts it. None of
 120 patients of the phantom is called misfit, nor any of 191 single slices. With the masks turned as listed in TURNS, 28
@@ -19,20 +13,17 @@ together each turn is found and named.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from sahlib.data.check import duplicates
 from sahlib.data.check.measures import BITS, TURNS, VOXEL_MM
 
 SPOILS, LOOK, INFORM = GRAVITIES = ("will spoil results", "look at this", "for information")
 
 LEAST_PATIENTS = 12  # half of them with SAH: the least that a split by patient leaves a test set of
-NEAR_BITS = 110  # of BITS: slices of two patients that differ in no more look the same
-ROWS_AT_ONCE = 1024  # of the distances between slices: bounds memory for any number of them
 LEAST_PIXELS = 500  # a smaller mask lies on something bright by chance too often
 LEAST_CONTRAST = 0.8  # of the best version of a mask, in robust standard deviations of the tissue
 MOST_OF_BEST = 0.3  # the mask as it is must have less than this share of it
@@ -104,17 +95,7 @@ def positives(slices: pd.DataFrame, column: str, what: str) -> Iterator[Finding]
 def copies(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     """Slices that two patients share, which leak from training into the test set, and those that one holds twice."""
     slices = slices[~slices["blank"]]
-    firsts = slices.drop_duplicates(["content", "patient_id"])
-    several = firsts["content"].duplicated(keep=False)
-    shared = defaultdict(list)  # pairs of slices and the bits that differ, by two patients and whether all are the same
-    for _, same in firsts[several].groupby("content", sort=False):
-        original, *others = same.itertuples()
-        for other in others:
-            shared[original.patient_id, other.patient_id, True].append((original, other, 0))
-    alone = list(firsts[~several].dropna(subset="bits").itertuples())
-    for i, j, bits in near_copies([own.bits for own in alone], [own.patient_id for own in alone]):
-        shared[alone[i].patient_id, alone[j].patient_id, False].append((alone[i], alone[j], bits))
-    for (a, b, exact), pairs in shared.items():
+    for (a, b, exact), pairs in duplicates.shared(slices).items():
         names = _named([f"{one.slice_id} = {other.slice_id}" for one, other, _ in pairs])
         count = f"{len(pairs)} slice{'s' * (len(pairs) > 1)}"
         if exact:
@@ -144,25 +125,6 @@ def copies(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
             f"Patient {who} holds the same picture more than once: {_named(own)}; remove the copies, which count "
             "double.",
         )
-
-
-def near_copies(hashes: list[bytes], patients: Sequence, limit: int = NEAR_BITS) -> list[tuple[int, int, int]]:
-    """For each slice the most similar one of another patient, as (position, position, bits that differ, up to limit).
-
-    hashes as perceptual_hash gives them; patients, whose the slices are
-    """
-    packed = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, BITS // 8)
-    signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
-    owner = pd.factorize(np.asarray(patients))[0]
-    pairs = set()
-    for start in range(0, len(signs), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        distance = (BITS - signs[rows] @ signs.T) / 2
-        distance[owner[rows, None] == owner] = np.inf
-        for row in np.flatnonzero(distance.min(1) <= limit):
-            nearest = int(distance[row].argmin())
-            pairs.add((*sorted((start + int(row), nearest)), int(distance[row, nearest])))
-    return sorted(pairs)
 
 
 def orientation(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:

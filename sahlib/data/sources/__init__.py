@@ -1,20 +1,22 @@
-"""Sources: one file per dataset; each yields Scan records and nothing else.
+"""Datasets: one module per source; each yields Scan records and nothing else.
 
-A source has `name`, `remarks`, `len()` (scans), `scan(index)`, iteration over all, and `fingerprint()`: the JSON-able
-facts that decide every pixel, whatever the machine or the folder's place. The file of a dataset read from disk offers
-`FIELDS` (the fields of a Study it has a use for besides data_dir), `recognises(root)` and `open(root, **fields)`.
+A source is a frozen dataclass with `name`, `len()` (scans), `scan(index)`, iteration over all, and `fingerprint()`:
+the JSON-able facts that decide every pixel, whatever the machine or the folder's place. Where it left something out,
+`remarks` says so. The module of a source that is a folder has the dataset's name in `study.DATASETS` and offers
+`recognises(root)` and `open_folder(root, ...)`, whose other arguments are the fields of a Study that it has a use for.
 
 Slices of every source that knows its orientation lie as the phantom's do; `nifti_file` says how.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
+import importlib
+import inspect
 from pathlib import Path
+from types import ModuleType
 
+from sahlib.data.sources.files import require_folder
 from sahlib.study import DATASETS, Study, StudyError
-
-READING = ("patient_pattern", "slices_are_patients", "label_map", "raters")
 
 
 def open_source(study: Study):
@@ -26,18 +28,17 @@ def open_source(study: Study):
         from sahlib.data.sources.phantom.phantom import Phantom
 
         return Phantom(study.phantom_patients, study.phantom_seed)
-    module = _module(study.dataset)
-    for field in READING:
-        if field not in module.FIELDS and getattr(study, field) != getattr(Study, field):
+    opener = _module(study.dataset).open_folder
+    used = inspect.signature(opener).parameters.keys() - {"root"}
+    for field in ("patient_pattern", "slices_are_patients", "label_map", "raters"):
+        if field not in used and getattr(study, field) != getattr(Study, field):
             raise StudyError(f"{field} has no meaning for the dataset {study.dataset!r}; leave it out.")
-    return module.open(study.data_dir, **{field: getattr(study, field) for field in module.FIELDS})
+    return opener(study.data_dir, **{field: getattr(study, field) for field in used})
 
 
 def recognise(root: str | Path) -> str:
     """The name of the dataset that a folder holds; StudyError where it looks like none of them."""
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
+    root = require_folder(root)
     layouts = {name: layout for name, layout in DATASETS.items() if layout}
     for name in layouts:
         if _module(name).recognises(root):
@@ -46,5 +47,5 @@ def recognise(root: str | Path) -> str:
     raise StudyError(f"{root} holds no scans in a layout known here ({known}); name the dataset, or arrange the files.")
 
 
-def _module(name: str):
-    return import_module(f"sahlib.data.sources.{name}")
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"sahlib.data.sources.{name}")

@@ -14,46 +14,47 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sahlib.data.scan import class_value
+from sahlib.data.scan import CLASSES
+from sahlib.data.sources.files import require_folder
 from sahlib.data.sources.nifti import find_cases
-from sahlib.data.sources.volume_folder import VolumeFolder, agreed, read_values, require_folder
+from sahlib.data.sources.volume_folder import VolumeFolder, agreed, read_values
 
-name = "bhsd"
-FIELDS = ("patient_pattern", "label_map")
 FOLDERS = (("images", "ground truths"), ("imagesTr", "labelsTr"), ("imagesTs", "labelsTs"))
-VALUES = {1: "EDH", 2: "IPH", 3: "IVH", 4: "SAH", 5: "SDH"}
+VALUES = {value: CLASSES.index(name) for value, name in enumerate(("EDH", "IPH", "IVH", "SAH", "SDH"), 1)}
 
 
 def recognises(root: Path) -> bool:
     """Whether a folder holds "ground truths/", or a dataset.json that tells of hemorrhage beside imagesTr/."""
-    for place in (root, root / "label_192"):
-        if (place / "images").is_dir() and (place / "ground truths").is_dir():
-            return True
-        if (place / "imagesTr").is_dir() and (table := _table(root)):
-            text = table.read_text(errors="replace").lower()
-            return "subarachnoid" in text or '"sah"' in text
-    return False
+    place = _place(root)
+    if (place / "images").is_dir() and (place / "ground truths").is_dir():
+        return True
+    if not (place / "imagesTr").is_dir() or not (table := _table(root)):
+        return False
+    text = table.read_text(errors="replace").lower()
+    return "subarachnoid" in text or '"sah"' in text
 
 
-def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
+def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of the unpacked set, its folder or the one above label_192/.
 
     Raises StudyError for a dataset.json that names no class known here or contradicts label_map, and what `nifti`
     raises for scans and masks that do not pair.
     """
     root = require_folder(root)
-    place = root / "label_192" if (root / "label_192").is_dir() else root
     table = _table(root)
-    told = read_values(table) if table else {value: class_value(type_name) for value, type_name in VALUES.items()}
+    told = read_values(table) if table else VALUES
     classes = agreed(label_map, told, table or "the documentation of BHSD")
-    cases = find_cases(place, patient_pattern, FOLDERS, rsna_patient)
-    return VolumeFolder(name, place, cases, tuple(sorted(classes.items())))
+    return VolumeFolder("bhsd", _place(root), find_cases(_place(root), patient_pattern, FOLDERS, rsna_patient), classes)
 
 
 def rsna_patient(scan_id: str) -> str:
     """The patient in a name like ID_2db7ee14_ID_f27e38fdfd; the whole name where it is none."""
     match = re.fullmatch(r"(ID_[0-9a-f]+)_ID_[0-9a-f]+", scan_id)
     return match.group(1) if match else scan_id
+
+
+def _place(root: Path) -> Path:
+    return root / "label_192" if (root / "label_192").is_dir() else root
 
 
 def _table(root: Path) -> Path | None:

@@ -39,8 +39,8 @@ from sahlib.data.sources.dicom_series import (
     read_header,
     spacing_mm,
 )
+from sahlib.data.sources.files import FolderSource, file_digest
 from sahlib.data.sources.names import patient_by_pattern
-from sahlib.data.sources.volume_folder import file_digest
 from sahlib.study import StudyError
 
 # What commonly lies beside slices and is none; anything else among them that is not DICOM is a damaged slice.
@@ -79,7 +79,7 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Dicom:
+class Dicom(FolderSource):
     """Checked series folders; every series is yielded as a Scan, patients in order.
 
     `ignored` says in one sentence per series or file what was left alone and why.
@@ -145,9 +145,6 @@ class Dicom:
     def __len__(self) -> int:
         return len(self.series)
 
-    def __iter__(self) -> Iterator[Scan]:
-        return map(self.scan, range(len(self)))
-
     def scan(self, index: int) -> Scan:
         """The Scan of one series; its sources are the series' folder and the mask."""
         series = self.series[index]
@@ -178,6 +175,9 @@ class Dicom:
             "label_map": sorted(self.label_map),
             "sha256": total.hexdigest(),
         }
+
+
+open_folder = Dicom.open
 
 
 def recognises(root: Path) -> bool:
@@ -304,7 +304,3 @@ def _sentences(root: Path, ignored: list[Ignored]) -> tuple[str, ...]:
         f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} ignored: {reason}."
         for (_, reason), paths in grouped.items()
     )
-
-
-FIELDS = ("patient_pattern", "slices_are_patients", "label_map")
-open = Dicom.open

@@ -12,34 +12,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sahlib.data.sources.files import require_folder, within
 from sahlib.data.sources.nifti import FOLDERS, find_cases
-from sahlib.data.sources.volume_folder import VolumeFolder, require_folder, value_classes
+from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
-name = "instance2022"
-FIELDS = ("patient_pattern", "label_map")
 OWN_FOLDERS = ("data", "label")
-NESTED = "train_2"
 
 
 def recognises(root: Path) -> bool:
     """Whether a folder, or its train_2/, holds data/ and label/ with NIfTI files."""
-    place = _place(root)
-    return all(any(True for _ in (place / folder).glob("*.nii*")) for folder in OWN_FOLDERS)
+    own = [_place(root) / folder for folder in OWN_FOLDERS]
+    return all(folder.is_dir() and within(folder) for folder in own)
 
 
-def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
+def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of the training folder; StudyError without a label_map, and what `nifti` raises."""
-    root = require_folder(root)
+    place = _place(require_folder(root))
     if not label_map:
         raise StudyError(
             f"The masks of INSTANCE 2022 in {root} do not tell types of hemorrhage; say what their 1 shall count as, "
             "for example label_map 1=IPH together with the target any."
         )
-    place = _place(root)
     cases = find_cases(place, patient_pattern, (OWN_FOLDERS, *FOLDERS))
-    return VolumeFolder(name, place, cases, tuple(sorted(value_classes(label_map, {}).items())))
+    return VolumeFolder("instance2022", place, cases, value_classes(label_map, {}))
 
 
 def _place(root: Path) -> Path:
-    return root / NESTED if (root / NESTED).is_dir() else root
+    return root / "train_2" if (root / "train_2").is_dir() else root

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import SAH, parse_label_map
+from sahlib.data.scan import SAH, parse_label_map, to_classes
 from sahlib.data.sources.pictures import LOSSY_ENDINGS, open_picture
 from sahlib.study import StudyError
 
@@ -32,14 +32,9 @@ class Meaning:
         """One mask as class values uint8 [H,W]; StudyError for a value that has no meaning."""
         values, colour = pixels(path)
         if self.in_colour and not colour:
-            values = values.astype(np.uint32) * 0x010101
-        labels = np.zeros(values.shape, np.uint8)
-        for value in np.unique(values[values != 0]).tolist():
-            if value not in self.classes or colour and not self.in_colour:
-                name = _name(value, colour or self.in_colour)
-                raise StudyError(f"{path} holds {name}, which label_map does not name; add {name}=CLASS to it.")
-            labels[values == value] = self.classes[value]
-        return labels
+            values = values * 0x010101
+        told = self.classes if self.in_colour or not colour else {}
+        return to_classes(values, told, path, lambda value: _name(value, colour or self.in_colour))
 
 
 def meaning(paths: Iterable[Path], label_map: tuple[str, ...]) -> Meaning:

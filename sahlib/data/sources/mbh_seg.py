@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sahlib.data.scan import class_value
 from sahlib.data.sources.bhsd import VALUES, rsna_patient
-from sahlib.data.sources.names import patient_by_pattern
-from sahlib.data.sources.volume_folder import Case, VolumeFolder, nifti_files, require_folder, stem, value_classes
+from sahlib.data.sources.files import Case, by_stem, require_folder, with_patients, within
+from sahlib.data.sources.names import natural
+from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
 
-name = "mbh_seg"
-FIELDS = ("patient_pattern", "label_map", "raters")
 PREFIX = "label_"
 RATER_PREFIX = "label_annot_"
 
@@ -30,38 +28,32 @@ def recognises(root: Path) -> bool:
     return any(True for _ in root.glob(f"*/{RATER_PREFIX}*.nii*"))
 
 
-def open(
+def open_folder(
     root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = (), raters: str = "majority"
 ) -> VolumeFolder:
     """The source of the training folder.
 
-    raters  "majority" or "union" of all raters (`volumes.merge_raters`), or the name of one
+    raters  "majority" or "union" of all raters (`volume_folder.merge_raters`), or the name of one
 
     Raises StudyError for a scan without a rater, masks without an image, and a rater nobody has heard of.
     """
     root = require_folder(root)
-    one = None if raters in ("majority", "union") else raters
     cases, heard, left_out = [], set(), 0
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        named: dict[str, Path] = {}
-        for path in nifti_files(folder):
-            if (other := named.setdefault(stem(path), path)) is not path:
-                raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
+        named = by_stem(within(folder))
         masks = {key.removeprefix(PREFIX): path for key, path in named.items() if key.startswith(RATER_PREFIX)}
         if "image" not in named or not masks:
             lack = "image.nii.gz" if "image" not in named else "label_annot_<k>.nii.gz"
             raise StudyError(f"{folder} holds no {lack}; every folder of MBH-Seg holds one scan and its raters' masks.")
         heard |= masks.keys()
-        if one and one not in masks:
+        asked = sorted(masks, key=natural) if raters in ("majority", "union") else masks.keys() & {raters}
+        if not asked:
             left_out += 1
             continue
-        chosen = (masks[one],) if one else tuple(masks[rater] for rater in sorted(masks))
-        patient = patient_by_pattern(folder.name, patient_pattern) if patient_pattern else rsna_patient(folder.name)
-        cases.append(Case(folder.name, patient, named["image"], chosen))
-    if not cases:
-        if heard:
-            raise StudyError(f"raters is {raters!r}, but {root} has only {', '.join(sorted(heard))}; or say majority.")
+        cases.append(Case("", folder.name, named["image"], tuple(masks[rater] for rater in asked)))
+    if not heard:
         raise StudyError(f"{root} holds no folder with image.nii.gz and label_annot_<k>.nii.gz in it.")
-    classes = value_classes(label_map, {value: class_value(type_name) for value, type_name in VALUES.items()})
-    cases.sort(key=lambda case: (case.patient_id, case.scan_id))
-    return VolumeFolder(name, root, tuple(cases), tuple(sorted(classes.items())), raters, left_out)
+    if not cases:
+        raise StudyError(f"raters is {raters!r}, but {root} has only {', '.join(sorted(heard))}; or say majority.")
+    named = with_patients(cases, patient_pattern, rsna_patient)
+    return VolumeFolder("mbh_seg", root, named, value_classes(label_map, VALUES), raters, left_out)

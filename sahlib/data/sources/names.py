@@ -37,16 +37,6 @@ def patient_by_pattern(name: str, pattern: str) -> str:
     return plain(match.group(1))
 
 
-def by_stem(paths: Iterable[Path], endings: tuple[str, ...]) -> dict[str, Path]:
-    """Name without its ending -> file, in natural order; StudyError where two files have the same one."""
-    found: dict[str, Path] = {}
-    for path in sorted(paths, key=lambda path: natural(path.name)):
-        stem = without_ending(path.name, endings)
-        if (other := found.setdefault(stem, path)) is not path:
-            raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
-    return found
-
-
 def without_ending(name: str, endings: tuple[str, ...]) -> str:
     """A file's name in plain form, without the one of `endings` that it has, if any."""
     name = plain(name)
@@ -68,7 +58,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     heading = text.partition("\n")[0]
     separator = max(",;\t", key=heading.count)
     rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    names = [plain(name).lower() for name in rows[0]] if rows else []
+    wanted = {column.lower(): column for column in columns}
+    names = [wanted.get(plain(name).lower(), plain(name).lower()) for name in rows[0]] if rows else []
     if missing := [column for column in columns if column not in names]:
         raise StudyError(f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(names) or 'nothing'}.")
     return [dict(zip(names, (*row, *[""] * len(names)), strict=False)) for row in rows[1:] if any(map(str.strip, row))]

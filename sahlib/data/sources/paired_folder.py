@@ -1,94 +1,75 @@
 """The paper's own layout (section 2.1): images/ and masks/, one file per slice, matched by stem.
 
 A mask holds background and one other value, SAH; or, with a label map such as ("#00ffff=SAH", "#ffff00=IVH"), the
-colours or values it names (`masks` says how pixels are read). Who the slices belong to comes from `slices.csv` beside
-the two folders (columns `file` and `patient_id`), or from a regular expression over the stem whose first group is the
-patient. Without either the folder is refused, because slices of one patient on both sides of a split make every score
-too good.
+colours or values it names (`masks` says how pixels are read).
+
+Who the slices belong to comes from `slices.csv` beside the two folders (columns `file` and `patient_id`), or from a
+regular expression over the stem whose first group is the patient. Without either the folder is refused, because slices
+of one patient on both sides of a split make every score too good.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from sahlib.data.scan import Scan, parse_label_map
+from sahlib.data.sources import files
+from sahlib.data.sources.files import PICTURE_ENDINGS, Case, FolderSource
 from sahlib.data.sources.masks import Meaning, meaning
-from sahlib.data.sources.names import by_stem, natural, patient_by_pattern, plain, read_table, spellings, without_ending
-from sahlib.data.sources.pictures import ENDINGS, read_grey
+from sahlib.data.sources.names import plain, read_table, spellings, without_ending
+from sahlib.data.sources.pictures import read_grey
 from sahlib.study import StudyError
 
-name = "paired_folder"
-FIELDS = ("patient_pattern", "slices_are_patients", "label_map")
-
 
 @dataclass(frozen=True)
-class Pair:
-    """One slice on disk and whose it is."""
+class PairedFolder(FolderSource):
+    """A checked folder; every slice is yielded as a Scan of its own, patients in order."""
 
-    slice_id: str
-    patient_id: str
-    image: Path
-    mask: Path
-
-
-@dataclass(frozen=True)
-class PairedFolder:
-    """A checked folder; every pair is yielded as a Scan of one slice, patients in order, slices by number."""
-
-    name = name
+    name = "paired_folder"
 
     root: Path
-    pairs: tuple[Pair, ...]
+    cases: tuple[Case, ...]
     meaning: Meaning
     label_map: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __iter__(self) -> Iterator[Scan]:
-        return map(self.scan, range(len(self)))
-
     def scan(self, index: int) -> Scan:
-        """The Scan of one pair; StudyError where a file is unreadable or the two do not fit together."""
-        pair = self.pairs[index]
-        image, labels = read_grey(pair.image), self.meaning.labels(pair.mask)
+        """The Scan of one slice; StudyError where a file is unreadable or the two do not fit together."""
+        case = self.cases[index]
+        (mask,) = case.masks
+        image, labels = read_grey(case.image), self.meaning.labels(mask)
         if image.shape != labels.shape:
+            (height, width), (rows, columns) = labels.shape, image.shape
             raise StudyError(
-                f"{pair.mask} is {_size(labels)} but its image {pair.image} is {_size(image)}; export both at one size."
+                f"{mask} is {width}x{height} but its image {case.image} is {columns}x{rows}; export both at one size."
             )
         return Scan(
-            patient_id=pair.patient_id,
+            patient_id=case.patient_id,
             image=image[None],
             labels=labels[None],
-            slice_ids=(pair.slice_id,),
+            slice_ids=(case.scan_id,),
             unit="grey",
-            sources=(pair.image.relative_to(self.root), pair.mask.relative_to(self.root)),
+            sources=(case.image.relative_to(self.root), mask.relative_to(self.root)),
         )
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients."""
-        total = hashlib.sha256()
-        for pair in self.pairs:
-            total.update(f"{pair.slice_id}\0{pair.patient_id}\0".encode())
-            for path in (pair.image, pair.mask):
-                total.update(hashlib.sha256(path.read_bytes()).digest())
-        facts = {"source": self.name, "slices": len(self.pairs), "sha256": total.hexdigest()}
+        parts = [part for c in self.cases for part in (c.scan_id, c.patient_id, c.image, *c.masks)]
+        facts = {"source": self.name, "slices": len(self.cases), "sha256": files.digest(parts)}
         return facts | ({"label_map": sorted(self.label_map)} if self.label_map else {})
 
 
 def recognises(root: Path) -> bool:
-    """Whether a folder holds pictures in images/ and masks/."""
+    """Whether a folder holds images/ and masks/ or masks_rgb/."""
     return (root / "images").is_dir() and any((root / masks).is_dir() for masks in ("masks", "masks_rgb"))
 
 
-def open(
-    root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False, label_map: tuple[str, ...] = ()
+def open_folder(
+    root: str | Path,
+    patient_pattern: str = "",
+    slices_are_patients: bool = False,
+    label_map: tuple[str, ...] = (),
 ) -> PairedFolder:
     """Pairs the files, names their patients, and judges what the masks' values mean.
 
@@ -96,59 +77,38 @@ def open(
     StudyError for a folder that is missing or empty, a mask without an image or the reverse, a slice without a
     patient, and masks whose values nobody explains.
     """
-    root = Path(root).expanduser()
+    root = files.require_folder(root)
     parse_label_map(label_map)
-    in_colour = label_map and (root / "masks_rgb").is_dir()
-    images, masks = _pictures(root / "images"), _pictures(root / ("masks_rgb" if in_colour else "masks"))
-    for stem in sorted(images.keys() ^ masks.keys(), key=natural):
-        have, lack = ("image", "mask") if stem in images else ("mask", "image")
-        file = images.get(stem) or masks[stem]
-        raise StudyError(f"{file} has no {lack}: add {root}/{lack}s/{stem}.png or remove the {have}.")
-    patients, remarks = _patients(root, list(images), patient_pattern, slices_are_patients)
-    pairs = [Pair(stem, patients[stem], images[stem], masks[stem]) for stem in images]
-    pairs.sort(key=lambda pair: (natural(pair.patient_id), natural(pair.slice_id)))
-    return PairedFolder(root, tuple(pairs), meaning(masks.values(), label_map), tuple(label_map), remarks)
+    folders = root / "images", root / ("masks_rgb" if label_map and (root / "masks_rgb").is_dir() else "masks")
+    cases = files.matched(*(files.within(folder, PICTURE_ENDINGS) for folder in folders))
+    if not cases:
+        raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(PICTURE_ENDINGS)} files.")
+    own, remarks = str, ()
+    if not (slices_are_patients or patient_pattern):
+        table, remarks = _patients_by_table(root / "slices.csv", cases)
+        own = table.__getitem__
+    named = files.with_patients(cases, "" if slices_are_patients else patient_pattern, own)
+    meant = meaning((case.masks[0] for case in cases), label_map)
+    return PairedFolder(root, named, meant, tuple(label_map), remarks)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise StudyError(f"{folder} is not there; a paired folder holds images/ and masks/ with one file per slice.")
-    found = (p for p in folder.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith("."))
-    files = by_stem(found, ENDINGS)
-    if not files:
-        raise StudyError(f"{folder} holds no picture; expected {', '.join(ENDINGS)} files.")
-    return files
-
-
-def _patients(
-    root: Path, stems: list[str], pattern: str, slices_are_patients: bool
-) -> tuple[dict[str, str], tuple[str, ...]]:
-    """(stem -> patient, remarks), from the first of: slices_are_patients, the pattern, slices.csv."""
-    if slices_are_patients:
-        return {stem: stem for stem in stems}, ()
-    if pattern:
-        return {stem: patient_by_pattern(stem, pattern) for stem in stems}, ()
-    table = root / "slices.csv"
+def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """(slice -> patient, remarks) by slices.csv."""
     if not table.is_file():
         raise StudyError(
-            f"{root} does not say whose the slices are: add slices.csv with the columns file and patient_id, or give "
-            "--patient-pattern (patient_pattern in a notebook), a regular expression over the file names, for example "
-            "'^(\\d+)_'. If every slice is another patient's, or you accept scores that are too good, add "
+            f"{table.parent} does not say whose the slices are: add slices.csv with the columns file and patient_id, "
+            "or give --patient-pattern (patient_pattern in a notebook), a regular expression over the file names, for "
+            "example '^(\\d+)_'. If every slice is another patient's, or you accept scores that are too good, add "
             "--slices-are-patients (slices_are_patients)."
         )
-    known, named, written = set(stems), {}, []
+    known, patients, written = {case.scan_id for case in cases}, {}, []
     for row in read_table(table, ("file", "patient_id")):
-        file = plain(row["file"]).replace("\\", "/").rpartition("/")[2]
-        stem = file if file in known else without_ending(file, ENDINGS)
-        patient = plain(row["patient_id"])
-        if patient and named.setdefault(stem, patient) != patient:
+        file, patient = plain(row["file"]).replace("\\", "/").rpartition("/")[2], plain(row["patient_id"])
+        name = file if file in known else without_ending(file, PICTURE_ENDINGS)
+        if patient and patients.setdefault(name, patient) != patient:
             raise StudyError(f"{table} gives {file} two patients; keep one.")
         written.append(row["patient_id"])
-    if without := [stem for stem in stems if stem not in named]:
+    if without := [case.scan_id for case in cases if case.scan_id not in patients]:
         more = f" and {len(without) - 1} more slices" if len(without) > 1 else ""
         raise StudyError(f"{table} names no patient for {without[0]}{more}; add them.")
-    return {stem: named[stem] for stem in stems}, spellings(written)
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}x{array.shape[0]}"
+    return patients, spellings(written)

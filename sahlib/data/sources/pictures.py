@@ -8,7 +8,6 @@ import numpy as np
 
 from sahlib.study import StudyError
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
 
 

@@ -1,22 +1,18 @@
 """The SAH set of Hospital Rio Hortega, Valladolid (Zenodo 10.5281/zenodo.8228847, CC-BY-4.0).
 
 Documented on Zenodo: one archive, subarachnoid_hemorrhage_rhuh.rar, of preprocessed non-contrast CT scans in NIfTI,
-each with an expert's segmentation of the hemorrhage. The names inside the archive are not published, so scans are
-paired by the rule in `nifti`: two folders matched by stem, or scan and mask beside each other told apart by the word
-that ends the mask's name; a `pairs.csv` with the columns `image`, `mask` and `patient_id` overrides it. Assumed: masks
-hold 0 and 1, and 1 is SAH; every scan is another patient's. Whether "preprocessed" kept Hounsfield units is not said; a
-scan that was normalised to a span below 20 is refused.
+each with an expert's segmentation of the hemorrhage. The names inside the archive are not published, so scans find
+their masks by any rule of `nifti`. Assumed: masks hold 0 and 1, and 1 is SAH; every scan is another patient's. Whether
+"preprocessed" kept Hounsfield units is not said; a scan that was normalised to a span below 20 is refused.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from sahlib.data.sources import nifti
 from sahlib.data.sources.volume_folder import VolumeFolder
-
-name = "rhuh_sah"
-FIELDS = ("patient_pattern", "label_map")
 
 
 def recognises(root: Path) -> bool:
@@ -24,6 +20,6 @@ def recognises(root: Path) -> bool:
     return "rhuh" in root.resolve().name.lower() and nifti.recognises(root)
 
 
-def open(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
+def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of the unpacked archive; `nifti` tells how scans find their masks and what raises StudyError."""
-    return nifti.open(root, patient_pattern, label_map, name=name)
+    return replace(nifti.open_folder(root, patient_pattern, label_map), name="rhuh_sah")

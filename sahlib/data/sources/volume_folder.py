@@ -6,24 +6,22 @@ refused, because resampling would change it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import CLASSES, Scan, parse_label_map
-from sahlib.data.sources.names import natural, without_ending
+from sahlib.data.scan import CLASSES, Scan, parse_label_map, to_classes
+from sahlib.data.sources.files import Case, FolderSource, digest
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
 # Raise when the same files would give other pixels, so that no store of old pixels is taken for new ones.
 READER = 1
-ENDINGS = (".nii.gz", ".nii")
 # A word by which a dataset.json may call a class.
 WORDS = {
     "SAH": "subarachnoid", "IVH": "intraventricular", "IPH": "intraparenchymal", "SDH": "subdural", "EDH": "epidural",
@@ -33,20 +31,10 @@ SCALED_MASK_TOLERANCE = 1e-2  # masks saved through a scale factor come back as 
 
 
 @dataclass(frozen=True)
-class Case:
-    """One scan on disk, whose it is, and its masks: one, or one per rater."""
-
-    scan_id: str
-    patient_id: str
-    image: Path
-    masks: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class VolumeFolder:
+class VolumeFolder(FolderSource):
     """A checked folder of NIfTI scans with masks; a source of Scans, patients in order.
 
-    classes   (value in the masks, class value) for every value they may hold besides 0, background
+    classes   value in the masks -> class value, for every value they may hold besides 0, background
     raters    how several masks of a scan become one: "majority" or "union"; see `merge_raters`
     left_out  scans the folder holds that are not among `cases`
     """
@@ -54,7 +42,7 @@ class VolumeFolder:
     name: str
     root: Path
     cases: tuple[Case, ...]
-    classes: tuple[tuple[int, int], ...]
+    classes: dict[int, int]
     raters: str = "majority"
     left_out: int = 0
 
@@ -63,18 +51,12 @@ class VolumeFolder:
         """What a reader of the check page should know of scans left out."""
         return (f"{self.left_out} scans are left out: the rater asked for did not see them.",) if self.left_out else ()
 
-    def __len__(self) -> int:
-        return len(self.cases)
-
-    def __iter__(self) -> Iterator[Scan]:
-        return map(self.scan, range(len(self)))
-
     def scan(self, index: int) -> Scan:
         """The Scan of one case; StudyError where a file is unreadable or a mask does not fit its scan."""
         case = self.cases[index]
         volume = read_volume(case.image)
         image = hounsfield(volume)
-        labels = [read_labels(path, volume, dict(self.classes)) for path in case.masks]
+        labels = [read_labels(path, volume, self.classes) for path in case.masks]
         return Scan(
             patient_id=case.patient_id,
             image=image,
@@ -88,26 +70,20 @@ class VolumeFolder:
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients, and how masks are read."""
-        total = hashlib.sha256()
-        for case in self.cases:
-            total.update(f"{case.scan_id}\0{case.patient_id}\0{len(case.masks)}\0".encode())
-            for path in (case.image, *case.masks):
-                total.update(file_digest(path))
+        parts = [(c.scan_id, c.patient_id, len(c.masks), c.image, *c.masks) for c in self.cases]
         return {
             "source": self.name,
             "reader": READER,
             "scans": len(self.cases),
             "left_out": self.left_out,
-            "classes": {str(value): CLASSES[index] for value, index in self.classes},
+            "classes": {str(value): CLASSES[index] for value, index in sorted(self.classes.items())},
             "raters": self.raters,
-            "sha256": total.hexdigest(),
+            "sha256": digest(part for case in parts for part in case),
         }
 
 
 def read_labels(path: Path, image: Volume, classes: Mapping[int, int]) -> np.ndarray:
-    """A mask as class values, uint8 [D,H,W], on the grid of its `image`.
-
-    classes  value in the file -> class value; 0 is background
+    """A mask as class values, uint8 [D,H,W], on the grid of its `image`; `classes` as `to_classes` takes it.
 
     Raises StudyError where the mask lies on another grid, holds fractions, or a value that `classes` does not name.
     """
@@ -119,17 +95,7 @@ def read_labels(path: Path, image: Volume, classes: Mapping[int, int]) -> np.nda
         if np.abs(values - whole).max() > (0 if mask.scale is None else SCALED_MASK_TOLERANCE):
             raise StudyError(f"{path} holds fractions, so it is no mask of classes; export it without resampling.")
         values = whole
-    present = [int(value) for value in np.unique(values[values != 0])]
-    if unknown := [value for value in present if value not in classes]:
-        known = ", ".join(f"{value} ({CLASSES[index]})" for value, index in sorted(classes.items()))
-        raise StudyError(
-            f"{path} holds the value {unknown[0]}, which names no class here; known are {known}; correct the mask, or "
-            f"say what the value means where the dataset takes a label_map, for example {unknown[0]}=SAH."
-        )
-    labels = np.zeros(values.shape, np.uint8)
-    for value in present:
-        labels[values == value] = classes[value]
-    return labels
+    return to_classes(values, classes, path)
 
 
 def merge_raters(labels: list[np.ndarray], raters: str) -> np.ndarray:
@@ -140,12 +106,11 @@ def merge_raters(labels: list[np.ndarray], raters: str) -> np.ndarray:
     """
     votes = np.stack([sum((rater == index for rater in labels), np.uint8(0)) for index in range(len(CLASSES))])
     if raters == "union":
-        merged = np.argmax(votes[1:], axis=0) + 1
-        merged[votes[1:].sum(axis=0) == 0] = 0
-    else:
-        merged = np.argmax(votes, axis=0)
+        votes[0] = ~votes[1:].any(axis=0)
+    merged = votes.argmax(axis=0).astype(np.uint8)
+    if raters == "majority":
         merged[(votes == votes.max(axis=0)).sum(axis=0) > 1] = 0
-    return merged.astype(np.uint8)
+    return merged
 
 
 def value_classes(label_map: tuple[str, ...], default: Mapping[int, int]) -> dict[int, int]:
@@ -197,58 +162,18 @@ def agreed(label_map: tuple[str, ...], told: dict[int, int], where: Path | str) 
     return told
 
 
-def nifti_files(folder: Path) -> list[Path]:
-    """The NIfTI files of one folder, by name; StudyError for a link that leads nowhere or in a circle."""
-    try:
-        files = [
-            path for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)) if is_nifti_name(path.name)
-        ]
-    except OSError as error:
-        raise StudyError(f"{folder} cannot be read ({error.strerror}); make it readable or remove it.") from error
-    for path in files:
-        if path.is_symlink() and not path.exists():
-            raise StudyError(f"{path} is a link that leads to no file; replace it by the file or remove it.")
-    return [path for path in files if path.is_file()]
-
-
-def is_nifti_name(name: str) -> bool:
-    """Whether a file name is that of a NIfTI scan; hidden files are not looked at."""
-    return name.lower().endswith(ENDINGS) and not name.startswith(".")
-
-
-def stem(path: Path) -> str:
-    """The file name without .nii or .nii.gz, in one Unicode form, so that names written on a Mac match others."""
-    return without_ending(path.name, ENDINGS)
-
-
-def require_folder(root: str | Path) -> Path:
-    """`root` as a Path; StudyError where no folder is there."""
-    root = Path(root).expanduser()
-    if not root.is_dir():
-        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
-    return root
-
-
-def file_digest(path: Path) -> bytes:
-    """SHA-256 of one file's content."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError as error:
-        raise StudyError(f"{path} cannot be read ({error.strerror}); make it readable or remove it.") from error
-
-
 def _require_same_grid(mask: Volume, image: Volume) -> None:
-    if mask.voxels.shape != image.voxels.shape:
-        sizes = " against ".join("x".join(map(str, volume.voxels.shape)) for volume in (mask, image))
-        raise StudyError(
-            f"{mask.path} is not on the grid of its scan {image.path} ({sizes} slices, rows and columns); export the "
-            "mask on the scan's grid."
-        )
-    corners = np.array(np.meshgrid(*[(0, length - 1) for length in image.voxels.shape[::-1]])).reshape(3, -1)
-    apart = (mask.affine - image.affine) @ np.vstack([corners, np.ones(8)])
-    if (distance := np.linalg.norm(apart[:3], axis=0).max()) > GRID_TOLERANCE_MM:
-        raise StudyError(
-            f"{mask.path} lies up to {distance:.3g} mm beside its scan {image.path}; export the mask on the scan's "
-            "grid, or save it with the scan's affine if its voxels are the scan's."
-        )
+    sizes = ["x".join(map(str, volume.voxels.shape)) for volume in (mask, image)]
+    if sizes[0] != sizes[1]:
+        apart = f"{sizes[0]} against {sizes[1]} slices, rows and columns"
+    else:
+        corners = np.array(np.meshgrid(*[(0, length - 1) for length in image.voxels.shape[::-1]])).reshape(3, -1)
+        shifts = (mask.affine - image.affine) @ np.vstack([corners, np.ones(8)])
+        distance = np.linalg.norm(shifts[:3], axis=0).max()
+        if distance <= GRID_TOLERANCE_MM:
+            return
+        apart = f"up to {distance:.3g} mm beside it"
+    raise StudyError(
+        f"{mask.path} is not on the grid of its scan {image.path} ({apart}); export the mask on the scan's grid, or "
+        "save it with the scan's affine if its voxels are the scan's."
+    )

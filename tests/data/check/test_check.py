@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from sahlib.data.check import examine, measures
-from sahlib.data.check.findings import INFORM, LEAST_PIXELS, LOOK, NEAR_BITS, SPOILS, misfit, near_copies
+from sahlib.data.check.duplicates import NEAR_BITS, near_copies
+from sahlib.data.check.findings import INFORM, LEAST_PIXELS, LOOK, SPOILS, misfit
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
 from sahlib.data.sources.phantom.phantom import Phantom

@@ -111,7 +111,7 @@ BAD_MASKS = {
     "other shape": ({"mask": mask_voxels()[:-1]}, "a.nii.gz .6x10x11 against 6x10x12"),
     "one slice less": ({"mask": mask_voxels()[..., 1:]}, "5x10x12 against 6x10x12"),
     "axes swapped": ({"mask": mask_voxels().transpose(1, 0, 2)}, "against"),
-    "shifted": ({"mask_affine": SHIFTED}, "0.6 mm beside its scan .*a.nii.gz"),
+    "shifted": ({"mask_affine": SHIFTED}, "its scan .*a.nii.gz .*0.6 mm beside"),
     "rotated": ({"mask_affine": ROTATED}, "mm beside"),
     "sheared": ({"mask_affine": SHEARED}, "mm beside"),
     "mirrored": ({"mask_affine": AFFINE @ np.diag([-1, 1, 1, 1])}, "mm beside"),
@@ -217,7 +217,7 @@ def test_gzip_data_inside_are_checked_too(tmp_path):
     with pytest.raises(StudyError, match="there are"):
         scan(tmp_path)
     image.write_bytes(gzip.compress(content + bytes(100_000_000)))  # unpacks to far more than its header tells
-    with pytest.raises(StudyError, match="there are 1000"):
+    with pytest.raises(StudyError, match="more than"):
         scan(tmp_path)
     image.write_bytes(content)  # a browser has unpacked it and kept its name
     assert len(scan(tmp_path).image)
@@ -248,19 +248,23 @@ def test_folders_that_cannot_be_paired(tmp_path):
     mask.rename(mask.with_name("b_mask.nii.gz"))
     refused(tmp_path / "lonely", "a.nii.gz has no mask")
     image.unlink()
-    refused(tmp_path / "lonely", "b_mask.nii.gz has no scan")
+    refused(tmp_path / "lonely", "b_mask.nii.gz has no image")
 
     pair(tmp_path / "twice")
     pair(tmp_path / "twice", ending=".nii")
     refused(tmp_path / "twice", "a.nii.gz.* have the same stem")
 
+    for path in ("images/a.nii", "masks/a.nii", "masks/a.nii.gz"):
+        save(tmp_path / "two masks" / path, voxels())
+    refused(tmp_path / "two masks", "masks/a.nii.gz and a.nii have the same stem")
+
     for kind in ("images", "masks", "labels"):
         save(tmp_path / "both" / kind / "a.nii", mask_voxels())
-    refused(tmp_path / "both", "masks and labels for one folder of images")
+    refused(tmp_path / "both", "'a' is there twice: .*labels/a.nii, and .*masks/a.nii")
     (tmp_path / "both" / "labels" / "a.nii").unlink()
     (tmp_path / "both" / "labels").rmdir()
     save(tmp_path / "both" / "images" / "b.nii", voxels())
-    refused(tmp_path / "both", "b.nii has no mask in .*masks")
+    refused(tmp_path / "both", "images/b.nii has no mask")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +274,7 @@ def test_folders_that_cannot_be_paired(tmp_path):
         ("image,mask\na.nii.gz,gone.nii.gz\n", "the mask 'gone.nii.gz'"),
         ("image,mask\n,a_mask.nii.gz\n", "the image ''"),
         ("image,mask\na.nii.gz,notes.txt\n", "the mask 'notes.txt'"),
-        ("image,mask\na.nii.gz,a_mask.nii.gz\na.nii.gz,a_mask.nii.gz\n", "the same name 'a'"),
+        ("image,mask\na.nii.gz,a_mask.nii.gz\na.nii.gz,a_mask.nii.gz\n", "'a' is there twice"),
         ("image,mask\n", "holds no NIfTI scans"),
         ("", "lacks the column image and mask; it has nothing"),
         (b"\xff\xfe\x00\x81", "cannot be read as CSV|lacks the column"),

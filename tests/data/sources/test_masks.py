@@ -114,7 +114,7 @@ def test_several_pages_are_refused(tmp_path, read):
 
 def test_a_file_that_cannot_be_read_is_told_by_its_slice_alone(paired_folder):
     (paired_folder / "masks" / "00_1.png").write_bytes(b"nothing")
-    found = source.open(paired_folder)
+    found = source.open_folder(paired_folder)
     with pytest.raises(StudyError, match="00_1.png cannot be read"):
         found.scan(1)
     assert found.scan(2).labels.any() == (cv2.imread(str(paired_folder / "masks" / "00_2.png"), 0) > 0).any()

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sahlib.data import slices, splits
-from sahlib.data.sources import names
+from sahlib.data.sources import files, names
 from sahlib.data.sources import paired_folder as source
 from sahlib.study import Study, StudyError
 
@@ -67,7 +67,7 @@ def test_two_files_of_one_name_are_refused(tmp_path):
     for name in ("Müller.png", f"{DECOMPOSED}.png"):
         (tmp_path / name).touch()
     with pytest.raises(StudyError, match="have the same stem"):
-        names.by_stem(tmp_path.iterdir(), (".png",))
+        files.by_stem(list(tmp_path.iterdir()))
 
 
 # In a paired folder
@@ -81,7 +81,7 @@ def rewrite(folder, line):
 
 
 def patients(folder):
-    return [pair.patient_id for pair in source.open(folder).pairs]
+    return [pair.patient_id for pair in source.open_folder(folder).cases]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_rows_find_their_slices_and_patients_stay_one(paired_folder, line):
 
 def test_spellings_taken_for_one_are_told(paired_folder):
     rewrite(paired_folder, lambda file, patient, number: f"{file},{patient}{' ' * (number % 2)}")
-    remarks = source.open(paired_folder).remarks
+    remarks = source.open_folder(paired_folder).remarks
     assert len(remarks) == 12 and "p00 is written in 2 ways ('p00', 'p00 '), taken for one" in remarks[0]
 
 
@@ -122,7 +122,7 @@ def test_names_of_a_mac_are_those_of_others(paired_folder):
             old = paired_folder / kind / f"00_{number}.png"
             old.rename(old.with_name(unicodedata.normalize(form, f"Müller_{number}.png")))
     rewrite(paired_folder, lambda file, patient, number: f"{file.replace('00_', DECOMPOSED + '_')},{patient}")
-    assert [pair.slice_id for pair in source.open(paired_folder).pairs][:3] == [f"Müller_{n}" for n in range(3)]
+    assert [pair.scan_id for pair in source.open_folder(paired_folder).cases][:3] == [f"Müller_{n}" for n in range(3)]
 
 
 def test_slices_are_in_the_order_of_their_numbers(paired_folder):
@@ -131,7 +131,7 @@ def test_slices_are_in_the_order_of_their_numbers(paired_folder):
             (paired_folder / kind / f"00_{old}.png").rename(paired_folder / kind / f"00_{new}.png")
     rewrite(paired_folder, lambda file, patient, _: f"{file.replace('_2', '_10').replace('_1.', '_9.')},{patient}"
             if file.startswith("00_") else f"{file},{patient}")  # fmt: skip
-    assert [pair.slice_id for pair in source.open(paired_folder).pairs][:3] == ["00_0", "00_9", "00_10"]
+    assert [pair.scan_id for pair in source.open_folder(paired_folder).cases][:3] == ["00_0", "00_9", "00_10"]
 
 
 def test_dots_in_a_name_are_part_of_it(paired_folder):

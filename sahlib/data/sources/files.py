@@ -1,0 +1,154 @@
+"""What every folder of scans shares: its files by name, scans paired with masks, tables, and digests of contents."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sahlib.data.scan import Scan
+from sahlib.data.sources.names import natural, patient_by_pattern, plain, without_ending
+from sahlib.study import StudyError
+from sahlib.workspace import cores
+
+NIFTI_ENDINGS = (".nii.gz", ".nii")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+ENDINGS = (*NIFTI_ENDINGS, *PICTURE_ENDINGS)
+IMAGE_WORDS = ("0000", "ct", "ncct", "image", "img", "scan", "volume")
+MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One scan on disk, or one slice: whose it is, its name, and its masks: one, or one per rater."""
+
+    patient_id: str
+    scan_id: str
+    image: Path
+    masks: tuple[Path, ...]
+
+
+class FolderSource:
+    """A checked folder, whose `cases` are one Scan each, patients in order."""
+
+    cases: tuple
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __iter__(self) -> Iterator[Scan]:
+        """All scans in order, at most one per processor core decoded before it is asked for.
+
+        Decompression leaves Python's lock, so threads do; no scan is copied between processes.
+        """
+        readers, waiting = ThreadPoolExecutor(cores()), deque()
+        try:
+            for index in range(len(self)):
+                waiting.append(readers.submit(self.scan, index))
+                if len(waiting) > cores():
+                    yield waiting.popleft().result()
+            yield from (scan.result() for scan in waiting)
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+
+def require_folder(root: str | Path) -> Path:
+    """`root` as a Path; StudyError where no folder is there."""
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
+    return root
+
+
+def within(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
+    """The files of one folder that end so, by name; StudyError for a link that leads nowhere or in a circle."""
+    try:
+        names = sorted(folder.iterdir(), key=lambda path: natural(path.name))
+        found = [path for path in names if has_ending(path.name, endings)]
+    except OSError as error:
+        raise StudyError(f"{folder} cannot be read ({error.strerror}); add it or make it readable.") from error
+    if broken := [path for path in found if path.is_symlink() and not path.exists()]:
+        raise StudyError(f"{broken[0]} is a link that leads to no file; replace it by the file or remove it.")
+    return [path for path in found if path.is_file()]
+
+
+def has_ending(name: str, endings: tuple[str, ...] = NIFTI_ENDINGS) -> bool:
+    """Whether a file's name ends so, in capitals or not; hidden files are not looked at."""
+    return name.lower().endswith(endings) and not name.startswith(".")
+
+
+def stem(path: Path) -> str:
+    """The file name without its ending, in plain form."""
+    return without_ending(path.name, ENDINGS)
+
+
+def without_word(text: str, words: tuple[str, ...]) -> str:
+    """`text` without a word at its end and what joins it; "" where it is nothing but that word."""
+    return re.sub(rf"(^|[ _.-])({'|'.join(words)})$", "", text, flags=re.IGNORECASE)
+
+
+def by_stem(paths: list[Path], *ends: tuple[str, ...]) -> dict[str, Path]:
+    """Files by their stems, less a word of each of the `ends`; StudyError where two are called alike."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        key = stem(path)
+        for words in ends:
+            key = without_word(key, words)
+        if (other := found.setdefault(key, path)) is not path:
+            raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
+    return found
+
+
+def matched(images: list[Path], masks: list[Path]) -> list[Case]:
+    """Each image with its mask, by stem where these agree, else without the words that end them; patients come later.
+
+    Raises StudyError for an image without a mask or the reverse, and for two files of one name.
+    """
+    if sorted(map(stem, images)) == sorted(map(stem, masks)):
+        named, masked = by_stem(images), by_stem(masks)
+    else:
+        named, masked = by_stem(images, IMAGE_WORDS), by_stem(masks, MASK_WORDS, IMAGE_WORDS)
+    for key in sorted(named.keys() ^ masked.keys(), key=natural):
+        lonely, lack = (named[key], "mask") if key in named else (masked[key], "image")
+        raise StudyError(f"{lonely} has no {lack} that is called like it; add it, or remove {lonely.name}.")
+    return [Case("", key, named[key], (masked[key],)) for key in sorted(named, key=natural)]
+
+
+def with_patients(cases: list[Case], pattern: str, own: Callable[[str], str]) -> tuple[Case, ...]:
+    """The cases with their patients, in order: by the pattern's first group where there is one, else own(scan id).
+
+    Without a pattern a case that has its patient keeps it.
+    """
+    named = [
+        replace(
+            case,
+            patient_id=patient_by_pattern(case.scan_id, pattern)
+            if pattern
+            else plain(case.patient_id) or own(case.scan_id),
+        )
+        for case in cases
+    ]
+    return tuple(sorted(named, key=lambda case: (natural(case.patient_id), natural(case.scan_id))))
+
+
+def digest(parts: Iterable[str | int | bytes | Path]) -> str:
+    """SHA-256 in hex over texts and numbers, each ended by a zero byte, over bytes, and over the digests of files."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = file_digest(part)
+        total.update(part if isinstance(part, bytes) else f"{part}\0".encode())
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of one file's content."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise StudyError(f"{path} cannot be read ({error.strerror}); make it readable or remove it.") from error
