@@ -60,16 +60,21 @@ def _run(chosen: argparse.Namespace) -> int:
     return reproduce.run(chosen.profile, chosen.output, changes, chosen.external, reading, chosen.anyway)
 
 
-def _check(chosen: argparse.Namespace) -> None:
+def _check(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sahlib import reproduce
+    from sahlib.data.check.examine import examine
     from sahlib.data.sources import open_source
     from sahlib.report import check_page
     from sahlib.study import Study
 
-    source = open_source(Study.of_profile("quick", **reproduce.study_changes(chosen)))
-    print(check_page.write(source, chosen.to, lambda scans: tqdm(scans, total=len(source), unit="scan")))
+    study = Study.of_profile("quick", **reproduce.study_changes(chosen))
+    source = open_source(study)
+    lesion = "any" if study.target == "any" else "SAH"
+    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), lesion)
+    print(check_page.write(found, chosen.to))
+    return 0 if len(found.scans) else 1  # not one scan can be read
 
 
 def _data(chosen: argparse.Namespace) -> None:

@@ -41,7 +41,7 @@ def one_notebook(tmp_path, monkeypatch):
 
 def arguments(paired_folder, tmp_path, *more):
     places = ["--dataset", "paired_folder", "--data-dir", str(paired_folder), "--output", str(tmp_path / "out")]
-    return ["run", "--profile", "smoke", *places, *more]
+    return ["run", "--profile", "smoke", "--anyway", *places, *more]  # these heads are no heads
 
 
 def test_parameters_reach_the_notebook_and_html_is_left(one_notebook, paired_folder, tmp_path, capsys):
@@ -173,6 +173,90 @@ def test_check_and_data_are_commands(paired_folder, tmp_path, capsys):
     assert main(["check", str(tmp_path / "nowhere")]) == 2 and "nowhere" in capsys.readouterr().err
 
 
+def test_what_is_grave_stops_a_run_before_training_and_names_the_way_past(
+    one_notebook, paired_folder, tmp_path, capsys
+):
+    one_notebook("print('trained')")
+    without = [word for word in arguments(paired_folder, tmp_path) if word != "--anyway"]
+    assert main(without) == 2
+    told = capsys.readouterr()
+    assert "covers up to" in told.err and "--anyway" in told.err and "trained" not in told.out
+    assert f"./run_all.sh check {paired_folder}" in told.err and not (tmp_path / "out").exists()
+    assert main([*without, "--anyway"]) == 0 and "trained" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ("target=any", "target was settled when the networks were trained"),
+        ("size=64", "size was settled"),
+        ("grey_window=foo", "window 'foo' is neither"),
+        ("label_map=1=blood", "label_map entry"),
+    ],
+)
+def test_a_mistake_in_how_other_scans_are_read_costs_no_training(
+    one_notebook, paired_folder, tmp_path, capsys, option, words
+):
+    one_notebook("print('trained')")
+    more = ("--external", str(paired_folder), "--external-set", option)
+    assert main(arguments(paired_folder, tmp_path, *more)) == 2
+    told = capsys.readouterr()
+    assert words in told.err and "--external-set NAME=VALUE" in told.err and "trained" not in told.out
+
+
+def test_other_scans_may_be_accepted_without_patients(one_notebook, paired_folder, tmp_path, capsys):
+    one_notebook("print('trained')")
+    other = shutil.copytree(paired_folder, tmp_path / "other")
+    (other / "slices.csv").unlink()
+    assert main(arguments(paired_folder, tmp_path, "--external", str(other))) == 2
+    assert "trained" not in capsys.readouterr().out
+    more = ("--external", str(other), "--external-set", "slices_are_patients=True")
+    assert main(arguments(paired_folder, tmp_path, *more)) == 0 and "trained" in capsys.readouterr().out
+
+
+def test_a_long_temporary_folder_and_a_foreign_kernel_do_not_matter(
+    one_notebook, paired_folder, tmp_path, monkeypatch, capsys
+):
+    """The kernel is this very interpreter, whatever a "python3" on JUPYTER_PATH would start."""
+    one_notebook("import sys; print('kernel', sys.executable)")
+    foreign = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"argv": ["/nowhere/python"], "display_name": "foreign", "language": "python"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert main(arguments(paired_folder, tmp_path)) == 0
+    assert f"kernel {sys.executable}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["link", "CDPATH"])
+def test_run_all_finds_its_project(tmp_path, way):
+    environment = {**os.environ, "CDPATH": str(PROJECT.parent)} if way == "CDPATH" else dict(os.environ)
+    script, cwd = PROJECT / "run_all.sh", tmp_path
+    if way == "link":
+        script = tmp_path / "linked.sh"
+        script.symlink_to(PROJECT / "run_all.sh")
+    else:
+        script, cwd = "./run_all.sh", PROJECT
+    done = subprocess.run([script, "data"], capture_output=True, text=True, env=environment, cwd=cwd)
+    assert done.returncode == 0 and "rhuh_sah" in done.stdout, done.stderr
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "linked.sh"])
+
+
+def test_a_user_without_name_and_home_can_import_what_is_needed():
+    """A container started with --user 12345; os.getuid is made up because tests may run as root."""
+    code = (
+        "import os\n"
+        "[os.environ.pop(name, None) for name in ('USER', 'LOGNAME', 'LNAME', 'USERNAME', 'HOME')]\n"
+        "os.getuid = lambda: 54321\n"
+        "import sahlib, getpass, pathlib\n"
+        "print(getpass.getuser(), pathlib.Path.home().is_dir())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT)
+    assert done.stdout.split() == ["nobody", "True"], done.stderr
+
+
 def test_an_external_folder_that_is_none_is_named_before_anything_runs(paired_folder, tmp_path, capsys):
     assert main(arguments(paired_folder, tmp_path, "--external", str(tmp_path / "nowhere"))) == 2
     assert "nowhere" in capsys.readouterr().err and not (tmp_path / "out").exists()
@@ -184,7 +268,7 @@ def test_an_external_folder_that_is_none_is_named_before_anything_runs(paired_fo
 def test_a_run_ends_with_the_report_and_its_command(paired_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path / "none")
     places = ["--data-dir", str(paired_folder), "--output", str(tmp_path / "out")]
-    assert main(["run", "--profile", "smoke", *places, "--external", str(paired_folder)]) == 0
+    assert main(["run", "--profile", "smoke", "--anyway", *places, "--external", str(paired_folder)]) == 0
     found = tmp_path / "out" / "paper_figures" / "report.html"
     assert f"The report, verdict first: {found}\n" in capsys.readouterr().out
     command = BeautifulSoup(found.read_text(), "html.parser").pre.get_text()

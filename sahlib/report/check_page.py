@@ -8,7 +8,7 @@ Both are made from an `Examination`, by a template each. Every value that came f
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from sahlib.data.check.examine import Contact, Examination, examine
+from sahlib.data.check.examine import Contact, Examination
 from sahlib.data.check.findings import GRAVITIES, Finding
 from sahlib.data.check.measures import VOXEL_MM
 from sahlib.data.scan import CLASSES
@@ -30,12 +30,10 @@ ROWS = 12  # patients that the text lists, and findings of one kind that it list
 SIGNS = dict(zip(GRAVITIES, "✗!i", strict=True))
 
 
-def write(source, folder: Path, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> str:
-    """Examines a source, writes check.html into `folder` (made where missing) and returns the page as text.
-
-    `progress` wraps the iteration over scans, for example tqdm. StudyError where the disk refuses.
+def write(examination: Examination, folder: Path) -> str:
+    """Writes check.html into `folder` (made where missing) and returns the page as text; StudyError where the disk
+    refuses.
     """
-    examination = examine(source, progress)
     path = Path(folder) / "check.html"
     with writing(path) as part:
         part.write_text(html(examination), encoding="utf-8", newline="\n")

@@ -41,7 +41,7 @@ def of(folder):
 
 
 def test_write_returns_the_text_and_leaves_one_whole_file(paired_folder, tmp_path):
-    page = check_page.write(open_folder(paired_folder), tmp_path / "out")
+    page = check_page.write(of(paired_folder), tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["check.html"]
     assert page.splitlines()[0] == "Check of paired_folder"
     assert str(tmp_path / "out" / "check.html") in page.splitlines()[-1]

@@ -18,6 +18,8 @@ from types import ModuleType
 from sahlib.data.sources.files import require_folder
 from sahlib.study import DATASETS, Study, StudyError
 
+READING = ("patient_pattern", "slices_are_patients", "label_map", "raters")
+
 
 def open_source(study: Study):
     """The source a Study names; a folder is checked as a whole before anything is read from it.
@@ -30,7 +32,7 @@ def open_source(study: Study):
         return Phantom(study.phantom_patients, study.phantom_seed)
     opener = _module(study.dataset).open_folder
     used = inspect.signature(opener).parameters.keys() - {"root"}
-    for field in ("patient_pattern", "slices_are_patients", "label_map", "raters"):
+    for field in READING:
         if field not in used and getattr(study, field) != getattr(Study, field):
             raise StudyError(f"{field} has no meaning for the dataset {study.dataset!r}; leave it out.")
     return opener(study.data_dir, **{field: getattr(study, field) for field in used})

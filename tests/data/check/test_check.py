@@ -266,11 +266,18 @@ def test_the_head_is_filled_and_leaves_out_the_table():
 
 def test_blank_slices_are_named_and_graver_under_a_mask(scans):
     blank = dataclasses.replace(scans[0], image=scans[0].image.copy())
-    bare, marked = (int(np.flatnonzero((blank.labels > 0).any((1, 2)) == kind)[0]) for kind in (False, True))
+    shown = (blank.labels > 0).any((1, 2))
+    bare, marked = int(np.flatnonzero(~shown)[1]), int(np.flatnonzero(shown)[0])
     blank.image[bare], blank.image[marked] = -1000, 0
     groups = found(blank)
     assert blank.slice_ids[bare] in groups[LOOK, "blank slices"][0]
     assert blank.slice_ids[marked] in groups[SPOILS, "blank slices"][0]
+
+
+def test_air_before_and_behind_the_head_is_normal(scans):
+    padded = dataclasses.replace(scans[0], image=scans[0].image.copy(), labels=scans[0].labels.copy())
+    padded.image[[0, 1, -1]], padded.labels[[0, 1, -1]] = -1000, 0
+    assert not any(kind == "blank slices" for _, kind in found(padded))
 
 
 @pytest.mark.parametrize(
