@@ -43,12 +43,12 @@ def describe(scans: Sequence[Scan]) -> pd.DataFrame:
     rows = []
     for scan in scans:
         row = {"patient": scan.patient_id, "slices": len(scan.image), "unit": scan.unit}
-        row |= {"pixel mm": scan.spacing_mm[0], "slice mm": scan.thickness_mm}
-        millilitres = scan.spacing_mm[0] * scan.spacing_mm[1] * scan.thickness_mm / 1000
+        row |= {"pixel mm": scan.spacing_mm[0], "slice mm": float(np.median(scan.thicknesses_mm))}
+        millilitres = np.prod(scan.spacing_mm) * scan.thicknesses_mm / 1000  # of a pixel, in each slice
         for index, name in enumerate(CLASSES[1:], 1):
             marked = scan.labels == index
             row[f"{name} slices"] = int(marked.any((1, 2)).sum())
-            row[f"{name} mL"] = round(float(marked.sum() * millilitres), 1)
+            row[f"{name} mL"] = round(float(marked.sum((1, 2)) @ millilitres), 1)
         rows.append(row)
     table = pd.DataFrame(rows).round(2)
     empty = [name for name in CLASSES[1:] if (table[f"{name} slices"] == 0).all()]

@@ -60,7 +60,7 @@ class Scan:
     labels       [D,H,W] uint8, indices into CLASSES
     slice_ids    D names, unique in the dataset
     spacing_mm   (row, column) pixel spacing; NaN where the source does not say
-    thickness_mm slice thickness; NaN where the source does not say
+    thickness_mm slice thickness, of all slices alike or of each [D]; NaN where the source does not say
     sources      the files it was read from; empty for a generated scan
     """
 
@@ -70,7 +70,7 @@ class Scan:
     slice_ids: tuple[str, ...]
     unit: str
     spacing_mm: tuple[float, float] = (float("nan"), float("nan"))
-    thickness_mm: float = float("nan")
+    thickness_mm: float | np.ndarray = float("nan")
     sources: tuple[Path, ...] = ()
 
     def __post_init__(self):
@@ -82,3 +82,8 @@ class Scan:
             )
         if len(self.slice_ids) != len(self.image):
             raise ValueError(f"{self.patient_id}: {len(self.slice_ids)} slice ids for {len(self.image)} slices")
+
+    @property
+    def thicknesses_mm(self) -> np.ndarray:
+        """The thickness of each slice, float [D]."""
+        return np.broadcast_to(np.asarray(self.thickness_mm, float), len(self.image))

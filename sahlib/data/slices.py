@@ -201,9 +201,9 @@ def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
             "patient_id": scan.patient_id,
             "row_mm": scan.spacing_mm[0] * height / size,
             "column_mm": scan.spacing_mm[1] * width / size,
-            "thickness_mm": scan.thickness_mm,
+            "thickness_mm": thickness,
             **{f"pixels_{name}": int(count) for name, count in zip(CLASSES[1:], counts[1:], strict=True)},
             "source": "; ".join(str(source) for source in scan.sources),
         }
-        for slice_id, counts in zip(scan.slice_ids, pixels, strict=True)
+        for slice_id, counts, thickness in zip(scan.slice_ids, pixels, scan.thicknesses_mm, strict=True)
     ]

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import imagecodecs
 import nibabel
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.pixels.utils import pack_bits
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
+    RLELossless,
+    SegmentationStorage,
+    generate_uid,
+)
 
+LOSSLESS = [JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEG2000Lossless, RLELossless]
 START = np.array([-71.5, -83.25, -42.0])  # where the first pixel lies, in mm to the left, the back and the head
 LABEL_MAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"
 
@@ -61,6 +74,37 @@ def series(scan, corners=None, turn=(False, False, False), slopes=(1.0,), interc
         dataset.PixelData = np.rint((pixels - intercept) / slope).astype(np.uint16).tobytes()
         datasets.append(dataset)
     return datasets
+
+
+def store(dataset, image, bits=16, signed=False):
+    """Puts HU into a Dataset of `series` as pixels of so many bits in 16; signed ones need no intercept."""
+    dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits - 1, int(signed)
+    dataset.RescaleIntercept = 0 if signed else -1024
+    dataset.PixelData = (image - dataset.RescaleIntercept).astype(np.int16 if signed else np.uint16).tobytes()
+
+
+def compress(dataset, syntax):
+    """Compresses the pixels of a Dataset; JPEG-LS near lossless changes them by up to 2."""
+    if syntax == RLELossless:
+        dataset.compress(syntax)
+        return
+    stored, bits = dataset.pixel_array, dataset.BitsStored
+    plain = stored.astype(np.uint16) & ((1 << bits) - 1)  # as JPEG and JPEG-LS hold them: without a sign
+    if syntax in (JPEGLossless, JPEGLosslessSV1):
+        predictor = 1 if syntax == JPEGLosslessSV1 else 4
+        frame = imagecodecs.jpeg8_encode(plain, lossless=True, predictor=predictor, bitspersample=bits)
+    elif syntax == JPEG2000Lossless:
+        frame = imagecodecs.jpeg2k_encode(stored, level=0, codecformat="j2k", bitspersample=bits, reversible=True)
+    else:
+        frame = imagecodecs.jpegls_encode(plain, level=2 if syntax == JPEGLSNearLossless else 0)
+    put_frame(dataset, syntax, frame)
+
+
+def put_frame(dataset, syntax, frame):
+    """Gives a Dataset one compressed frame as its pixels."""
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.PixelData = encapsulate([frame])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
 
 
 def write_series(folder, datasets, seed=0):
@@ -139,8 +183,3 @@ def _group(source, number, places):
         item.SourceImageSequence = [image]
         group.DerivationImageSequence = [item]
     return group
-
-
-def written(path):
-    """A file's Dataset, to damage and save again."""
-    return pydicom.dcmread(path)

@@ -45,7 +45,8 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
     """
     side = min(scan.image.shape[1:])
     slices = []
-    for image, shown, labels, slice_id in zip(scan.image, grey, scan.labels, scan.slice_ids, strict=True):
+    each = zip(scan.image, grey, scan.labels, scan.slice_ids, scan.thicknesses_mm, strict=True)
+    for image, shown, labels, slice_id, thickness in each:
         low, high = int(image.min()), int(image.max())
         head, skull, lesion = head_region(image, scan.unit), skull_region(image, scan.unit), labels > 0
         cavity = cavity_region(skull)
@@ -56,7 +57,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
                 "slice_id": slice_id,
                 "patient_id": scan.patient_id,
                 "unit": scan.unit,
-                "voxel_ml": float(np.prod([*scan.spacing_mm, scan.thickness_mm])) / 1000,
+                "voxel_ml": float(np.prod([*scan.spacing_mm, thickness])) / 1000,
                 **{name: int((labels == k).sum()) for k, name in enumerate(CLASSES[1:], 1)},
                 "lesion": int(lesion.sum()),  # of any class
                 "inside": int((lesion & widened(head, max(2, side // 64))).sum()),  # of it; a hand may stray a little
@@ -79,7 +80,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
         "unit": scan.unit,
         "height": scan.image.shape[1],
         "width": scan.image.shape[2],
-        **dict(zip(VOXEL_MM, (*scan.spacing_mm, scan.thickness_mm), strict=True)),
+        **dict(zip(VOXEL_MM, (*scan.spacing_mm, float(np.median(scan.thicknesses_mm))), strict=True)),
         "low": low,
         "high": high,
         "at_high": float((scan.image == high).mean()),  # share of voxels

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,41 +29,18 @@ from pathlib import Path
 import numpy as np
 
 from sahlib.data.scan import Scan
-from sahlib.data.sources.dicom_seg import NIFTI_ENDINGS, labels_of, number_map
-from sahlib.data.sources.dicom_series import (
-    Ignored,
-    Segmentation,
-    Slice,
-    hounsfield,
-    looks_like_dicom,
-    ordered,
-    read_header,
-    spacing_mm,
-)
-from sahlib.data.sources.files import FolderSource, file_digest
-from sahlib.data.sources.names import patient_by_pattern
+from sahlib.data.sources.dicom_seg import nifti_labels, segmentation_labels
+from sahlib.data.sources.dicom_series import Other, Slice, hounsfield, ordered, read_header, spacing_mm, thickness_mm
+from sahlib.data.sources.files import NIFTI_ENDINGS, FolderSource, file_digest, has_ending, require_folder
+from sahlib.data.sources.names import natural, patient_by_pattern, plain
+from sahlib.data.sources.volume_folder import value_classes
 from sahlib.study import StudyError
 
 # What commonly lies beside slices and is none; anything else among them that is not DICOM is a damaged slice.
-SIDE_ENDINGS = (
-    *(
-        ".txt",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".xml",
-        ".html",
-        ".htm",
-        ".pdf",
-        ".md",
-        ".rtf",
-        ".doc",
-        ".docx",
-        ".xls",
-        ".xlsx",
-    ),
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".nii", ".gz", ".nrrd", ".mha", ".zip", ".rar", ".7z"),
-    *(".ini", ".inf", ".exe", ".dll", ".db", ".log", ".py", ".sh", ".bat", ".lnk"),
+SIDE_FILE = re.compile(
+    r"\.(txt|csv|tsv|json|xml|html?|pdf|md|rtf|docx?|xlsx?|png|jpe?g|gif|bmp|tiff?|nii|gz|nrrd|mha|zip|rar|7z|ini|inf|"
+    r"exe|dll|db|log|py|sh|bat|lnk)$|^DICOMDIR$",
+    re.IGNORECASE,
 )
 DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 PROBED_FILES = 5  # per folder, where a folder is only to be recognised
@@ -105,42 +83,45 @@ class Dicom(FolderSource):
         Raises StudyError for a folder that is missing or holds no CT series, a file that is damaged or cannot be
         read here, a series that is incomplete or mixed with another, and one without a mask.
         """
-        root = Path(root).expanduser()
-        if not root.is_dir():
-            raise StudyError(f"{root} is no folder; give the folder that holds one folder per DICOM series.")
-        number_map(label_map)
+        root = require_folder(root)
+        value_classes(label_map, {})
         slices: dict[Path, list[Slice]] = {}
-        segmentations: list[Segmentation] = []
-        ignored: list[Ignored] = []
+        others: list[Other] = []
         for folder, files in _folders(root):
             headers = [read_header(path) for path in _dicom_files(files)]
-            found = [h for h in headers if isinstance(h, Slice)]
-            others = [h for h in headers if isinstance(h, Ignored)]
-            segmentations += [h for h in headers if isinstance(h, Segmentation)]
-            ignored += others
-            if found:
-                _check_folder(root, folder, found, others)
+            beside = [header for header in headers if isinstance(header, Other)]
+            others += beside
+            if found := [header for header in headers if isinstance(header, Slice)]:
+                _check_folder(root, folder, found, beside)
                 slices[folder] = found
         if not slices:
-            hint = f" ({ignored[0].path}: {ignored[0].reason})" if ignored else ""
+            hint = f" ({others[0].path}: {others[0].reason})" if others else ""
             raise StudyError(f"{root} holds no CT series in DICOM{hint}; give the folder above the series' folders.")
+        masks = _masks(slices, [other for other in others if other.is_mask])
         names = {folder: folder.relative_to(root).as_posix() for folder in slices}
-        masks = _masks(root, slices, segmentations)
         identities = {names[folder]: found[0].patient for folder, found in slices.items()}
         patients = _patients(root, identities, patient_pattern, slices_are_patients)
         series = [
             Series(name, patients[name], ordered(str(folder), slices[folder]), masks[folder])
             for folder, name in names.items()
         ]
-        series.sort(key=lambda s: (s.patient_id, s.name))
-        used = {s.mask for s in series}
-        ignored += [Ignored(s.path, "", "it refers to no series here") for s in segmentations if s.path not in used]
-        return cls(root, tuple(series), tuple(label_map), _sentences(root, ignored))
+        ignored: dict[tuple[Path, str], list[str]] = defaultdict(list)
+        for other in others:
+            if other.path not in masks.values():
+                ignored[other.path.parent, other.reason].append(str(other.path.relative_to(root)))
+        return cls(
+            root,
+            tuple(sorted(series, key=lambda s: (natural(s.patient_id), natural(s.name)))),
+            tuple(label_map),
+            tuple(f"{_and_more(paths)} ignored: {reason}." for (_, reason), paths in ignored.items()),
+        )
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of files left alone."""
-        return self.ignored
+        """What a reader of the check page should know of files left alone and of series compressed with loss."""
+        lossy = [series.name for series in self.series if any(s.lossy for s in series.slices)]
+        why = "compressed with loss: HU near those of the scanner, not the same"
+        return (*self.ignored, *([f"{_and_more(lossy)} read, but {why}."] if lossy else []))
 
     def __len__(self) -> int:
         return len(self.series)
@@ -148,16 +129,16 @@ class Dicom(FolderSource):
     def scan(self, index: int) -> Scan:
         """The Scan of one series; its sources are the series' folder and the mask."""
         series = self.series[index]
-        labels = labels_of(series.mask, series.slices, self.label_map)
-        row, column, between = spacing_mm(series.slices)
+        labels_of = nifti_labels if has_ending(series.mask.name) else segmentation_labels
+        labels = labels_of(series.mask, series.slices, value_classes(self.label_map, {}))
         return Scan(
             patient_id=series.patient_id,
             image=np.stack([hounsfield(s) for s in series.slices]),
             labels=labels,
             slice_ids=tuple(f"{series.name}_z{k:02d}" for k in range(len(series.slices))),
             unit="HU",
-            spacing_mm=(row, column),
-            thickness_mm=between,
+            spacing_mm=spacing_mm(series.slices),
+            thickness_mm=thickness_mm(series.slices),
             sources=(Path(series.name), series.mask.relative_to(self.root)),
         )
 
@@ -183,58 +164,54 @@ open_folder = Dicom.open
 def recognises(root: Path) -> bool:
     """Whether a folder below `root` holds DICOM files, by the first bytes of a few files in each."""
     try:
-        for _, files in _folders(root):
-            candidates = [path for path in files if path.suffix.lower() not in SIDE_ENDINGS]
-            if any(looks_like_dicom(path) for path in candidates[:PROBED_FILES]):
-                return True
+        return any(_looks_like_dicom(path) for _, files in _folders(root) for path in files[:PROBED_FILES])
     except StudyError:
         return False
-    return False
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """(folder, its plain files) at any depth, in order of name; links are followed, each real folder once."""
+    """(folder, its files that may be DICOM) at any depth, by name; links are followed, each real folder once."""
 
     def refuse(error: OSError):
         raise StudyError(f"{error.filename} cannot be opened ({error.strerror}); make it readable or remove it.")
 
     visited: set[str] = set()
     for at, below, names in os.walk(root, followlinks=True, onerror=refuse):
-        folder = Path(at)
         if (real := os.path.realpath(at)) in visited:
             below.clear()
             continue
         visited.add(real)
         below[:] = sorted(name for name in below if not name.startswith("."))
-        paths = [folder / name for name in sorted(names) if not name.startswith(".")]
+        paths = [Path(at, name) for name in sorted(names) if not name.startswith(".")]
         for path in paths:
-            if not _is_text(path):
+            if str(path).encode(errors="ignore") != os.fsencode(path):
                 raise StudyError(f"{str(path)!r} has a name that is not UTF-8; rename it.")
             if path.is_symlink() and not path.exists():
                 raise StudyError(f"{path} is a link to nowhere; copy the file itself or remove the link.")
-        yield folder, [path for path in paths if path.is_file()]
+        yield Path(at), [path for path in paths if path.is_file() and not SIDE_FILE.search(path.name)]
 
 
-def _is_text(path: Path) -> bool:
+def _looks_like_dicom(path: Path) -> bool:
+    """Whether a file starts as DICOM files do: DICM after 128 bytes, or, in old exports, with a first element."""
     try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+        with open(path, "rb") as file:
+            head = file.read(132)
+    except OSError as error:
+        raise StudyError(f"{path} cannot be opened ({error.strerror}); make it readable or remove it.") from error
+    return head[128:] == b"DICM" or (head[:2] in (b"\x02\x00", b"\x08\x00") and len(head) == 132 and head[3] == 0)
 
 
 def _dicom_files(files: list[Path]) -> list[Path]:
     """The DICOM files of a folder; StudyError for one among them that should be one and is not."""
-    candidates = [p for p in files if p.suffix.lower() not in SIDE_ENDINGS and p.name.upper() != "DICOMDIR"]
-    found = [path for path in candidates if looks_like_dicom(path)]
-    for path in sorted(set(candidates) - set(found)):
-        if found or path.suffix.lower() in DICOM_ENDINGS:
+    found = [path for path in files if _looks_like_dicom(path)]
+    for path in files:
+        if path not in found and (found or path.suffix.lower() in DICOM_ENDINGS):
             state = "is not a DICOM file" if path.stat().st_size else "is empty"
             raise StudyError(f"{path} {state}; copy or export it again, or remove it.")
     return found
 
 
-def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Ignored]) -> None:
+def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Other]) -> None:
     """One series in a folder below the root, and all of that series CT slices."""
     if folder == root:
         raise StudyError(f"{root} holds CT slices itself; put each series into a folder of its own below it.")
@@ -242,31 +219,26 @@ def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Ign
     if len(uids) > 1:
         raise StudyError(f"{folder} holds the CT series {uids[0]} and {uids[1]}; give each a folder of its own.")
     for other in others:
-        if other.series_uid == uids[0]:
+        if other.series_uid == uids[0] and not other.is_mask:
             raise StudyError(f"{other.path} belongs to a series of CT slices, but {other.reason}; remove it.")
 
 
-def _masks(root: Path, slices: dict[Path, list[Slice]], segmentations: list[Segmentation]) -> dict[Path, Path]:
+def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[Path, Path]:
     """Series folder -> its one mask."""
-    by_series: dict[str, Path] = {}
+    by_uid: dict[str, Path] = {}
     for folder, found in slices.items():
-        if (uid := found[0].series_uid) in by_series:
-            raise StudyError(f"{folder} and {by_series[uid]} hold the same series {uid}; merge or remove one of them.")
-        by_series[uid] = folder
+        if (other := by_uid.setdefault(found[0].series_uid, folder)) != folder:
+            raise StudyError(f"{folder} and {other} hold the same series; merge or remove one of them.")
     candidates: dict[Path, list[Path]] = defaultdict(list)
-    for segmentation in segmentations:
-        own = segmentation.path.parent
-        folder = by_series.get(segmentation.refers_to) if segmentation.refers_to else own
-        if folder is None and own in slices:
+    for path, uid in ((s.path, s.series_uid) for s in segmentations):
+        if uid and uid not in by_uid and path.parent in slices:
             raise StudyError(
-                f"{segmentation.path} was drawn on the series {segmentation.refers_to}, not on the one it lies with; "
-                "add that series or remove the segmentation."
+                f"{path} was drawn on the series {uid}, not on the one it lies with; add that or remove it."
             )
-        if folder in slices:
-            candidates[folder].append(segmentation.path)
+        candidates[by_uid.get(uid, path.parent)].append(path)
     for folder in slices:
-        places = [folder.with_name(folder.name + ending) for ending in NIFTI_ENDINGS]
-        places += [folder / (stem + ending) for stem in ("mask", "seg") for ending in NIFTI_ENDINGS]
+        stems = (folder.with_name(folder.name), folder / "mask", folder / "seg")
+        places = [stem.with_name(stem.name + ending) for stem in stems for ending in NIFTI_ENDINGS]
         candidates[folder] += [path for path in places if path.is_file()]
         if not candidates[folder]:
             raise StudyError(
@@ -280,7 +252,8 @@ def _masks(root: Path, slices: dict[Path, list[Slice]], segmentations: list[Segm
 
 
 def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_patients: bool) -> dict[str, str]:
-    """Series' name -> patient; `identities` are the series' PatientIDs."""
+    """Series' name -> patient; `identities` are the series' PatientIDs, of which blank ones tell nothing."""
+    identities = {name: plain(identity) for name, identity in identities.items()}
     if slices_are_patients:
         return {name: name for name in identities}
     if pattern:
@@ -291,16 +264,18 @@ def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_p
             "--patient-pattern (patient_pattern in a notebook), a regular expression over the folders' names, for "
             "example '^([^/]+)', or add --slices-are-patients if each is another patient's."
         )
+    above: dict[str, str] = {}
+    for name, identity in identities.items():
+        other = above.setdefault(name.split("/")[0], name)
+        if other != name and not (identity and identities[other]):
+            raise StudyError(
+                f"The series {name} and {other} in {root} share a folder and carry no PatientID, so nothing says "
+                "whether they are one patient's; give --patient-pattern, say '^([^/]+)', or --slices-are-patients."
+            )
     first: dict[str, str] = {}
     return {name: first.setdefault(identity, name) if identity else name for name, identity in identities.items()}
 
 
-def _sentences(root: Path, ignored: list[Ignored]) -> tuple[str, ...]:
-    """One sentence per folder and reason."""
-    grouped: dict[tuple[Path, str], list[Path]] = defaultdict(list)
-    for entry in ignored:
-        grouped[entry.path.parent, entry.reason].append(entry.path.relative_to(root))
-    return tuple(
-        f"{paths[0]}{f' and {len(paths) - 1} more' if len(paths) > 1 else ''} ignored: {reason}."
-        for (_, reason), paths in grouped.items()
-    )
+def _and_more(names: list[str]) -> str:
+    """ "a", or "a and 2 more"."""
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]

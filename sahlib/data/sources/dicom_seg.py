@@ -16,188 +16,145 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydicom import Dataset
 
-from sahlib.data.scan import CLASSES, SAH, parse_label_map
-from sahlib.data.sources.dicom_series import Plane, Slice, check_decoder, numbers, parsed, plane, to_canonical
+from sahlib.data.scan import CLASSES
+from sahlib.data.sources.dicom_series import Plane, Slice, opened, plane, require_decoder, stored_pixels
 from sahlib.data.sources.nifti_file import read_volume, scaled
 from sahlib.study import StudyError
 
-NIFTI_ENDINGS = (".nii.gz", ".nii")
 TOLERANCE = 0.25  # of a pixel: the most by which a mask may lie beside its series
-BINARY_VALUES = {1, 255}  # what a mask of SAH alone may hold besides 0, as in a paired folder
+BINARY_VALUES = ([1], [255])  # what a NIfTI mask of SAH alone may hold besides 0, as in a paired folder
+UNDRAWN = 255  # no class
 
 
-def labels_of(mask: Path, slices: Sequence[Slice], label_map: tuple[str, ...]) -> np.ndarray:
-    """The mask of ordered slices in the canonical view, uint8 [D,H,W] of CLASSES.
+def nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
+    """A NIfTI mask of ordered slices in the canonical view, uint8 [D,H,W] of CLASSES.
 
-    label_map tells what NIfTI values or segment numbers mean, 0 being background. Without it a NIfTI mask must be
-    binary, and segments are what SegmentLabel says when it names classes (`SAH`, `IVH`, ...) or SAH when there is
-    one; StudyError for values that stay unexplained and for a mask on another grid.
+    classes tells what values mean, 0 being background; where it is empty the mask must hold nothing but 0 and 1, or
+    0 and 255. StudyError for values that stay unexplained and for a mask on another grid.
     """
-    read = _nifti_labels if mask.name.lower().endswith(NIFTI_ENDINGS) else _segmentation_labels
-    return read(mask, slices, number_map(label_map))
-
-
-def number_map(label_map: tuple[str, ...]) -> dict[int, int]:
-    """{4: 1} of ("4=SAH",); StudyError for a colour, which neither NIfTI nor DICOM-SEG masks hold."""
-    parsed_map = parse_label_map(label_map)
-    if colours := [key for key in parsed_map if key.startswith("#")]:
-        raise StudyError(f"label_map names the colour {colours[0]}, but masks of DICOM series hold numbers: 4=SAH.")
-    return {int(key): value for key, value in parsed_map.items()}
-
-
-def _nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
-    planes = [s.plane.canonical() for s in slices]
     volume = read_volume(mask)
-    depth, rows, columns = volume.voxels.shape
-    if volume.voxels.shape != (len(planes), *planes[0].shape):
-        raise StudyError(
-            f"{mask} is {columns}x{rows}x{depth} but the series in {slices[0].path.parent} is "
-            f"{planes[0].shape[1]}x{planes[0].shape[0]}x{len(planes)}; export the mask on the grid of this series."
-        )
-    # NIfTI's axes run to the patient's right and front, DICOM's to the left and the back.
-    affine = np.diag([-1.0, -1.0, 1.0]) @ volume.affine[:3]
-    corners = affine[:, 3] + np.outer(np.arange(depth), affine[:, 2])
-    if _distance(planes, corners, affine[:, 1], affine[:, 0]) > TOLERANCE:
-        raise StudyError(
-            f"{mask} lies on another grid than the series in {slices[0].path.parent} (its voxels are elsewhere in the "
-            "patient); export the mask on the grid of this series."
-        )
+    affine, depth = volume.affine[:3], len(volume.voxels)
+    _require_size(mask, volume.voxels.shape, slices)
+    if _distance(slices, affine[:, 3] + np.outer(np.arange(depth), affine[:, 2]), affine[:, :2]) > TOLERANCE:
+        raise _off_grid(mask, "lies on another grid than", slices)
     values = scaled(volume)
     found = np.unique(values[values != 0]).tolist()
-    if any(value != round(value) or value < 0 for value in found):
+    if any(value < 0 or value % 1 for value in found):
         raise StudyError(f"{mask} holds values that are no whole numbers from 0 on; export it as a label map.")
-    if classes:
-        if unknown := [int(value) for value in found if value not in classes]:
-            raise StudyError(
-                f"{mask} holds the value {unknown[0]}, which label_map does not name; add {unknown[0]}=..."
-            )
-    elif len(found) <= 1 and set(found) <= BINARY_VALUES:
-        classes = dict.fromkeys(found, SAH)
-    else:
-        raise StudyError(
-            f"{mask} holds the values {', '.join(f'{value:g}' for value in found[:8])}; say what they mean with "
-            "label_map, for example 4=SAH."
-        )
+    if found in BINARY_VALUES and not classes:
+        classes = {int(found[0]): CLASSES.index("SAH")}
+    meaning = _meaning(mask, "value", {int(value): "" for value in found}, classes)
     labels = np.zeros(values.shape, np.uint8)
     for value in found:
-        labels[values == value] = classes[value]
+        labels[values == value] = meaning[int(value)]
     return labels
 
 
-def _distance(planes: Sequence[Plane], corners: np.ndarray, down: np.ndarray, across: np.ndarray) -> float:
-    """Most by which voxels with these corners [D,3] and steps [3] lie beside those of the planes, in pixels."""
-    first = planes[0]
-    rows, columns = first.shape
-    turned = np.abs((down - first.down) * (rows - 1)).max() + np.abs((across - first.across) * (columns - 1)).max()
-    acquired = np.array([p.corner for p in planes])
-    travelled = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(acquired, axis=0), axis=1))])
-    # A reader may start at either end of the stack.
-    upright = [acquired[k] + first.normal * (travelled - travelled[k])[:, None] for k in (0, -1)]
-    shifted = min(np.abs(corners - stack).max() for stack in (acquired, *upright))
-    pixel = min(np.linalg.norm(first.down), np.linalg.norm(first.across))
-    return float((turned + shifted) / pixel)
+def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
+    """A DICOM-SEG of ordered slices in the canonical view, uint8 [D,H,W] of CLASSES.
+
+    classes tells what segment numbers mean; where it is empty, segments are what SegmentLabel says when it names
+    classes (`SAH`, `IVH`, ...), and SAH when there is one. StudyError for segments that stay unexplained, frames that
+    lie on no slice, and pixels of two classes.
+    """
+    with opened(mask) as dataset:
+        kind = dataset.get("SegmentationType")
+        if kind not in ("BINARY", "LABELMAP"):
+            raise StudyError(f"{mask} is no BINARY or LABELMAP segmentation; export it as one of these.")
+        require_decoder(dataset, mask)
+        frames = stored_pixels(dataset)
+        groups = dataset.PerFrameFunctionalGroupsSequence
+        if len(groups) != len(frames):
+            raise ValueError(f"it has {len(frames)} frames and describes {len(groups)}")
+        background = int(dataset.get("PixelPaddingValue", 0)) if kind == "LABELMAP" else 0
+        names = {
+            int(s.SegmentNumber): " ".join(str(s.get("SegmentLabel", "")).split()) for s in dataset.SegmentSequence
+        }
+        names.pop(background, None)
+        meaning = _meaning(mask, "segment", names, classes)
+        shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+        labels = np.full((len(slices), *slices[0].plane.shape), UNDRAWN, np.uint8)
+        for frame, group in zip(frames, groups, strict=True):
+            # What holds for all frames, then what the frame says itself, as a file of that one frame would say it.
+            described = Dataset()
+            for sequence in (element for part in (*shared, group) for element in part):
+                if sequence.VR == "SQ" and sequence.value:
+                    described.update(sequence.value[0])
+            z, lies = _place(mask, described, frame.shape, slices)
+            frame = lies.view(frame)
+            _require_size(mask, (len(slices), *frame.shape), slices)
+            if kind == "BINARY":
+                frame = (frame > 0) * int(described.ReferencedSegmentNumber)
+            for number in np.unique(frame[frame != background]).tolist():
+                if number not in meaning:
+                    raise StudyError(f"{mask} shows segment {number} without describing it; export it again.")
+                where = frame == number
+                if not np.isin(labels[z][where], (UNDRAWN, meaning[number])).all():
+                    raise StudyError(f"{mask} gives a pixel of {slices[z].path.name} two classes; keep one of them.")
+                labels[z][where] = meaning[number]
+        return np.where(labels == UNDRAWN, np.uint8(0), labels)
 
 
-def _segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
-    return parsed(mask, lambda dataset: _frames(dataset, mask, slices, classes))
+def _meaning(mask: Path, noun: str, names: dict[int, str], classes: dict[int, int]) -> dict[int, int]:
+    """Number -> class of all values or segments in a mask: by label_map, else by names; StudyError where one has none.
+
+    A single segment whose name is no class is SAH; values have no names.
+    """
+    known = {name.casefold(): value for value, name in enumerate(CLASSES)}
+    meaning = classes or {n: known[name.casefold()] for n, name in names.items() if name.casefold() in known}
+    if noun == "segment" and len(names) == 1 and not meaning:
+        meaning = dict.fromkeys(names, CLASSES.index("SAH"))
+    if unknown := {number: name for number, name in names.items() if number not in meaning}:
+        found = ", ".join(f"{number} ({name})" if name else str(number) for number, name in unknown.items())
+        raise StudyError(f"{mask} holds the {noun}s {found}; say what they mean with label_map, for example 4=SAH.")
+    return meaning
 
 
-def _frames(dataset, mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
-    kind = dataset.get("SegmentationType")
-    if kind not in ("BINARY", "LABELMAP"):
-        raise StudyError(f"{mask} is no BINARY or LABELMAP segmentation; export it as one of these.")
-    check_decoder(dataset.file_meta.TransferSyntaxUID, mask)
-    frames = dataset.pixel_array.reshape(-1, int(dataset.Rows), int(dataset.Columns))
-    groups = dataset.PerFrameFunctionalGroupsSequence
-    if len(groups) != len(frames):
-        raise ValueError(f"it has {len(frames)} frames and describes {len(groups)}")
-    background = int(dataset.get("PixelPaddingValue", 0)) if kind == "LABELMAP" else 0
-    segments = {int(s.SegmentNumber): " ".join(str(s.get("SegmentLabel", "")).split()) for s in dataset.SegmentSequence}
-    segments.pop(background, None)
-    meaning = _segment_classes(mask, segments, classes)
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    planes = [s.plane.canonical() for s in slices]
-    labels = np.zeros((len(planes), *planes[0].shape), np.uint8)
-    seen = np.zeros(labels.shape, bool)
-    for frame, group in zip(frames, groups, strict=True):
-        z, acquired = _place(mask, group, shared, frame.shape, slices, planes)
-        frame = to_canonical(frame, acquired)
-        if kind == "BINARY":
-            number = int(_functional(group, shared, "SegmentIdentificationSequence").ReferencedSegmentNumber)
-            frame = np.where(frame > 0, number, 0)
-        for number in np.unique(frame[frame != background]).tolist():
-            if number not in meaning:
-                raise StudyError(f"{mask} shows segment {number} without describing it; export it again.")
-            where = frame == number
-            if (seen[z][where] & (labels[z][where] != meaning[number])).any():
-                raise StudyError(f"{mask} gives a pixel of {slices[z].path.name} two classes; keep one of them.")
-            labels[z][where], seen[z][where] = meaning[number], True
-    return labels
-
-
-def _segment_classes(mask: Path, segments: dict[int, str], classes: dict[int, int]) -> dict[int, int]:
-    """Segment number -> class: by label_map, else by labels that name classes, else a single segment is SAH."""
-    if classes:
-        if unknown := [number for number in segments if number not in classes]:
-            raise StudyError(f"{mask} has segment {unknown[0]}, which label_map does not name; add {unknown[0]}=...")
-        return {number: classes[number] for number in segments}
-    names = {name.casefold(): value for value, name in enumerate(CLASSES)}
-    if all(label.casefold() in names for label in segments.values()):
-        return {number: names[label.casefold()] for number, label in segments.items()}
-    if len(segments) == 1:
-        return dict.fromkeys(segments, SAH)
-    described = ", ".join(f"{number} ({label})" for number, label in list(segments.items())[:8])
-    raise StudyError(f"{mask} has the segments {described}; say what they mean with label_map, for example 1=SAH.")
-
-
-def _place(mask, group, shared, shape, slices: Sequence[Slice], planes: Sequence[Plane]) -> tuple[int, Plane]:
+def _place(mask: Path, described: Dataset, shape: tuple[int, int], slices: Sequence[Slice]) -> tuple[int, Plane]:
     """(slice, the frame's plane) of a frame: by its position, by the slice it refers to, or by both, which must agree.
 
     A frame that says nothing about its place besides the reference lies on the slice as that was acquired.
     """
-    derivation = _functional(group, shared, "DerivationImageSequence")
-    sources = (derivation.get("SourceImageSequence") or []) if derivation else []
-    uids = {str(source.ReferencedSOPInstanceUID) for source in sources}
-    referred = [z for z, s in enumerate(slices) if s.instance_uid and s.instance_uid in uids]
-    position = _functional(group, shared, "PlanePositionSequence")
-    if position is None:
+    uids = {str(source.ReferencedSOPInstanceUID) for source in described.get("SourceImageSequence") or []}
+    referred = [z for z, s in enumerate(slices) if s.instance_uid in uids]
+    if "ImagePositionPatient" not in described:
         if len(referred) != 1:
-            raise StudyError(
-                f"{mask} has a frame that belongs to no slice of {slices[0].path.parent}; export it again."
-            )
-        acquired = slices[referred[0]].plane
-        if acquired.shape != shape:
-            raise StudyError(
-                f"{mask} is {shape[1]}x{shape[0]} but the series in {slices[0].path.parent} is "
-                f"{acquired.shape[1]}x{acquired.shape[0]}; export the mask on the grid of this series."
-            )
-        return referred[0], acquired
-    acquired = plane(
-        numbers(position, "ImagePositionPatient", 3),
-        numbers(_functional(group, shared, "PlaneOrientationSequence"), "ImageOrientationPatient", 6),
-        numbers(_functional(group, shared, "PixelMeasuresSequence"), "PixelSpacing", 2),
-        shape,
-    )
-    turned = acquired.canonical()
-    z = int(np.argmin([np.linalg.norm(p.corner - turned.corner) for p in planes]))
-    beside = _distance(planes[z : z + 1], turned.corner, turned.down, turned.across)
-    if turned.shape != planes[z].shape or beside > TOLERANCE:
-        raise StudyError(
-            f"{mask} has a frame that lies on no slice of the series in {slices[0].path.parent} (it is elsewhere in "
-            "the patient); export the mask on the grid of this series."
-        )
+            raise _off_grid(mask, "has a frame that belongs to no slice of", slices)
+        return referred[0], slices[referred[0]].plane
+    lies = plane(described, shape)
+    corner = lies.affine[:3, 3]
+    z = int(np.argmin([np.linalg.norm(s.plane.affine[:3, 3] - corner) for s in slices]))
+    if _distance(slices[z : z + 1], corner, lies.affine[:3, :2]) > TOLERANCE:
+        raise _off_grid(mask, "has a frame that lies on no slice of", slices)
     if referred and z not in referred:
-        raise StudyError(
-            f"{mask} has a frame at the position of {slices[z].path.name} that refers to "
-            f"{slices[referred[0]].path.name}; export it again."
-        )
-    return z, acquired
+        there, said = slices[z].path.name, slices[referred[0]].path.name
+        raise StudyError(f"{mask} has a frame at the position of {there} that refers to {said}; export it again.")
+    return z, lies
 
 
-def _functional(group, shared, name: str):
-    """The first item of a functional group, the frame's own or that of all frames; None where there is none."""
-    for source in (group, shared):
-        if source is not None and (items := source.get(name)):
-            return items[0]
-    return None
+def _distance(slices: Sequence[Slice], corners: np.ndarray, steps: np.ndarray) -> float:
+    """Most by which voxels with these corners [D,3] and (column, row) steps [3,2] lie beside the slices', in pixels."""
+    first = slices[0].plane
+    turned = (np.abs(steps - first.affine[:3, :2]).max(axis=0) * (np.array(first.shape[::-1]) - 1)).sum()
+    acquired = np.array([s.plane.affine[:3, 3] for s in slices])
+    travelled = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(acquired, axis=0), axis=1))])
+    # A reader may start at either end of the stack.
+    upright = [acquired[k] + np.outer(travelled - travelled[k], first.affine[:3, 2]) for k in (0, -1)]
+    shifted = min(np.abs(corners - stack).max() for stack in (acquired, *upright))
+    return float((turned + shifted) / np.linalg.norm(first.affine[:3, :2], axis=0).min())
+
+
+def _require_size(mask: Path, found: tuple[int, ...], slices: Sequence[Slice]) -> None:
+    """StudyError where a mask is not [D,H,W] as the series is."""
+    wanted = (len(slices), *slices[0].plane.shape)
+    if found != wanted:
+        sizes = ["x".join(map(str, shape[::-1])) for shape in (found, wanted)]
+        raise _off_grid(mask, f"is {sizes[0]}, not {sizes[1]} as", slices)
+
+
+def _off_grid(mask: Path, what: str, slices: Sequence[Slice]) -> StudyError:
+    return StudyError(
+        f"{mask} {what} the series in {slices[0].path.parent}; export the mask on the grid of this series."
+    )

@@ -3,71 +3,67 @@
 Everything is brought to the view of the phantom, which is DICOM's own axial one: seen from below, row 0 at the front,
 column 0 at the patient's right side, slices from the neck to the vertex. Axes are swapped and flipped, never
 interpolated: slices under a gantry tilt stay as they were acquired.
+
+imagecodecs decodes what pydicom does not: JPEG, JPEG-LS and JPEG 2000. gdcm would too, but ends the whole process on
+damaged pixels. CT that was compressed with loss, as some archives store it, is read and marked.
 """
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from pydicom import dcmread, uid
+from pydicom.encaps import generate_frames
+from pydicom.pixels import apply_rescale, get_decoder
 
 from sahlib.study import StudyError
 
 SAME_PLACE_MM = 0.01  # positions this near along the normal are one position
 SAME_STEP_MM = 5e-4  # by which the pixel steps of two slices of a series may differ: 0.25 mm over 512 pixels
+LOST_RATIO = 5  # a step so much longer than its slices are thick has lost one, though all steps be alike
+SAME_THICKNESS = 0.02  # of a step by which slices may be told thicker or thinner than they lie apart
 GAP_RATIO = 1.5  # a step this much longer than the others, for its slices' thickness, has lost a slice
 AXIAL_COSINE = 0.7  # of the angle between the slices' normal and the body's axis; tilts reach 30 degrees, cosine 0.87
 PADDING_HU = -1024
 WORD, UID = "[A-Z0-9_ ]{1,16}", "[0-9.]{1,64}"  # what CS and UI elements may hold (DICOM PS3.5, 6.2)
 LONGEST_REASON = 100  # letters
 LARGEST_NUMBER = 1e6  # in mm or HU; what is beyond it in a header is damage
-MULTI_FRAME_CT = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # Enhanced, Legacy Converted Enhanced
-SINGLE_FRAME_CT = "1.2.840.10008.5.1.4.1.1.2"
-DIRECTORY = "1.2.840.10008.1.3.10"  # what a DICOMDIR is
-HEADER_TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "PatientID", "Modality", "ImageType"),
-    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing"),
-    *("SliceThickness", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "RescaleType", "ReferencedSeriesSequence"),
-]
+MULTI_FRAME_CT = (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+LOSSY = (uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit, uid.JPEGLSNearLossless, uid.JPEG2000)
+DECODERS = {
+    **dict.fromkeys((uid.JPEGBaseline8Bit, uid.JPEGExtended12Bit), imagecodecs.jpeg8_decode),
+    **dict.fromkeys((uid.JPEGLossless, uid.JPEGLosslessSV1), imagecodecs.jpeg8_decode),
+    **dict.fromkeys((uid.JPEGLSLossless, uid.JPEGLSNearLossless), imagecodecs.jpegls_decode),
+    **dict.fromkeys((uid.JPEG2000Lossless, uid.JPEG2000), imagecodecs.jpeg2k_decode),
+}
+END_OF_IMAGE = b"\xff\xd9"  # the marker that ends the streams of all of these, and stands nowhere else in them
 
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Where the pixels of a slice lie, in mm along the patient's axes as DICOM has them: to left, back and head.
+    """Where the pixels of a slice lie in the canonical view.
 
-    corner  [3] the centre of pixel (0, 0)
-    down    [3] the step from a row to the next
-    across  [3] the step from a column to the next
+    affine  4x4, from (column, row, slice) to mm towards the patient's right, front and top, as in NIfTI; the third
+            column is the slice's unit normal, towards the head
     shape   (rows, columns)
+    turn    what brings stored pixels into this view, as nibabel.orientations has it
     """
 
-    corner: np.ndarray
-    down: np.ndarray
-    across: np.ndarray
+    affine: np.ndarray
     shape: tuple[int, int]
+    turn: np.ndarray
 
-    @property
-    def normal(self) -> np.ndarray:
-        """Unit vector [3] across the slice; it points to the head in a canonical plane."""
-        cross = np.cross(self.across, self.down)
-        return cross / np.linalg.norm(cross)
-
-    def canonical(self) -> Plane:
-        """The same pixels in the canonical view; `to_canonical` moves them there."""
-        transpose, flip_rows, flip_columns = _turn(self)
-        corner, down, across, (rows, columns) = self.corner, self.down, self.across, self.shape
-        if transpose:
-            down, across, rows, columns = across, down, columns, rows
-        if flip_rows:
-            corner, down = corner + (rows - 1) * down, -down
-        if flip_columns:
-            corner, across = corner + (columns - 1) * across, -across
-        return Plane(corner, down, across, (rows, columns))
+    def view(self, stored: np.ndarray) -> np.ndarray:
+        """Pixels [H,W] as the file has them, in the canonical view."""
+        return apply_orientation(stored.T[..., None], self.turn)[..., 0].T
 
 
 @dataclass(frozen=True)
@@ -80,66 +76,82 @@ class Slice:
     patient: str = field(repr=False)
     plane: Plane
     thickness_mm: float
-    slope: float
-    intercept: float
+    lossy: bool
 
 
 @dataclass(frozen=True)
-class Segmentation:
-    """A DICOM-SEG file; `refers_to` is the series it was drawn on, "" where it does not say."""
-
-    path: Path
-    refers_to: str
-
-
-@dataclass(frozen=True)
-class Ignored:
-    """A file of something else than CT slices, and why it is left alone."""
+class Other:
+    """A file of something else: a DICOM-SEG with the series it was drawn on ("" where it does not say), or whatever
+    is left alone with its own series; `reason` says why it is left alone where it is."""
 
     path: Path
     series_uid: str
     reason: str
+    is_mask: bool = False
 
 
-def looks_like_dicom(path: Path) -> bool:
-    """Whether a file starts as DICOM files do: DICM after 128 bytes, or, in old exports, with a first element."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(132)
-    except OSError as error:
-        raise StudyError(f"{path} cannot be opened ({error.strerror}); make it readable or remove it.") from error
-    return head[128:] == b"DICM" or (head[:2] in (b"\x02\x00", b"\x08\x00") and len(head) == 132 and head[3] == 0)
-
-
-def parsed(path: Path, use: Callable, **options):
-    """use(dataset) of a DICOM file; `options` are pydicom.dcmread's. The one place where such a file is parsed.
+@contextmanager
+def opened(path: Path, **options) -> Iterator:
+    """The dataset of a DICOM file; `options` are pydicom.dcmread's. The one place where such a file is parsed.
 
     A damaged file can raise almost anything, so all of it becomes a StudyError that names the file.
     """
-    import pydicom
-
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path, force=True, **options)
-            if "TransferSyntaxUID" not in dataset.file_meta:
+            dataset = dcmread(path, force=True, **options)
+            if "TransferSyntaxUID" not in dataset.file_meta:  # an old file; pydicom has found out what it is
                 implicit, _ = dataset.original_encoding
-                dataset.file_meta.TransferSyntaxUID = (
-                    pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
-                )
-            return use(dataset)
+                syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
+                dataset.file_meta.TransferSyntaxUID = syntax
+            yield dataset
     except StudyError:
         raise
     except Exception as error:
-        raise StudyError(
-            f"{path} cannot be read as DICOM ({why(error)}); copy or export it again, or remove its series."
-        ) from error
+        # In one short line: messages about damaged files may quote all of their bytes. The cause stands last.
+        line = "".join(letter for letter in str(error).split("\n")[-1] if letter.isprintable())
+        why = line[:LONGEST_REASON].rstrip(". ") or type(error).__name__
+        raise StudyError(f"{path} cannot be read as DICOM ({why}); export it again or remove its series.") from error
 
 
-def why(error: Exception) -> str:
-    """What an error says, in one short line: messages about damaged files may quote all of their bytes."""
-    line = "".join(letter for letter in str(error).split("\n")[0] if letter.isprintable())
-    return line[:LONGEST_REASON].rstrip(". ") or type(error).__name__
+def read_header(path: Path) -> Slice | Other:
+    """What a DICOM file is, without its pixels; StudyError where it is damaged, or CT that cannot be read here."""
+    with opened(path, stop_before_pixels=True) as dataset:
+        if dataset.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
+            return Other(path, "", "it is a DICOMDIR")
+        modality, series = _code(dataset, "Modality", WORD), _code(dataset, "SeriesInstanceUID", UID)
+        if modality == "SEG":
+            references = dataset.get("ReferencedSeriesSequence")
+            source = _code(references[0], "SeriesInstanceUID", UID) if references else ""
+            return Other(path, source, "it refers to no series here", is_mask=True)
+        if modality != "CT":
+            return Other(path, series, f"its Modality is {modality}, not CT")
+        if "LOCALIZER" in (dataset.get("ImageType") or ""):
+            return Other(path, series, "it is a localizer")
+        kind = _code(dataset, "SOPClassUID", UID)
+        if kind in MULTI_FRAME_CT or int(dataset.get("NumberOfFrames") or 1) > 1:
+            raise StudyError(f"{path} holds many CT slices (enhanced CT); split it, for example with dcm4che's emf2sf.")
+        if kind != uid.CTImageStorage:
+            return Other(path, series, f"it is no CT slice but {dataset.SOPClassUID.name}")
+        photometric = _code(dataset, "PhotometricInterpretation", WORD)
+        if photometric != "MONOCHROME2" or int(dataset.get("SamplesPerPixel") or 1) != 1:
+            raise StudyError(f"{path} is {photometric}, but CT is MONOCHROME2; export the original, not a picture.")
+        if (dataset.get("RescaleType") or "HU") not in ("HU", "US"):
+            raise StudyError(f"{path} holds no Hounsfield units, by its RescaleType; export the original series.")
+        numbers(dataset, "RescaleIntercept", 1)
+        if (slope := numbers(dataset, "RescaleSlope", 1)[0]) <= 0:
+            raise ValueError(f"RescaleSlope is {slope}")
+        require_decoder(dataset, path)
+        told = dataset.get("LossyImageCompression")  # remains when a file is decompressed
+        return Slice(
+            path,
+            series,
+            instance_uid=str(dataset.get("SOPInstanceUID", "")),
+            patient=str(dataset.get("PatientID") or "").strip(),
+            plane=plane(dataset, (int(dataset.Rows), int(dataset.Columns))),
+            thickness_mm=numbers(dataset, "SliceThickness", 1)[0] if dataset.get("SliceThickness") else float("nan"),
+            lossy=told == "01" if told else dataset.file_meta.TransferSyntaxUID in LOSSY,
+        )
 
 
 def numbers(dataset, keyword: str, count: int) -> np.ndarray:
@@ -147,10 +159,10 @@ def numbers(dataset, keyword: str, count: int) -> np.ndarray:
     value = dataset.get(keyword)
     if value is None or value == "":
         raise ValueError(f"{keyword} is missing")
-    values = [float(part) for part in ([value] if count == 1 else value)]
-    if len(values) != count or not all(abs(part) < LARGEST_NUMBER for part in values):
+    values = np.array([float(part) for part in ([value] if count == 1 else value)])
+    if len(values) != count or not (np.abs(values) < LARGEST_NUMBER).all():
         raise ValueError(f"{keyword} is {value}")
-    return np.array(values)
+    return values
 
 
 def _code(dataset, keyword: str, form: str) -> str:
@@ -161,118 +173,79 @@ def _code(dataset, keyword: str, form: str) -> str:
     return value
 
 
-def plane(corner: np.ndarray, orientation: np.ndarray, spacing: np.ndarray, shape: tuple[int, int]) -> Plane:
-    """A Plane from ImagePositionPatient [3], ImageOrientationPatient [6], PixelSpacing [2] (rows, columns)."""
-    along_row, along_column = orientation[:3], orientation[3:]
-    lengths = np.linalg.norm(along_row), np.linalg.norm(along_column)
-    if not np.allclose(lengths, 1, atol=1e-2) or abs(along_row @ along_column) > 1e-2:
-        raise ValueError(f"ImageOrientationPatient is {orientation.tolist()}, not two unit vectors at a right angle")
-    if not (spacing > 0).all() or min(shape) < 1:
-        raise ValueError(f"PixelSpacing is {spacing.tolist()} and the slice has {shape[0]} rows, {shape[1]} columns")
-    return Plane(corner, along_column / lengths[1] * spacing[0], along_row / lengths[0] * spacing[1], shape)
-
-
-def read_header(path: Path) -> Slice | Segmentation | Ignored:
-    """What a DICOM file is, without its pixels; StudyError where it is damaged, or CT that cannot be read here."""
-    return parsed(path, lambda dataset: _header(dataset, path), stop_before_pixels=True, specific_tags=HEADER_TAGS)
-
-
-def _header(dataset, path: Path) -> Slice | Segmentation | Ignored:
-    if dataset.file_meta.get("MediaStorageSOPClassUID") == DIRECTORY:
-        return Ignored(path, "", "it is a DICOMDIR")
-    modality, series = _code(dataset, "Modality", WORD), _code(dataset, "SeriesInstanceUID", UID)
-    if modality == "SEG":
-        references = dataset.get("ReferencedSeriesSequence")
-        return Segmentation(path, _code(references[0], "SeriesInstanceUID", UID) if references else "")
-    if modality != "CT":
-        return Ignored(path, series, f"its Modality is {modality}, not CT")
-    if "LOCALIZER" in (dataset.get("ImageType") or ""):
-        return Ignored(path, series, "it is a localizer")
-    kind = _code(dataset, "SOPClassUID", UID)
-    if kind in MULTI_FRAME_CT or int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise StudyError(
-            f"{path} holds many CT slices in one file (enhanced CT), which is not read here; split it into one file "
-            "per slice, for example with dcm4che's emf2sf."
+def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
+    """The Plane of pixels of a shape, by position, orientation and spacing; ValueError where these are damaged or the
+    plane is not axial."""
+    corner, spacing = numbers(dataset, "ImagePositionPatient", 3), numbers(dataset, "PixelSpacing", 2)
+    directions = numbers(dataset, "ImageOrientationPatient", 6).reshape(2, 3)  # along a row, along a column
+    lengths = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not np.allclose(lengths, 1, atol=1e-2) or abs(directions[0] @ directions[1]) > 1e-2:
+        raise ValueError("ImageOrientationPatient is not two unit vectors at a right angle")
+    if not (spacing > 0).all() or min(stored_shape) < 1:
+        raise ValueError(
+            f"PixelSpacing is {spacing.tolist()}, of a slice of {stored_shape[0]} rows and {stored_shape[1]} columns"
         )
-    if kind != SINGLE_FRAME_CT:
-        return Ignored(path, series, f"it is no CT slice but {dataset.SOPClassUID.name}")
-    photometric = _code(dataset, "PhotometricInterpretation", WORD)
-    if photometric != "MONOCHROME2" or int(dataset.get("SamplesPerPixel") or 1) != 1:
-        raise StudyError(
-            f"{path} is {photometric}, but CT slices are MONOCHROME2; export the original series instead of pictures."
-        )
-    if (dataset.get("RescaleType") or "HU") not in ("HU", "US"):
-        raise StudyError(f"{path} holds no Hounsfield units, by its RescaleType; export the original series.")
-    slope = numbers(dataset, "RescaleSlope", 1)[0]
-    if slope <= 0:
-        raise ValueError(f"RescaleSlope is {slope}")
-    check_decoder(dataset.file_meta.TransferSyntaxUID, path)
-    return Slice(
-        path,
-        series,
-        str(dataset.get("SOPInstanceUID", "")),
-        str(dataset.get("PatientID") or "").strip(),
-        plane(
-            numbers(dataset, "ImagePositionPatient", 3),
-            numbers(dataset, "ImageOrientationPatient", 6),
-            numbers(dataset, "PixelSpacing", 2),
-            (int(dataset.Rows), int(dataset.Columns)),
-        ),
-        numbers(dataset, "SliceThickness", 1)[0] if dataset.get("SliceThickness") else float("nan"),
-        slope,
-        numbers(dataset, "RescaleIntercept", 1)[0],
-    )
+    across, down = directions / lengths * spacing[::-1, None]
+    normal = np.cross(across, down)
+    normal /= np.linalg.norm(normal)
+    if abs(normal[2]) < AXIAL_COSINE:
+        raise ValueError("it is not axial")
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([across, down, normal, corner])
+    affine[:2] *= -1  # DICOM's axes run to the patient's left and back
+    turn = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
+    rows, columns = stored_shape if turn[0, 0] == 0 else stored_shape[::-1]
+    return Plane(affine @ inv_ornt_aff(turn, (*stored_shape[::-1], 1)), (rows, columns), turn)
 
 
-def check_decoder(syntax, path: Path) -> None:
-    """StudyError where nothing that is installed can decode the pixels of a transfer syntax."""
-    from pydicom.pixels import get_decoder
+def require_decoder(dataset, path: Path) -> None:
+    """StudyError where nothing decodes the transfer syntax of a file's pixels."""
+    syntax = dataset.file_meta.TransferSyntaxUID
+    with suppress(NotImplementedError):  # of a syntax that pydicom does not know
+        if syntax in DECODERS or get_decoder(syntax).is_available:
+            return
+    raise StudyError(f"{path} is compressed as {syntax.name}, which is not read here; export the series uncompressed.")
 
-    try:
-        available = get_decoder(syntax).is_available
-    except NotImplementedError:
-        available = False
-    if not available:
-        raise StudyError(
-            f"{path} is compressed as {syntax.name}, for which no decoder is installed; run "
-            "pip install 'pylibjpeg[all]' or export the series uncompressed."
-        )
+
+def stored_pixels(dataset) -> np.ndarray:
+    """The decoded pixels [frames,H,W] of a dataset, signed or unsigned as it says."""
+    count, decode = int(dataset.get("NumberOfFrames") or 1), DECODERS.get(dataset.file_meta.TransferSyntaxUID)
+    shape = count, int(dataset.Rows), int(dataset.Columns)
+    if decode is None:
+        return dataset.pixel_array.reshape(shape)
+    frames = list(generate_frames(dataset.PixelData, number_of_frames=count))
+    if any(END_OF_IMAGE not in frame for frame in frames):  # libjpeg would paint what is missing
+        raise ValueError("its compressed pixels end early")
+    pixels = np.stack([decode(frame) for frame in frames]).reshape(shape)
+    # The sign is the highest of the bits stored, whatever the codec takes it for.
+    spare = max(0, 8 * pixels.itemsize - int(dataset.BitsStored))
+    return pixels.view(f"{'ui'[dataset.PixelRepresentation]}{pixels.itemsize}") << spare >> spare
 
 
 def ordered(name: str, slices: Sequence[Slice]) -> tuple[Slice, ...]:
     """The slices of the series `name` from the neck to the vertex, by position and never by file name.
 
     A slice that is there twice is kept once. Raises StudyError where slices differ in size or orientation, two
-    different ones share a position, one is missing between others, or the series is not axial.
+    different ones share a position, or one is missing between others.
     """
     first = slices[0]
-    normal = first.plane.canonical().normal
-    if normal[2] < AXIAL_COSINE:
-        raise StudyError(f"The series in {name} is not axial; export the axial one or remove it.")
     for other in slices[1:]:
-        if other.plane.shape != first.plane.shape:
-            raise StudyError(
-                f"{other.path} is {_size(other)} but {first.path.name} of the same series is {_size(first)}; remove "
-                "what does not belong to the series."
-            )
-        steps = [np.concatenate([p.down, p.across]) for p in (first.plane, other.plane)]
-        if not np.allclose(*steps, rtol=0, atol=SAME_STEP_MM):
-            raise StudyError(
-                f"{other.path} differs from {first.path.name} of the same series in orientation or pixel spacing; "
-                "remove what does not belong to the series."
-            )
-    placed = sorted(((float(normal @ s.plane.canonical().corner), s) for s in slices), key=lambda p: p[0])
-    kept = placed[:1]
-    for height, slice_ in placed[1:]:
-        if height - kept[-1][0] >= SAME_PLACE_MM:
+        here, there = first.plane, other.plane
+        alike = here.shape == there.shape and (here.turn == there.turn).all()
+        if not alike or np.abs(here.affine - there.affine)[:3, :2].max() > SAME_STEP_MM:
+            how = f"differs from {first.path.name} in size, orientation or pixel spacing"
+            raise StudyError(f"{other.path} {how}; remove what does not belong to the series.")
+    kept: list[tuple[float, Slice]] = []
+    placed = [(float(first.plane.affine[:3, 2] @ s.plane.affine[:3, 3]), s) for s in slices]
+    for height, slice_ in sorted(placed, key=lambda p: p[0]):
+        if not kept or height - kept[-1][0] >= SAME_PLACE_MM:
             kept.append((height, slice_))
         elif not np.array_equal(hounsfield(slice_), hounsfield(kept[-1][1])):
-            raise StudyError(
-                f"{slice_.path} and {kept[-1][1].path.name} lie at the same position ({height:g} mm) but show "
-                "different pixels; keep one of the two acquisitions in the folder."
-            )
+            both = f"{slice_.path} and {kept[-1][1].path.name}"
+            raise StudyError(f"{both} lie at the same position ({height:g} mm) but differ; keep one acquisition.")
     heights, kept_slices = zip(*kept, strict=True)
-    _check_gaps(name, np.array(heights), kept_slices)
+    if len(kept) > 1:
+        _check_gaps(name, np.array(heights), kept_slices)
     return kept_slices
 
 
@@ -283,66 +256,46 @@ def _check_gaps(name: str, heights: np.ndarray, slices: Sequence[Slice]) -> None
     if not (thickness > 0).all():
         thickness = np.ones(len(slices))
     relative = steps / ((thickness[:-1] + thickness[1:]) / 2)
-    if not len(steps):
-        return
     # Where many slices are missing their steps must not become the rule: the lower quartile is.
     usual = np.quantile(relative, 0.25, method="lower")
-    for k in np.flatnonzero(relative > GAP_RATIO * usual)[:1]:
-        raise StudyError(
-            f"The series in {name} lacks slices between {slices[k].path.name} at {heights[k]:g} mm and "
-            f"{slices[k + 1].path.name} at {heights[k + 1]:g} mm, a step of {steps[k]:g} mm; copy the series again."
-        )
+    told = np.isfinite([s.thickness_mm for s in slices]).all()
+    lost = (relative > GAP_RATIO * usual) | (told & (relative > LOST_RATIO))
+    for k in np.flatnonzero(lost)[:1]:
+        below, above = (f"{slices[z].path.name} at {heights[z]:g} mm" for z in (k, k + 1))
+        step = f"a step of {steps[k]:g} mm"
+        raise StudyError(f"The series in {name} lacks slices between {below} and {above}, {step}; copy it again.")
 
 
-def spacing_mm(slices: Sequence[Slice]) -> tuple[float, float, float]:
-    """(row, column, slice) spacing of ordered slices; between slices the median step along the normal.
+def spacing_mm(slices: Sequence[Slice]) -> tuple[float, float]:
+    """(row, column) spacing of the slices of a series."""
+    column, row = np.linalg.norm(slices[0].plane.affine[:3, :2], axis=0)
+    return float(row), float(column)
 
-    The positions decide, because SliceThickness leaves out gaps and overlaps; a single slice has nothing else.
+
+def thickness_mm(slices: Sequence[Slice]) -> np.ndarray:
+    """How much of the head each of the ordered slices stands for, float [D].
+
+    SliceThickness, which may change within a series, where the slices lie as far apart as that says; else the distance
+    to their neighbours along the normal, because SliceThickness leaves out gaps, overlaps and the tilt of the gantry.
     """
-    planes = [s.plane.canonical() for s in slices]
-    steps = np.diff([planes[0].normal @ p.corner for p in planes])
-    between = float(np.median(steps)) if len(steps) else slices[0].thickness_mm
-    return float(np.linalg.norm(planes[0].down)), float(np.linalg.norm(planes[0].across)), between
+    told = np.array([s.thickness_mm for s in slices])
+    steps = np.diff([slices[0].plane.affine[:3, 2] @ s.plane.affine[:3, 3] for s in slices])
+    if not len(steps) or (np.abs((told[:-1] + told[1:]) / 2 - steps) <= SAME_THICKNESS * steps).all():
+        return told
+    return (np.append(steps[:1], steps) + np.append(steps, steps[-1:])) / 2
 
 
 def hounsfield(slice_: Slice) -> np.ndarray:
     """The pixels of a slice in the canonical view, int16 [H,W] in HU; padding is -1024."""
-    return to_canonical(parsed(slice_.path, lambda dataset: _hounsfield(dataset, slice_)), slice_.plane)
-
-
-def _hounsfield(dataset, slice_: Slice) -> np.ndarray:
-    if "PixelData" not in dataset:
-        raise StudyError(f"{slice_.path} holds no pixel data; export it again with its pixels, or remove its series.")
-    stored = dataset.pixel_array
-    if stored.shape != slice_.plane.shape:
-        raise ValueError(f"its pixels are {stored.shape}, its header says {slice_.plane.shape}")
-    values = np.rint(stored * slice_.slope + slice_.intercept)
-    if (padding := dataset.get("PixelPaddingValue")) is not None:
-        # Writers give the value as signed or unsigned whatever the pixels are: the bits are what counts.
-        limit = dataset.get("PixelPaddingRangeLimit", padding)
-        low, high = sorted(np.array([padding, limit]).astype(stored.dtype))
-        values[(stored >= low) & (stored <= high)] = PADDING_HU
-    if values.min() < -32768 or values.max() > 32767:
-        raise StudyError(
-            f"{slice_.path} reaches from {values.min():g} to {values.max():g} HU, more than 16 bits hold; its "
-            "RescaleSlope or PixelRepresentation is wrong, so export it again."
-        )
-    return values.astype(np.int16)
-
-
-def to_canonical(pixels: np.ndarray, acquired: Plane) -> np.ndarray:
-    """Pixels [H,W] of an acquired plane in the canonical view."""
-    transpose, flip_rows, flip_columns = _turn(acquired)
-    pixels = pixels.T if transpose else pixels
-    return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
-
-
-def _turn(p: Plane) -> tuple[bool, bool, bool]:
-    """(swap rows and columns, then flip rows, flip columns): what brings a plane nearest to the canonical view."""
-    transpose = abs(p.across[0]) / np.linalg.norm(p.across) < abs(p.across[1]) / np.linalg.norm(p.across)
-    down, across = (p.across, p.down) if transpose else (p.down, p.across)
-    return bool(transpose), bool(down[1] < 0), bool(across[0] < 0)
-
-
-def _size(slice_: Slice) -> str:
-    return f"{slice_.plane.shape[1]}x{slice_.plane.shape[0]}"
+    with opened(slice_.path) as dataset:
+        stored = stored_pixels(dataset)[0]
+        values = np.rint(apply_rescale(stored, dataset))
+        if (padding := dataset.get("PixelPaddingValue")) is not None:
+            # Writers give the value as signed or unsigned whatever the pixels are: the bits are what counts.
+            limit = dataset.get("PixelPaddingRangeLimit", padding)
+            low, high = sorted(np.array([padding, limit]).astype(stored.dtype))
+            values[(stored >= low) & (stored <= high)] = PADDING_HU
+        if values.min() < -32768 or values.max() > 32767:
+            reached = f"{values.min():g} to {values.max():g} HU"
+            raise StudyError(f"{slice_.path} reaches from {reached}, more than 16 bits hold; export it again.")
+        return slice_.plane.view(values.astype(np.int16))
