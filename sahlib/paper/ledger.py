@@ -81,7 +81,7 @@ def ledger(
     rows = []
     for key, (words, sections, measure) in claims.items():
         rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
-                     "printed": _printed(key, measure), "measure": measure.words, "where": WHERE[measure.where],
+                     "printed": _printed(measure), "measure": measure.words, "where": WHERE[measure.where],
                      **found[key]})  # fmt: skip
     for one in transcript.CONTRADICTIONS:
         rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
@@ -253,12 +253,14 @@ def _kind(key: str) -> str:
     return "samples" if alone else "test set"
 
 
-def _printed(key: str, measure: Measure) -> str:
+def _printed(measure: Measure) -> str:
     if measure.kind == "complementary":
         return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
-    if key not in _LEADS:
+    arms = (*measure.higher, measure.lower)
+    of_table = measure.convention == transcript.TABLE_3_CONVENTIONS.get(measure.metric) and not measure.tercile
+    if measure.kind != "difference" or not of_table or not set(arms) <= set(transcript.TABLE_3.columns):
         return ""
-    a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in (measure.higher[0], measure.lower))
+    a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in arms)
     return f"{a:.3f} over {b:.3f} ({a - b:+.3f})"
 
 
