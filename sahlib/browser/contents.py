@@ -105,13 +105,10 @@ class Content:
 
     def kinds(self) -> dict[str, np.ndarray]:
         """What a slice can show -> which slices do, bool [N]; the classes that occur, after the lesion in question."""
-        found = {EVERY: np.ones(len(self.store), bool), LESION: self.lesion_pixels > 0}
-        found[NO_LESION] = ~found[LESION]
-        for name in CLASSES[1:]:
-            has = self.store.slices[f"pixels_{name}"].to_numpy() > 0
-            if has.any():
-                found[f"with {name}"] = has
-        return found
+        lesion = self.lesion_pixels > 0
+        found = {EVERY: np.ones(len(self.store), bool), LESION: lesion, NO_LESION: ~lesion}
+        classes = {f"with {name}": self.store.slices[f"pixels_{name}"].to_numpy() > 0 for name in CLASSES[1:]}
+        return found | {kind: has for kind, has in classes.items() if has.any()}
 
     def rows(self, side: str, kind: str, least: int, most: int) -> np.ndarray:
         """Rows of the slices on a side ("" for all) of a kind, with `least` to `most` lesion pixels, int [k]."""
@@ -154,14 +151,18 @@ class Content:
         try:
             return _hounsfield(self.store, self.study)
         except (StudyError, OSError) as error:
-            return _refusing(str(error))
+            reason = str(error)
+
+        def refuse(row: int) -> np.ndarray:
+            raise StudyError(reason)
+
+        return refuse
 
     def stored(self, row: int, level: float, width: float) -> np.ndarray:
         """The slice in another window, uint8 [H,W], as far as the stored 8 bits go."""
         images = (self.store.images, *self.store.further_images)
-        at = [i for i, window in enumerate(self.stored_windows) if window == (level, width)]
-        if at:
-            return np.asarray(images[at[0]][row])
+        if (level, width) in self.stored_windows:
+            return np.asarray(images[self.stored_windows.index((level, width))][row])
         own_level, own_width = self.stored_windows[0]
         values = own_level - own_width / 2 + np.arange(256) * (own_width / 255)
         table = np.rint(np.clip((values - (level - width / 2)) / width, 0, 1) * 255).astype(np.uint8)
@@ -175,42 +176,35 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
            slices
     Raises StudyError where the slices or the split of a run are not found beside it, or runs do not go together.
     """
-    first = shown[0] if shown else None
-    if len(shown) == 1 and isinstance(first, SliceStore):
-        return Content(first, np.full(len(first), ""), study=study)
-    if len(shown) == 1 and isinstance(first, Results):
-        networks = [(own[0], Run(own[0].path.parent, own[0].record) if first.origin else own[0])
-                    for own in first.runs.values()]  # fmt: skip
-        # With slices from elsewhere, the study says where those of the training lie.
-        own_study = None if first.origin else first.study
-        return Content(first.store, _sides(first.store, first.split), _named(networks), study or own_study)
-    if shown and all(isinstance(run, Run) for run in shown):
-        keys = {(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in shown}
-        if len(keys) > 1:
-            raise StudyError("These runs were not tested on the same slices for the same lesions; show each by itself.")
-        if not all(run.file("counts", run.lesions[0], "csv").exists() for run in shown):
-            raise StudyError("A run has no predictions yet; run notebook 05, which tests it.")
-        store, split = _beside(first)
-        return Content(store, _sides(store, split), _named([(run, run) for run in shown]), study or _study(first))
-    raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
-
-
-def _named(runs: list[tuple[Run, Run]]) -> tuple[Network, ...]:
-    several = len({run.model for run, _ in runs}) < len(runs)
-    return tuple(
-        Network(MODELS[run.model] + (f", seed {run.seed}" if several else ""), run.model, run, weights, run.lesions[0])
-        for run, weights in runs
+    match shown:
+        case [SliceStore() as store]:
+            return Content(store, np.full(len(store), ""), study=study)
+        case [Results(store=store, split=split) as results]:
+            runs = [own[0] for own in results.runs.values()]
+            if results.origin:  # then the study says where the scans of the training lie, not these
+                weights = [Run(run.path.parent, run.record) for run in runs]
+            else:
+                weights, study = runs, study or results.study
+        case [Run(), *others] if all(isinstance(run, Run) for run in others):
+            runs = weights = list(shown)
+            if len({(run.record["recipe"]["store"], run.record["recipe"]["split"], run.lesions) for run in runs}) > 1:
+                raise StudyError(
+                    "These runs were not tested on the same slices for the same lesions; show each by itself."
+                )
+            if not all(run.file("counts", run.lesions[0], "csv").exists() for run in runs):
+                raise StudyError("A run has no predictions yet; run notebook 05, which tests it.")
+            store, split = _beside(runs[0])
+            record = runs[0].record["study"]
+            if record["dataset"] == "phantom":  # which needs no folder; a run does not keep where that was
+                study = study or Study(**record)
+        case _:
+            raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
+    several = len({run.model for run in runs}) < len(runs)
+    networks = tuple(
+        Network(MODELS[run.model] + f", seed {run.seed}" * several, run.model, run, trained, run.lesions[0])
+        for run, trained in zip(runs, weights, strict=True)
     )
-
-
-def _sides(store: SliceStore, split: Split) -> np.ndarray:
-    return store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str)
-
-
-def _study(run: Run) -> Study | None:
-    """The run's Study, where its scans need no folder; a run does not keep where that was."""
-    record = run.record["study"]
-    return Study(**record) if record["dataset"] == "phantom" else None
+    return Content(store, store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str), networks, study)
 
 
 def _beside(run: Run) -> tuple[SliceStore, Split]:
@@ -237,24 +231,18 @@ def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.nd
         raise StudyError("the scans are others than these slices were made from.")
     # A scan's slices lie together; the next scan begins where patient or files change.
     keys = store.slices["patient_id"] + "\n" + store.slices["source"].fillna("")
-    number = (keys != keys.shift()).cumsum().to_numpy() - 1
-    if number[-1] + 1 != len(source):
+    begins = (keys != keys.shift()).to_numpy()
+    number, first = begins.cumsum() - 1, np.flatnonzero(begins)
+    if len(first) != len(source):
         raise StudyError("which scan a slice came from cannot be told.")
-    first = np.flatnonzero(np.r_[True, np.diff(number) > 0])
 
     @functools.lru_cache(SCANS_KEPT)
     def image(index: int) -> np.ndarray:
         scan = source.scan(index)
-        own = tuple(store.slices["slice_id"].iloc[first[index] : first[index] + len(scan.slice_ids)])
-        if scan.unit != "HU" or own != scan.slice_ids:
-            raise StudyError("the source has 8-bit grey levels only." if scan.unit != "HU" else "slices do not match.")
+        if scan.unit != "HU":
+            raise StudyError("the source has 8-bit grey levels only.")
+        if tuple(store.slices["slice_id"].iloc[first[index] :][: len(scan.slice_ids)]) != scan.slice_ids:
+            raise StudyError("slices do not match.")
         return scan.image
 
     return lambda row: image(int(number[row]))[row - first[number[row]]]
-
-
-def _refusing(reason: str) -> Callable[[int], np.ndarray]:
-    def refuse(row: int) -> np.ndarray:
-        raise StudyError(reason)
-
-    return refuse

@@ -16,7 +16,25 @@ from importlib import resources
 from sahlib.study import StudyError
 
 NOT_VERIFIED = "not verified"
-KEY_WIDTH = 13
+PAGE = """\
+# Datasets
+
+Nothing is redistributed here. `./run_all.sh data NAME` prints a row of this table with its sources
+and the command to run next; `./run_all.sh data NAME --to DIR` fetches a set whose licence is open.
+`sahlib/data/catalogue.py` writes this page.
+
+| set | what | licence | how to get it | size | labels | layout below `--data-dir` |
+| --- | --- | --- | --- | --- | --- | --- |
+{table}
+
+## To cite
+
+{cite}
+
+## Not verified
+
+{unverified}
+"""
 
 
 @dataclass(frozen=True)
@@ -66,13 +84,12 @@ class PublicSet:
 
 
 def _read() -> tuple[PublicSet, ...]:
-    found = []
-    for name, facts in tomllib.loads((resources.files("sahlib.data") / "catalogue.toml").read_text("utf-8")).items():
-        archive = Archive(**facts.pop("archive")) if "archive" in facts else None
-        unverified, options = tuple(facts.pop("unverified", ())), facts.pop("options", "")
-        known = {key: Fact(*fact) for key, fact in facts.items()}
-        found.append(PublicSet(name, **known, unverified=unverified, archive=archive, options=options))
-    return tuple(found)
+    made = {"archive": lambda archive: Archive(**archive), "unverified": tuple, "options": str}
+    content = tomllib.loads((resources.files("sahlib.data") / "catalogue.toml").read_text("utf-8"))
+    return tuple(
+        PublicSet(name, **{key: made.get(key, lambda fact: Fact(*fact))(own) for key, own in facts.items()})
+        for name, facts in content.items()
+    )
 
 
 CATALOGUE = _read()
@@ -88,17 +105,16 @@ def find(name: str) -> PublicSet:
 
 def next_command(chosen: PublicSet, folder: str = "DIR") -> str:
     """What to type to run the study on a set that lies in `folder`."""
-    quoted = folder if folder == "DIR" else shlex.quote(folder)
-    return f"./run_all.sh --dataset {chosen.name} --data-dir {quoted} {chosen.options}".rstrip()
+    return f"./run_all.sh --dataset {chosen.name} --data-dir {shlex.quote(folder)} {chosen.options}".rstrip()
 
 
 def listing() -> str:
     """One line per set: its name, whether it is fetched for you, and what it is."""
-    ways = [("open" if s.archive else "yours" if s.access == OWN else "by hand") for s in CATALOGUE]
-    lines = [f"{s.name:<15}{way:<9}{s.title.text}" for s, way in zip(CATALOGUE, ways, strict=True)]
-    return "\n".join(
-        [*lines, "", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
-    )
+    lines = []
+    for s in CATALOGUE:
+        way = "open" if s.archive else "yours" if s.access == OWN else "by hand"
+        lines.append(f"{s.name:<15}{way:<9}{s.title.text}\n")
+    return f"{''.join(lines)}\n./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."
 
 
 def describe(chosen: PublicSet) -> str:
@@ -109,39 +125,22 @@ def describe(chosen: PublicSet) -> str:
         if fact != OWN:
             rows.append((key, f"{fact.text} ({fact.source})" if fact.source else fact.text))
     rows += [("not checked", sentence) for sentence in chosen.unverified] + [("next", next_command(chosen))]
-    return "\n".join([f"{chosen.name}: {chosen.title.text}", *(_indented(key, text) for key, text in rows)])
+    as_is = {"break_long_words": False, "break_on_hyphens": False}
+    wrapped = [
+        textwrap.fill(text, 100, initial_indent=f"{key:<13}", subsequent_indent=" " * 13, **as_is) for key, text in rows
+    ]
+    return "\n".join([f"{chosen.name}: {chosen.title.text}", *wrapped])
 
 
 def page() -> str:
     """docs/datasets.md, Markdown: every set in one table, then what could not be verified."""
-    head = ["set", "what", "licence", "how to get it", "size", "labels", "layout below `--data-dir`"]
-    rows = [
-        [f"`{s.name}`", *(_cell(fact) for fact in (s.title, s.licence, s.access, s.size, s.labels, s.layout))]
-        for s in CATALOGUE
-    ]
-    table = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
-    unverified = [f"- `{s.name}`: {sentence}" for s in CATALOGUE for sentence in s.unverified]
+    rows = []
+    for s in CATALOGUE:
+        cells = map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))
+        rows.append(f"| `{s.name}` | {' | '.join(cells)} |")
     cite = [f"- `{s.name}`: {s.citation.text}." for s in CATALOGUE if s.citation != OWN]
-    return "\n".join(
-        [
-            "# Datasets",
-            "",
-            "Nothing is redistributed here. `./run_all.sh data NAME` prints a row of this table with its sources",
-            "and the command to run next; `./run_all.sh data NAME --to DIR` fetches a set whose licence is open.",
-            "`sahlib/data/catalogue.py` writes this page.",
-            "",
-            *table,
-            "",
-            "## To cite",
-            "",
-            *cite,
-            "",
-            "## Not verified",
-            "",
-            *unverified,
-            "",
-        ]
-    )
+    unverified = [f"- `{s.name}`: {sentence}" for s in CATALOGUE for sentence in s.unverified]
+    return PAGE.format(table="\n".join(rows), cite="\n".join(cite), unverified="\n".join(unverified))
 
 
 def _cell(fact: Fact) -> str:
@@ -149,8 +148,3 @@ def _cell(fact: Fact) -> str:
     if not fact.source or fact.text == fact.source:
         return text
     return f"{text} ({NOT_VERIFIED})" if fact.source == NOT_VERIFIED else f"{text} ([source]({fact.source}))"
-
-
-def _indented(key: str, text: str) -> str:
-    wrapped = textwrap.wrap(text, 100 - KEY_WIDTH, break_long_words=False, break_on_hyphens=False)
-    return "\n".join(f"{key if i == 0 else '':<{KEY_WIDTH}}{line}" for i, line in enumerate(wrapped))

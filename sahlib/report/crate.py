@@ -14,6 +14,7 @@ from rocrate.rocrate import ROCrate
 
 from sahlib.chapters import published
 from sahlib.data import catalogue
+from sahlib.report.report_parts import text_of
 from sahlib.study import StudyError
 from sahlib.workspace import writing
 
@@ -36,10 +37,7 @@ DESCRIPTIONS = {
 
 
 def write(folder: Path) -> Path:
-    """Writes ro-crate-metadata.json into a study's output folder and returns its path.
-
-    Raises StudyError where run.json is missing or damaged.
-    """
+    """Writes ro-crate-metadata.json into a study's output folder and returns its path; StudyError as `describe`."""
     path = Path(folder) / NAME
     content = describe(Path(folder)).metadata.generate()
     with writing(path) as part:
@@ -48,43 +46,40 @@ def write(folder: Path) -> Path:
 
 
 def describe(folder: Path) -> ROCrate:
-    """The crate of a folder: its files, the software, the data, and the run that made the one from the others."""
-    record = _record(folder)
+    """The crate of a folder: its files, the software, the data, and the run that made the one from the others.
+
+    Raises StudyError where run.json is missing or damaged.
+    """
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StudyError(f"{folder} holds no run.json; run notebook 06_figures first.") from error
+    except ValueError as error:
+        raise StudyError(f"{folder / 'run.json'} is damaged ({error}); run notebook 06_figures again.") from error
     study, made = record["study"], record["provenance"]
     crate = ROCrate(version=VERSION)
     results = _add_files(crate, folder)
     code_licence = _add(crate, MIT, "CreativeWork", name="MIT License", description="The licence of the project.")
-    software, data = _software(crate, made, code_licence), _data(crate, record)
+    words = published.record_in_words(record)
     action = _add(
         crate,
         "#run",
         "CreateAction",
         name=f"Profile {study['profile']} on dataset {study['dataset']}",
-        description=f"{published.record_in_words(record)} "
-        f"Figures and tables made on {made['device']}, {made['system']}.",
-        instrument=software,
-        object=data,
+        description=f"{words} Figures and tables made on {made['device']}, {made['system']}.",
+        instrument=_software(crate, made, code_licence),
+        object=_data(crate, record),
         result=results,
         endTime=made["time"],
     )
     crate.name = f"U-Net against Attention U-Net on head CT: profile {study['profile']}, dataset {study['dataset']}"
-    crate.description = f"Figures, tables and verdict of the study. {published.record_in_words(record)}"
+    crate.description = f"Figures, tables and verdict of the study. {words}"
     crate.license = code_licence if study["dataset"] == "phantom" else _pictures_licence(crate, study["dataset"])
     crate.datePublished = made["time"]
     profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
     crate.root_dataset["conformsTo"] = profile
     crate.root_dataset["mentions"] = action
     return crate
-
-
-def _record(folder: Path) -> dict:
-    path = folder / "run.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise StudyError(f"{folder} holds no run.json; run notebook 06_figures first.") from error
-    except ValueError as error:
-        raise StudyError(f"{path} is damaged ({error}); run notebook 06_figures again.") from error
 
 
 def _add(crate: ROCrate, identifier: str, kind: str | list[str], /, **properties: object) -> ContextEntity:
@@ -97,13 +92,12 @@ def _add_files(crate: ROCrate, folder: Path) -> list[File]:
     visible = [name for name in names if not any(part.startswith(".") for part in name.parts) and name != Path(NAME)]
     found = {}
     for name in visible:
-        path = folder / name
-        description = _first_line(path / "summary.md") if path.is_dir() else _description(path)
-        properties = {"name": name.as_posix()} | ({"description": description} if description else {})
+        path, kind, properties = folder / name, Dataset, {"name": name.as_posix()}
+        if description := _description(path):
+            properties["description"] = description
         if path.is_file():
-            properties["encodingFormat"] = FORMATS.get(path.suffix, "application/octet-stream")
-            properties["contentSize"] = str(path.stat().st_size)
-        kind = File if path.is_file() else Dataset
+            kind, size = File, str(path.stat().st_size)
+            properties |= {"encodingFormat": FORMATS.get(path.suffix, "application/octet-stream"), "contentSize": size}
         found[name] = crate.add(kind(crate, path, name.as_posix(), properties=properties))
         if name.parent in found:
             found[name.parent].append_to("hasPart", found[name])
@@ -111,22 +105,19 @@ def _add_files(crate: ROCrate, folder: Path) -> list[File]:
 
 
 def _description(path: Path) -> str:
-    """What a file shows: its caption, which lies beside it as .txt, or is the first line of the .md."""
+    """What a file shows: its caption, which lies beside it as .txt, or is the first line of the .md; of a folder that
+    of its summary."""
     if path.name in DESCRIPTIONS:
         return DESCRIPTIONS[path.name]
-    caption = path.with_suffix(".txt")
-    return caption.read_text(encoding="utf-8").strip() if caption.exists() else _first_line(path.with_suffix(".md"))
-
-
-def _first_line(path: Path) -> str:
-    text = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+    if (caption := path.with_suffix(".txt")).exists():
+        return caption.read_text(encoding="utf-8").strip()
+    text = text_of(path / "summary.md" if path.is_dir() else path.with_suffix(".md")).strip()
     return text.partition("\n")[0].lstrip("# ").removeprefix("**").removesuffix("**")
 
 
 def _software(crate: ROCrate, made: dict, licence: ContextEntity) -> ContextEntity:
-    language = _add(
-        crate, "#python", "ComputerLanguage", name="Python", version=made["python"], url="https://www.python.org/"
-    )
+    home = "https://www.python.org/"
+    language = _add(crate, "#python", "ComputerLanguage", name="Python", version=made["python"], url=home)
     libraries = [
         _add(crate, f"#{name}", "SoftwareApplication", name=name, version=version)
         for name, version in made["libraries"].items()
@@ -146,27 +137,17 @@ def _software(crate: ROCrate, made: dict, licence: ContextEntity) -> ContextEnti
 
 def _data(crate: ROCrate, record: dict) -> ContextEntity:
     """The preprocessed slices, by their digest; where they lie is nobody's business."""
-    split = dict(record["split"])
+    split, store = dict(record["split"]), record["store"]["digest"]
     digest = split.pop("digest")
     sides = "; ".join(f"{side}: {own['slices']} slices of {own['patients']} patients" for side, own in split.items())
-    return _add(
-        crate,
-        f"#slices-{record['store']['digest']}",
-        "Dataset",
-        name=f"Slices {record['store']['digest']} of dataset {record['study']['dataset']}",
-        description=f"Preprocessed slices of head CT, split {digest} ({sides}).",
-        identifier=record["store"]["digest"],
-    )
+    name = f"Slices {store} of dataset {record['study']['dataset']}"
+    description = f"Preprocessed slices of head CT, split {digest} ({sides})."
+    return _add(crate, f"#slices-{store}", "Dataset", name=name, description=description, identifier=store)
 
 
 def _pictures_licence(crate: ROCrate, dataset: str) -> ContextEntity:
     """On other data than the phantom the figures show slices, which are under the licence of the scans."""
     own = catalogue.find(dataset).licence
     terms = "as the owner of the scans states" if own == catalogue.OWN else own.text
-    return _add(
-        crate,
-        "#licence",
-        "CreativeWork",
-        name="Licence of the scans",
-        description=f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT.",
-    )
+    description = f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT."
+    return _add(crate, "#licence", "CreativeWork", name="Licence of the scans", description=description)

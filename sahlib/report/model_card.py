@@ -12,19 +12,20 @@ import re
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import tables
 from sahlib.paper.rules import MIN_PATIENTS
+from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import baselines, metrics, statistics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
 from sahlib.workspace import writing
 
 TOO_FEW = "too few to tell"
+SIDES = "Slices and patients on each side of the split."
 
 
 def write(results: Results) -> dict[str, str]:
@@ -49,10 +50,7 @@ def card(results: Results) -> str:
     study, store, split = results.study, results.store, results.split
     train = store.slices.iloc[split.rows(store, "train")]
     sides = split.summary(store).drop(columns="share positive").astype(int).astype(str)
-    environment = Environment(
-        loader=PackageLoader("sahlib.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template("model_card.md.j2").render(
+    text = ENVIRONMENT.get_template("model_card.md.j2").render(
         results=results,
         study=study,
         name=MODELS[model],
@@ -63,9 +61,7 @@ def card(results: Results) -> str:
         own=catalogue.OWN,
         spacing=_range(train["row_mm"]),
         thickness=_range(train["thickness_mm"]),
-        sides=tables.markdown(
-            sides.rename_axis("Side").reset_index(), "Slices and patients on each side of the split."
-        ),
+        sides=tables.markdown(sides.rename_axis("Side").reset_index(), SIDES),
         trained=train_unet.in_words(results.runs),
         scores=scores(results),
         subgroups=subgroups_in_words(results),
@@ -127,7 +123,7 @@ def subgroups(results: Results) -> pd.DataFrame:
 
 def subgroups_in_words(results: Results) -> str:
     """The table of subgroups, and the range over patients."""
-    ((_, counts),) = results.counts.items()
+    (counts,) = results.counts.values()
     bleeding = counts[0].loc[counts[0]["lesion_pixels"] > 0, "patient_id"].unique()
     own = [metrics.unit_scores(c[c["patient_id"].isin(bleeding)], "dice", "per_patient") for c in counts]
     patients = np.mean(own, axis=0)

@@ -111,10 +111,10 @@ def folder(runs: Path, study: Study, key: dict) -> Path:
 def find(path: Path) -> Run | None:
     """The finished run in a folder, or None."""
     record = path / "run.json"
-    if not record.exists():
-        return None
     try:
         return Run(path, json.loads(record.read_text()))
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise StudyError(f"{record} is damaged ({error}); delete the folder {path} and run again.") from error
 
