@@ -35,8 +35,7 @@ def write(source, folder: Path, progress: Callable[[Iterable[int]], Iterable[int
 
     `progress` wraps the iteration over scans, for example tqdm. StudyError where the disk refuses.
     """
-    examination = examine(source, progress)
-    path = Path(folder) / "check.html"
+    examination, path = examine(source, progress), Path(folder) / "check.html"
     with writing(path) as part:
         part.write_text(html(examination), encoding="utf-8", newline="\n")
     return f"{text(examination)}\n\nThe whole page, with pictures: {path}"
@@ -60,10 +59,9 @@ def html(examination: Examination) -> str:
 
 def embedded(examination: Examination) -> str:
     """The page within another one: a frame, so that neither takes the other's style."""
-    page = escape(html(examination))
-    frame = f'<iframe srcdoc="{page}" title="Check of {escape(examination.name)}" width="100%" height="900"></iframe>'
-    # IPython warns of an output that begins with a frame.
-    return f"<div>{frame}</div>"
+    page, name = escape(html(examination)), escape(examination.name)
+    # In a <div>, for IPython warns of an output that begins with a frame.
+    return f'<div><iframe srcdoc="{page}" title="Check of {name}" width="100%" height="900"></iframe></div>'
 
 
 def _render(template: str, examination: Examination, **more) -> str:

@@ -74,7 +74,12 @@ def describe(folder: Path) -> ROCrate:
     )
     crate.name = f"U-Net against Attention U-Net on head CT: profile {study['profile']}, dataset {study['dataset']}"
     crate.description = f"Figures, tables and verdict of the study. {words}"
-    crate.license = code_licence if study["dataset"] == "phantom" else _pictures_licence(crate, study["dataset"])
+    crate.license = code_licence
+    if study["dataset"] != "phantom":  # then the figures show slices, which are under the licence of the scans
+        own = catalogue.find(study["dataset"]).licence
+        terms = "as the owner of the scans states" if own == catalogue.OWN else own.text
+        words = f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT."
+        crate.license = _add(crate, "#licence", "CreativeWork", name="Licence of the scans", description=words)
     crate.datePublished = made["time"]
     profile = _add(crate, PROFILE, "CreativeWork", name="Process Run Crate", version="0.5")
     crate.root_dataset["conformsTo"] = profile
@@ -143,11 +148,3 @@ def _data(crate: ROCrate, record: dict) -> ContextEntity:
     name = f"Slices {store} of dataset {record['study']['dataset']}"
     description = f"Preprocessed slices of head CT, split {digest} ({sides})."
     return _add(crate, f"#slices-{store}", "Dataset", name=name, description=description, identifier=store)
-
-
-def _pictures_licence(crate: ROCrate, dataset: str) -> ContextEntity:
-    """On other data than the phantom the figures show slices, which are under the licence of the scans."""
-    own = catalogue.find(dataset).licence
-    terms = "as the owner of the scans states" if own == catalogue.OWN else own.text
-    description = f"Figures show slices of scans, whose licence holds for them: {terms}. The code is MIT."
-    return _add(crate, "#licence", "CreativeWork", name="Licence of the scans", description=description)

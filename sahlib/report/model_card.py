@@ -98,9 +98,8 @@ def subgroups(results: Results) -> pd.DataFrame:
     rules.MIN_PATIENTS
     """
     ((model, counts),) = results.counts.items()
-    first = counts[0]
+    first, rows = counts[0], []
     lesion = first["lesion_pixels"] > 0
-    rows = []
     for name, inside in _with_lesion(results, first).items():
         found = statistics.interval([own[inside] for own in counts], "dice", "sah_slices")
         rows.append((name, "Dice", inside.sum(), found.patients, statistics.in_words(found)))
@@ -161,8 +160,7 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
     thickness = results.store.slices["thickness_mm"].iloc[results.test_rows].round().set_axis(counts.index)
     if thickness.nunique(dropna=False) > 1:
         for millimetres in sorted(thickness.dropna().unique()):
-            same = (area > 0) & (thickness == millimetres)
-            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = same
+            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = (area > 0) & (thickness == millimetres)
         groups["lesions, slices of unknown thickness"] = (area > 0) & thickness.isna()
     return {name: inside for name, inside in groups.items() if inside.any()}
 
@@ -170,6 +168,5 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
 def _range(millimetres: pd.Series) -> str:
     if millimetres.isna().all():
         return "unknown"
-    low, high = (f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
-    known = f"{low} mm" if low == high else f"{low} to {high} mm"
-    return f"{known}, in part unknown" if millimetres.isna().any() else known
+    ends = dict.fromkeys(f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
+    return " to ".join(ends) + " mm" + ", in part unknown" * bool(millimetres.isna().any())

@@ -71,10 +71,9 @@ class Elsewhere:
 
 
 def write(folder: Path, path: Path, command: str) -> Path:
-    """Writes the report on a study's output `folder` to `path`, whole or not at all, and returns `path`.
+    """Writes the report on a study's output `folder` to `path` and returns `path`; StudyError where the disk refuses.
 
     command  the line that runs the study again, from reproduce.command_line
-    raises   StudyError where the disk refuses
     """
     with writing(path) as part:
         part.write_text(html(folder, command), encoding="utf-8", newline="\n")
@@ -163,8 +162,8 @@ def decisive_numbers(folder: Path) -> list[Number]:
     """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns."""
     found = []
     for row in rows_of(folder / "table_differences.csv"):
-        of_attention = row["Difference"].startswith(f"{MODELS['attention_unet']} minus ")
-        if of_attention and (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label):
+        asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
+        if asked and row["Difference"].startswith(f"{MODELS['attention_unet']} minus "):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
             found.append(Number(row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))

@@ -93,14 +93,8 @@ class Run:
 
 def run_key(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
     """All that decides a run's weights on one kind of machine; "recipe" in the files on disk."""
-    return {
-        "version": TRAINING_VERSION,
-        "store": store.digest,
-        "split": split.digest,
-        "model": model,
-        "seed": seed,
-        **{name: study.as_dict()[name] for name in TRAINING_FIELDS},
-    }
+    of = {"version": TRAINING_VERSION, "store": store.digest, "split": split.digest, "model": model, "seed": seed}
+    return of | {name: study.as_dict()[name] for name in TRAINING_FIELDS}
 
 
 def folder(runs: Path, study: Study, key: dict) -> Path:
