@@ -69,7 +69,7 @@ class Study:
     fold: int = 0  # which of the folds is the test side
 
     # networks: the paper gives no widths
-    models: tuple[str, ...] = tuple(MODELS)
+    models: tuple[str, ...] = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     prior_bias: bool = False  # start the output bias at the log-odds of a lesion pixel (Lin et al. 2017, section 4.1)
 

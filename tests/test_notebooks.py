@@ -154,9 +154,10 @@ def test_every_figure_and_table_is_left_behind(smoke):
 
 
 def said(notebook):
-    """The sentences under each cell."""
+    """The sentences, tables and pictures under each cell."""
+    kinds = ("text/markdown", "text/html", "image/png")
     return {
-        cell.id: [output.data["text/markdown"] for output in cell.outputs if "text/markdown" in output.get("data", {})]
+        cell.id: [output.data[kind] for output in cell.outputs for kind in kinds if kind in output.get("data", {})]
         for cell in notebook.cells
         if cell.cell_type == "code"
     }

@@ -22,7 +22,7 @@ from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
 
 SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
-MARKERS = dict(zip((*MODELS, baselines.BACKGROUND, baselines.THRESHOLD), "os^vXD", strict=False))
+MARKERS = {**dict(zip(MODELS, "os^vP<>*p", strict=False)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
 
 
 # All conventions
@@ -66,7 +66,8 @@ def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
     printed = [
         (metric, "", "", model, MODELS[model], value, value, value, 0, True)
-        for metric in dict.fromkeys(table["metric"])
+        for metric in transcript.TABLE_3.rows
+        if metric in set(table["metric"])
         for model in _PRINTED_DASHES
         for value in [transcript.TABLE_3.value(metric, model)]
     ]
@@ -78,7 +79,7 @@ _PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1
 
 def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, names: dict, large: bool) -> None:
     metric = data["metric"].iloc[0]
-    for model, dash in _PRINTED_DASHES.items():
+    for model, dash in _PRINTED_DASHES.items() if metric in transcript.TABLE_3.rows else ():
         value = transcript.TABLE_3.value(metric, model)
         ax.axvline(value, color=SERIES_COLOURS[model], linestyle=dash, linewidth=1.1 if large else 0.9, zorder=1)
     for r in range(0, len(rows), 2):

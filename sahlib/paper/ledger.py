@@ -81,7 +81,7 @@ def ledger(
     rows = []
     for key, (words, sections, measure) in claims.items():
         rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
-                     "printed": _printed(key, measure), "measure": measure.words, "where": WHERE[measure.where],
+                     "printed": _printed(measure), "measure": measure.words, "where": WHERE[measure.where],
                      **found[key]})  # fmt: skip
     for one in transcript.CONTRADICTIONS:
         rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
@@ -101,8 +101,8 @@ def _told(verdict: str, reason: str, ours: str = "") -> dict:
 
 def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: Callable) -> dict:
     """estimate, low, high, ours, and either verdict and reason or the p of a difference still to be judged."""
-    if measure.kind in ("contradiction", "unknowable"):
-        return _told(CONTRADICTS if measure.kind == "contradiction" else UNKNOWN, measure.words)
+    if verdict := {"contradiction": CONTRADICTS, "unknowable": UNKNOWN}.get(measure.kind):
+        return _told(verdict, measure.words)
     asked = (*measure.higher, measure.lower) if measure.lower else measure.higher
     # What is said of the ResNet34 encoder compares it with the U-Net that has none.
     unet = UNET if "unet_resnet34" in asked else evidence.unet
@@ -138,9 +138,9 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
     got = difference(below, above, *score, draws=evidence.draws, level=1 - rules.LEVEL, batch_size=size)
     scores = [[metrics.score(c, *score, size) for c in seeds] for seeds in (above, below)]
     signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
-    return {"estimate": got.estimate, "low": got.low, "high": got.high, "p": got.p, "agree": len(signs) == 1,
-            "seeds": min(len(above), len(below)), "patients": got.patients,
-            "ours": _signs(statistics.in_words(got, signed=True))}  # fmt: skip
+    row = {name: getattr(got, name) for name in ("estimate", "low", "high", "p", "patients")}
+    ours = _signs(statistics.in_words(got, signed=True))
+    return row | {"agree": len(signs) == 1, "seeds": min(len(above), len(below)), "ours": ours}
 
 
 def _verdict_on_difference(row: dict, p: float) -> dict:
@@ -208,9 +208,8 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
         return _told(UNKNOWN, "one epoch is no curve")
     values = {arm: [curves.numbers(h)[measure.metric] for h in own] for arm, own in runs.items()}
     if measure.metric == "end_level":
-        first, last = values
-        reference = float(np.mean(values[last]))
-        values = {first: [v / reference - 1 for v in values[first]]}
+        reference = float(np.mean(values.pop(arms[1])))
+        values = {arm: [v / reference - 1 for v in own] for arm, own in values.items()}
     ours = "; ".join(f"{MODELS[arm]} {_range_text(own, measure.metric)}" for arm, own in values.items())
     seeds, epochs = min(map(len, runs.values())), min(map(len, histories))
     verdict, reason = _first(
@@ -224,10 +223,8 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
 def _each_run(values: list[list[float]], limit: float) -> tuple[str, str]:
     """Whether every run of every arm shows what is claimed."""
     passed = [[abs(v) <= limit for v in own] for own in values]
-    shown = f"{sum(map(sum, passed))} of {sum(map(len, passed))} runs show it"
-    if all(map(all, passed)):
-        return HOLDS, shown
-    return UNKNOWN if all(map(any, passed)) else FAILS, shown
+    verdict = HOLDS if all(map(all, passed)) else UNKNOWN if all(map(any, passed)) else FAILS
+    return verdict, f"{sum(map(sum, passed))} of {sum(map(len, passed))} runs show it"
 
 
 def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
@@ -253,12 +250,14 @@ def _kind(key: str) -> str:
     return "samples" if alone else "test set"
 
 
-def _printed(key: str, measure: Measure) -> str:
+def _printed(measure: Measure) -> str:
     if measure.kind == "complementary":
         return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
-    if key not in _LEADS:
+    arms = (*measure.higher, measure.lower)
+    of_table = measure.convention == transcript.TABLE_3_CONVENTIONS.get(measure.metric) and not measure.tercile
+    if measure.kind != "difference" or not of_table or not set(arms) <= set(transcript.TABLE_3.columns):
         return ""
-    a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in (measure.higher[0], measure.lower))
+    a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in arms)
     return f"{a:.3f} over {b:.3f} ({a - b:+.3f})"
 
 

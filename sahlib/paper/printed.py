@@ -28,7 +28,6 @@ import numpy as np
 import pandas as pd
 
 from sahlib.paper.transcript import ATTENTION, SETTINGS, TABLE_1, TABLE_3, UNET
-from sahlib.scoring import metrics
 from sahlib.scoring.metrics import CONVENTIONS
 
 ROUNDING = 0.0005  # half of the last printed decimal
@@ -89,8 +88,7 @@ def convention_bounds() -> pd.DataFrame:
 
 def obstacle(model: str, overlap: str, triple: str) -> str:
     """The rule (a key of RULES) that forbids Dice and IoU under one convention beside P, R, F1 under another; or ""."""
-    value = {m: rounded(model, m) for m in metrics.METRICS}
-    (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (value[m] for m in ("dice", "iou", "precision", "recall", "f1"))
+    (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (rounded(model, m) for m in TABLE_3.rows)
     single = _possible_alone()
     one, zero, left, sah = OVER_SLICES
     pair = (overlap, triple)

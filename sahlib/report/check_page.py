@@ -15,13 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from sahlib.data.check.examine import Contact, Examination
 from sahlib.data.check.findings import GRAVITIES, Finding
 from sahlib.data.check.measures import VOXEL_MM
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import CLASS_COLOURS
+from sahlib.report.rendering import ENVIRONMENT
 from sahlib.study import WINDOWS
 from sahlib.workspace import writing
 
@@ -58,26 +58,18 @@ def html(examination: Examination) -> str:
 
 def embedded(examination: Examination) -> str:
     """The page within another one: a frame, so that neither takes the other's style."""
-    page = escape(html(examination))
-    frame = f'<iframe srcdoc="{page}" title="Check of {escape(examination.name)}" width="100%" height="900"></iframe>'
-    # IPython warns of an output that begins with a frame.
-    return f"<div>{frame}</div>"
+    page, name = escape(html(examination)), escape(examination.name)
+    # In a <div>, for IPython warns of an output that begins with a frame.
+    return f'<div><iframe srcdoc="{page}" title="Check of {name}" width="100%" height="900"></iframe></div>'
 
 
 def _render(template: str, examination: Examination, **more) -> str:
     """A template filled with what both pages tell."""
-    environment = Environment(
-        loader=PackageLoader("sahlib.report"),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     groups: dict[str, dict[str, list[Finding]]] = {gravity: {} for gravity in GRAVITIES}
     for finding in examination.findings:
         groups[finding.gravity].setdefault(finding.kind, []).append(finding)
     table = _table(examination.patients) if len(examination.patients) else []
-    return environment.get_template(template).render(
+    return ENVIRONMENT.get_template(template).render(
         examination=examination,
         numbers=_numbers(examination),
         verdict=verdict(examination),

@@ -12,19 +12,20 @@ import re
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import tables
 from sahlib.paper.rules import MIN_PATIENTS
+from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import baselines, metrics, statistics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
 from sahlib.workspace import writing
 
 TOO_FEW = "too few to tell"
+SIDES = "Slices and patients on each side of the split."
 
 
 def write(results: Results) -> dict[str, str]:
@@ -49,10 +50,7 @@ def card(results: Results) -> str:
     study, store, split = results.study, results.store, results.split
     train = store.slices.iloc[split.rows(store, "train")]
     sides = split.summary(store).drop(columns="share positive").astype(int).astype(str)
-    environment = Environment(
-        loader=PackageLoader("sahlib.report"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    text = environment.get_template("model_card.md.j2").render(
+    text = ENVIRONMENT.get_template("model_card.md.j2").render(
         results=results,
         study=study,
         name=MODELS[model],
@@ -63,9 +61,7 @@ def card(results: Results) -> str:
         own=catalogue.OWN,
         spacing=_range(train["row_mm"]),
         thickness=_range(train["thickness_mm"]),
-        sides=tables.markdown(
-            sides.rename_axis("Side").reset_index(), "Slices and patients on each side of the split."
-        ),
+        sides=tables.markdown(sides.rename_axis("Side").reset_index(), SIDES),
         trained=train_unet.in_words(results.runs),
         scores=scores(results),
         subgroups=subgroups_in_words(results),
@@ -102,9 +98,8 @@ def subgroups(results: Results) -> pd.DataFrame:
     rules.MIN_PATIENTS
     """
     ((model, counts),) = results.counts.items()
-    first = counts[0]
+    first, rows = counts[0], []
     lesion = first["lesion_pixels"] > 0
-    rows = []
     for name, inside in _with_lesion(results, first).items():
         found = statistics.interval([own[inside] for own in counts], "dice", "sah_slices")
         rows.append((name, "Dice", inside.sum(), found.patients, statistics.in_words(found)))
@@ -127,7 +122,7 @@ def subgroups(results: Results) -> pd.DataFrame:
 
 def subgroups_in_words(results: Results) -> str:
     """The table of subgroups, and the range over patients."""
-    ((_, counts),) = results.counts.items()
+    (counts,) = results.counts.values()
     bleeding = counts[0].loc[counts[0]["lesion_pixels"] > 0, "patient_id"].unique()
     own = [metrics.unit_scores(c[c["patient_id"].isin(bleeding)], "dice", "per_patient") for c in counts]
     patients = np.mean(own, axis=0)
@@ -165,8 +160,7 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
     thickness = results.store.slices["thickness_mm"].iloc[results.test_rows].round().set_axis(counts.index)
     if thickness.nunique(dropna=False) > 1:
         for millimetres in sorted(thickness.dropna().unique()):
-            same = (area > 0) & (thickness == millimetres)
-            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = same
+            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = (area > 0) & (thickness == millimetres)
         groups["lesions, slices of unknown thickness"] = (area > 0) & thickness.isna()
     return {name: inside for name, inside in groups.items() if inside.any()}
 
@@ -174,6 +168,5 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
 def _range(millimetres: pd.Series) -> str:
     if millimetres.isna().all():
         return "unknown"
-    low, high = (f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
-    known = f"{low} mm" if low == high else f"{low} to {high} mm"
-    return f"{known}, in part unknown" if millimetres.isna().any() else known
+    ends = dict.fromkeys(f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
+    return " to ".join(ends) + " mm" + ", in part unknown" * bool(millimetres.isna().any())

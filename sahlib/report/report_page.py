@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from sahlib.chapters.verdict import WORDS
@@ -25,6 +24,7 @@ from sahlib.figures.ledger_page import HEADINGS, SIGNS
 from sahlib.figures.tables import WHOLE
 from sahlib.paper import transcript
 from sahlib.report import report_parts
+from sahlib.report.rendering import ENVIRONMENT
 from sahlib.report.report_parts import Attachment, Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
@@ -71,10 +71,9 @@ class Elsewhere:
 
 
 def write(folder: Path, path: Path, command: str) -> Path:
-    """Writes the report on a study's output `folder` to `path`, whole or not at all, and returns `path`.
+    """Writes the report on a study's output `folder` to `path` and returns `path`; StudyError where the disk refuses.
 
     command  the line that runs the study again, from reproduce.command_line
-    raises   StudyError where the disk refuses
     """
     with writing(path) as part:
         part.write_text(html(folder, command), encoding="utf-8", newline="\n")
@@ -88,21 +87,7 @@ def html(folder: Path, command: str) -> str:
     sections = {title: items_of(folder, CONTENTS[title]) for title in HOME}
     further = further_items(folder, HOME)
     notes = report_parts.shared_notes([*chain(*sections.values()), *further])
-    environment = Environment(
-        loader=PackageLoader("sahlib.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "anchor": anchor_of,
-        "minus": with_minus,
-        "prose": report_parts.prose,
-        "unbroken": unbroken,
-        "without": report_parts.without,
-    }
-    return environment.get_template("report.html.j2").render(
+    return ENVIRONMENT.get_template("report.html.j2").render(
         name=folder.name,
         printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
         record=record,
@@ -121,10 +106,7 @@ def html(folder: Path, command: str) -> str:
         rule="".join(text_of(folder / "ledger.md").partition("**How a verdict")[1:]),
         elsewhere=[elsewhere_of(own, notes) for own in sorted(folder.glob("external-*")) if own.is_dir()],
         # Front matter is for machines.
-        cards=[
-            re.sub(r"\A---\n.*?\n---\n+", "", text_of(path), flags=re.DOTALL)
-            for path in sorted(folder.glob("model_card_*.md"))
-        ],
+        cards=[re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))],
         labels=MODELS,
         signs=SIGNS,
         words=WORDS,
@@ -180,8 +162,8 @@ def decisive_numbers(folder: Path) -> list[Number]:
     """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns."""
     found = []
     for row in rows_of(folder / "table_differences.csv"):
-        of_attention = row["Difference"].startswith(f"{MODELS['attention_unet']} minus ")
-        if of_attention and (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label):
+        asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
+        if asked and row["Difference"].startswith(f"{MODELS['attention_unet']} minus "):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
             found.append(Number(row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
@@ -196,3 +178,12 @@ def decisive_numbers(folder: Path) -> list[Number]:
 def unbroken(text: str) -> Markup:
     """Text, escaped, in which no line ends within "U-Net"."""
     return Markup(re.sub(r"\bU-Net\b", '<span class="whole">U-Net</span>', str(escape(text))))
+
+
+ENVIRONMENT.filters |= {
+    "anchor": anchor_of,
+    "minus": with_minus,
+    "prose": report_parts.prose,
+    "unbroken": unbroken,
+    "without": report_parts.without,
+}

@@ -89,11 +89,11 @@ def picture(folder: Path, stem: str, title: str, alt: str = "") -> Picture:
             smaller = io.BytesIO()
             image.save(smaller, "PNG", optimize=True)
             content = smaller.getvalue()
-        width, height = image.size
+        size = image.size
     caption = text_of(folder / f"{stem}.txt").strip()
     alt = alt or alternative_text(caption) or title
     anchor, uri = anchor_of(f"{folder.name}-{stem}"), data_uri("image/png", content)
-    return Picture(anchor, title, alt, caption, uri, width, height, attached(folder, f"{stem}.csv"))
+    return Picture(anchor, title, alt, caption, uri, *size, attached(folder, f"{stem}.csv"))
 
 
 def table(folder: Path, stem: str, title: str) -> Table:

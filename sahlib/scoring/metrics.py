@@ -20,13 +20,19 @@ METRICS = tuple(LABELS)
 
 
 def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
-    """Count agreeing and disagreeing pixels, slice by slice.
+    """Counts agreeing and disagreeing pixels, slice by slice.
 
     prediction, truth: [N,H,W] bool, True where a pixel is (said to be) lesion
     returns: one row per slice, columns tp, fp, fn, tn (int64, pixels); they add up to H*W
     raises: ValueError naming the argument where it is not bool, not [N,H,W], or the two differ in shape
     """
-    prediction, truth = _mask("prediction", prediction), _mask("truth", truth)
+    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    for name, mask in (("prediction", prediction), ("truth", truth)):
+        if mask.ndim != 3:
+            raise ValueError(f"{name} must be [N,H,W]; its shape is {mask.shape}")
+        if mask.dtype != bool:  # class indices above 1 would be counted as lesion without a word
+            found = f"{mask.dtype} of shape {mask.shape}"
+            raise ValueError(f"{name} must be bool, for instance labels == SAH; it is {found}")
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} must have the same [N,H,W]")
     pixels = prediction.shape[1] * prediction.shape[2]
@@ -80,8 +86,8 @@ def recall(counts: pd.DataFrame) -> np.ndarray:
 def f1(counts: pd.DataFrame) -> np.ndarray:
     """Harmonic mean of precision and recall of each row, written 2 tp / (2 tp + fp + fn); NaN where all three are 0.
 
-    Written out in counts it is Dice. The form matters in one case: a lesion missed altogether without any prediction
-    has no precision, so the harmonic mean would be NaN, while 2 tp / (2 tp + fp + fn) says 0, as scikit-learn does.
+    So written it is Dice, and 0, as in scikit-learn, where a lesion was missed without any prediction: there is no
+    precision then, and the harmonic mean would be NaN.
     """
     counts = checked(counts)
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
@@ -98,10 +104,8 @@ class Convention:
     undefined  what a unit's 0/0 counts as; NaN: the unit is left out of the mean, and if none is left the score is NaN
     lesions    True: slices without a lesion in the truth are left out
 
-    "0/0" is each metric's own: for Dice, IoU and F1 neither mask has a pixel, for precision nothing was predicted, be
-    there a lesion or not, for recall there is no lesion, be there a false positive or not. So under mean_empty_1 a
-    false positive on a slice without lesion has recall 1 and all else 0, and a lesion missed without any prediction
-    precision 1 and all else 0.
+    "0/0" is each metric's own, so under mean_empty_1 a false positive on a slice without lesion has recall 1 and all
+    else 0, and a lesion missed without any prediction precision 1 and all else 0.
     """
 
     name: str
@@ -224,15 +228,6 @@ def all_scores(counts: pd.DataFrame, batch_size: int = 16) -> pd.DataFrame:
             undefined = int(np.isnan(SCORES[metric](units)).sum())
             rows.append((name, metric, float(scores.mean()), int(scores.count()), undefined))
     return pd.DataFrame(rows, columns=["convention", "metric", "value", "units", "undefined"])
-
-
-def _mask(name: str, mask: np.ndarray) -> np.ndarray:
-    mask = np.asarray(mask)
-    if mask.ndim != 3:
-        raise ValueError(f"{name} must be [N,H,W]; its shape is {mask.shape}")
-    if mask.dtype != bool:  # class indices above 1 would be counted as lesion without a word
-        raise ValueError(f"{name} must be bool, for instance labels == SAH; it is {mask.dtype} of shape {mask.shape}")
-    return mask
 
 
 def checked(counts: pd.DataFrame, columns: Sequence[str] = COUNTS, name: str = "counts") -> pd.DataFrame:

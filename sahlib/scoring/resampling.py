@@ -57,8 +57,8 @@ class Sums:
         if self.convention.unit == "batch":
             return self._cut_anew(patients)
         flat = patients + self.patients * np.arange(len(patients))[:, None]
-        weights = np.bincount(flat.ravel(), minlength=len(patients) * self.patients).reshape(-1, self.patients)
-        weights = weights.astype(np.float64)
+        times = np.bincount(flat.ravel(), minlength=len(patients) * self.patients)
+        weights = times.reshape(-1, self.patients).astype(np.float64)
         return [np.mean([self.scores(weights @ v) for v in seeds], axis=0) for seeds in self.values]
 
     def _cut_anew(self, patients: np.ndarray) -> list[np.ndarray]:
@@ -66,17 +66,15 @@ class Sums:
         rows = [np.concatenate([self.rows[p] for p in drawn]) for drawn in patients]
         cuts = [np.arange(0, len(r), self.batch_size) for r in rows]
         first = np.cumsum([0, *map(len, cuts[:-1])])
-        result = []
-        for seeds in self.slices:
-            scores = []
-            for counts in seeds:
-                batches = [np.add.reduceat(counts[r], cut) for r, cut in zip(rows, cuts, strict=True)]
-                values = self._pooled(np.concatenate(batches).T)
-                defined = ~np.isnan(values)
-                total = np.add.reduceat(np.where(defined, values, 0), first)
-                scores.append(_mean(total, np.add.reduceat(defined.astype(np.int64), first)))
-            result.append(np.mean(scores, axis=0))
-        return result
+
+        def score(counts: np.ndarray) -> np.ndarray:
+            batches = [np.add.reduceat(counts[r], cut) for r, cut in zip(rows, cuts, strict=True)]
+            values = self._pooled(np.concatenate(batches).T)
+            defined = ~np.isnan(values)
+            total = np.add.reduceat(np.where(defined, values, 0), first)
+            return _mean(total, np.add.reduceat(defined.astype(np.int64), first))
+
+        return [np.mean([score(counts) for counts in seeds], axis=0) for seeds in self.slices]
 
     def _pooled(self, counts: np.ndarray) -> np.ndarray:
         """Scores [k] of pooled counts [4, k]; 0/0 as the convention says."""

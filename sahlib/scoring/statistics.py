@@ -12,7 +12,7 @@ What holds everywhere:
   pixels), whatever the seed or model, cannot move it: such patients are neither drawn nor counted in `patients`.
 - A draw in which the score of any seed is undefined (NaN) is left out, and `dropped` says how many were.
 - With fewer than two patients there is no interval: low and high are NaN.
-- With fewer than FEW_PATIENTS all is computed, and `few_patients` is True: such an interval covers less than it says.
+- With fewer than FEW_PATIENTS all is computed; such an interval covers less than it says.
 """
 
 from __future__ import annotations
@@ -49,10 +49,6 @@ class Estimate:
     patients: int
     draws: int
     dropped: int
-
-    @property
-    def few_patients(self) -> bool:
-        return self.patients < FEW_PATIENTS
 
 
 @dataclass(frozen=True)
@@ -99,10 +95,9 @@ def interval(
 
     The interval is the "expanded" percentile interval: its ends are the quantiles of the draws at Phi(-c) and Phi(c),
     c = sqrt(n/(n-1)) t, with t the (1+level)/2 quantile of Student's t with n-1 degrees of freedom and n the number of
-    patients (Hesterberg 2015, The American Statistician 69:371). It is to the plain percentile interval, quantiles
-    (1-level)/2 and (1+level)/2 (Efron & Tibshirani 1993, chapter 13), what a t interval is to a normal one. Why not
-    that one, and not BCa (Efron 1987): in a simulation of clustered, skewed Dice scores (1,500 test sets each, three
-    patients in five with SAH) nominal 95 % covered, in per cent, as the mean over SAH slices | for pooled pixels
+    patients (Hesterberg 2015, The American Statistician 69:371). Why not the plain percentile interval (Efron &
+    Tibshirani 1993, chapter 13), nor BCa (Efron 1987): in a simulation of clustered, skewed Dice scores (1,500 test
+    sets each, three patients in five with SAH) nominal 95 % covered, in per cent, as mean over SAH slices | pooled
 
         patients    percentile      BCa       expanded
                8     81 | 85      80 | 84     88 | 90
@@ -139,12 +134,11 @@ def difference(
     returns: Difference; its interval is that of `interval`, with the same patients drawn for both models
 
     p: if the models were alike, exchanging their masks for all slices of a patient would change nothing but chance.
-    The test exchanges them patient by patient, and p is the share of such swaps in which the difference is at least as
-    far from 0 as the observed one. All 2**patients swaps are made where half of them (the other half mirrors it) are
-    no more than `permutations`; else that many are drawn and p = (1 + as far) / (1 + permutations), which is never 0
-    (Phipson & Smyth 2010). Few patients cannot give a small p: n of them none below 2 / 2**n. With several seeds every
-    seed of a is paired with every seed of b, so that the order of seeds does not matter. Swaps that leave a score
-    undefined are left out.
+    p is the share of such swaps, patient by patient, in which the difference is at least as far from 0 as the observed
+    one. All 2**patients are made where half of them (the other half mirrors it) are no more than `permutations`; else
+    that many are drawn and p = (1 + as far) / (1 + permutations), never 0 (Phipson & Smyth 2010). n patients cannot
+    give a p below 2 / 2**n. Every seed of a is paired with every seed of b, so that the order of seeds does not
+    matter. Swaps that leave a score undefined are left out.
     """
     if permutations < 1:
         raise ValueError(f"permutations must be at least 1; it is {permutations}")
@@ -178,8 +172,8 @@ def mean_interval(
     values, patients = np.asarray(values, dtype=float), np.asarray(patients)
     if values.shape != patients.shape or values.ndim != 1:
         raise ValueError(f"values {values.shape} and patients {patients.shape} must be the same [k]")
-    if pd.isna(patients).any():
-        raise ValueError(f"patients has {pd.isna(patients).sum()} missing of {len(patients)}")
+    if missing := pd.isna(patients).sum():
+        raise ValueError(f"patients has {missing} missing of {len(patients)}")
     defined = ~np.isnan(values)
     owner, names = pd.factorize(patients[defined], sort=True)
     columns = np.stack([values[defined], np.ones(defined.sum())], axis=1)

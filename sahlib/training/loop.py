@@ -90,12 +90,9 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(state, network, optimizer)
 
-    bias = "on" if study.prior_bias else "off"
-    print(
-        f"{name}: learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}, {len(feed)} slices"
-        f"{'' if isinstance(feed, Resident) else ' streamed from disk'}, from epoch {len(history) + 1}",
-        flush=True,
-    )
+    bias, way = "on" if study.prior_bias else "off", "" if isinstance(feed, Resident) else " streamed from disk"
+    said = f"learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}"
+    print(f"{name}: {said}, {len(feed)} slices{way}, from epoch {len(history) + 1}", flush=True)
     began = time.perf_counter()
     steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
     step = training_step(network, optimizer, study, len(feed), steps)
@@ -164,9 +161,7 @@ def lesion_shares(store: SliceStore, split: Split, study: Study) -> dict[str, fl
     With target "all" these are the classes that occur on the training side, the store's lesion first.
     """
     rows = split.rows(store, "train")
-    names = [store.lesion]
-    if study.target == "all":
-        names += [name for name in CLASSES[1:] if name != store.lesion]
+    names = dict.fromkeys([store.lesion, *(CLASSES[1:] if study.target == "all" else ())])
     shares = {name: store.of(name).lesion_pixels.iloc[rows].sum() / (len(rows) * study.size**2) for name in names}
     return {name: float(share) for name, share in shares.items() if share > 0 or name == store.lesion}
 

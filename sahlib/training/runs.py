@@ -93,14 +93,8 @@ class Run:
 
 def run_key(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
     """All that decides a run's weights on one kind of machine; "recipe" in the files on disk."""
-    return {
-        "version": TRAINING_VERSION,
-        "store": store.digest,
-        "split": split.digest,
-        "model": model,
-        "seed": seed,
-        **{name: study.as_dict()[name] for name in TRAINING_FIELDS},
-    }
+    of = {"version": TRAINING_VERSION, "store": store.digest, "split": split.digest, "model": model, "seed": seed}
+    return of | {name: study.as_dict()[name] for name in TRAINING_FIELDS}
 
 
 def folder(runs: Path, study: Study, key: dict) -> Path:
@@ -111,10 +105,10 @@ def folder(runs: Path, study: Study, key: dict) -> Path:
 def find(path: Path) -> Run | None:
     """The finished run in a folder, or None."""
     record = path / "run.json"
-    if not record.exists():
-        return None
     try:
         return Run(path, json.loads(record.read_text()))
+    except FileNotFoundError:
+        return None
     except ValueError as error:
         raise StudyError(f"{record} is damaged ({error}); delete the folder {path} and run again.") from error
 

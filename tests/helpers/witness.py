@@ -28,7 +28,7 @@ def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -
     blocks = _single_slices() if group == 1 else _batch_patterns()
     size = len(blocks) // group
     conditions, limits = [], []
-    for metric in metrics.METRICS:
+    for metric in TABLE_3.rows:
         convention = CONVENTIONS[overlap if metric in printed.OVERLAP else triple]
         scores = metrics.unit_scores(blocks, metric, convention).dropna()
         # Number of the batch, row of the slice, or of the patient (16 to a block) -> the block it is in.

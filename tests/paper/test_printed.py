@@ -185,7 +185,7 @@ def test_possible_pairs_have_counts_that_score_what_was_printed(model, overlap, 
     assert 1361 <= len(counts) <= 1376
     pixels = counts[list(metrics.COUNTS)].to_numpy()
     assert (pixels >= 0).all() and (pixels.sum(axis=1) == 256 * 256).all()
-    for metric in metrics.METRICS:
+    for metric in transcript.TABLE_3.rows:
         value = score(counts, metric, overlap if metric in printed.OVERLAP else triple)
         assert round(value, 3) == transcript.TABLE_3.value(metric, model)
 

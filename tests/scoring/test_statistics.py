@@ -76,7 +76,7 @@ def test_mean_interval_of_one_patient_has_no_ends():
         found = mean_interval(values, patients)
         assert found.estimate == pytest.approx(0.3)
         assert np.isnan([found.low, found.high]).all()
-        assert (found.patients, found.few_patients) == (1, True)
+        assert found.patients == 1
 
 
 @pytest.mark.parametrize(("values", "patients"), [([1, 2], ["a"]), ([[1, 2]], [["a", "b"]]), (1.0, "a")])
@@ -90,7 +90,7 @@ def test_difference_by_hand():
     a, b = one_slice_each([0.25, 0.25, 0.25]), one_slice_each([0.75, 0.75, 0.75])
     found = difference(a, b, "dice", "mean_empty_1")
     assert (found.estimate, found.low, found.high, found.p) == (0.5, 0.5, 0.5, 0.25)
-    assert (found.exact, found.permutations, found.few_patients) == (True, 8, True)
+    assert (found.exact, found.permutations) == (True, 8)
 
 
 def test_holm_by_hand():
@@ -280,7 +280,7 @@ def test_one_patient_has_no_interval():
     found = interval(table("aa", [5, 1], [0, 1], [1, 1]), "dice", "mean_empty_1")
     assert np.isnan([found.low, found.high]).all()
     assert found.estimate > 0
-    assert (found.patients, found.few_patients) == (1, True)
+    assert found.patients == 1
     both = difference(table("a", [5], [0], [1]), table("a", [4], [0], [2]), "dice", "pooled")
     assert np.isnan([both.low, both.high]).all()
     assert (both.estimate < 0, both.p, both.exact) == (True, 1, True)
@@ -290,8 +290,6 @@ def test_patients_without_anything_to_score_are_not_drawn():
     # Of 22 patients two have a lesion; under sah_slices they are all there is.
     counts = table([f"p{i}" for i in range(22)], [9, 3] + [0] * 20, [0] * 22, [1, 7] + [0] * 20)
     assert [interval(counts, "dice", c).patients for c in ("mean_empty_1", "sah_slices", "pooled")] == [22, 2, 2]
-    assert interval(counts, "dice", "mean_empty_1").few_patients is False
-    assert interval(counts, "dice", "sah_slices").few_patients is True
     assert interval(counts, "dice", "sah_slices").dropped == 0
 
 

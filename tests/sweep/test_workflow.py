@@ -180,8 +180,8 @@ def test_a_sweep_on_slurm_survives_a_killed_and_a_cancelled_job(tmp_path):
 # The same six trainings one after the other in one process.
 LOCALLY = f"""
 import sys
-from sahlib import stages
-from sahlib.paths import Workspace
+from sahlib.sweep import stages
+from sahlib.workspace import Workspace
 from sahlib.study import Study
 
 seeds = [int(seed) for seed in sys.argv[2:]]
