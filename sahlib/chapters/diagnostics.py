@@ -19,9 +19,9 @@ from sahlib.scoring import (
     calibration,
     detection,
     distances,
+    intervals,
     lesions,
     prediction,
-    statistics,
     volumes,
 )
 from sahlib.study import MODELS
@@ -73,14 +73,14 @@ def gate_weights(results: Results) -> pd.DataFrame:
     for seed, run in enumerate(results.runs["attention_unet"]):
         for level in _maps(results, seed, rows):
             both = gates.inside_and_outside(level, truth, head)
-            found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
+            found = intervals.mean_interval(both[:, 0] - both[:, 1], patients)
             lines.append(
                 {
                     "Seed": str(run.seed),
                     "Level": f"{level.shape[1]}x{level.shape[2]}",
                     "Inside the lesion": float(np.nanmean(both[:, 0])),
                     "Rest of the head": float(np.nanmean(both[:, 1])),
-                    "Difference (95 % interval)": statistics.in_words(found, signed=True),
+                    "Difference (95 % interval)": intervals.in_words(found, signed=True),
                     "Lesion against rest": "higher"
                     if found.low > 0
                     else "lower"

@@ -11,7 +11,7 @@ from sahlib.chapters.train_unet import UNETS
 from sahlib.data import samples
 from sahlib.figures import tables
 from sahlib.paper import transcript
-from sahlib.scoring import baselines, metrics, statistics
+from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS
 
 CLASS_SCORES = ("dice", "iou", "precision", "recall")
@@ -58,9 +58,7 @@ def class_scores(results: Results) -> pd.DataFrame:
             "Network": tables.label(model, counts),
             "Slices": len(bleeding),
             "Patients": bleeding["patient_id"].nunique(),
-            "Dice, slices with it (95 % interval)": statistics.in_words(
-                statistics.interval(counts, "dice", "sah_slices")
-            )
+            "Dice, slices with it (95 % interval)": intervals.in_words(intervals.interval(counts, "dice", "sah_slices"))
             if shown
             else "–",
         }

@@ -19,7 +19,7 @@ from sahlib.data import slices
 from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
 from sahlib.figures import tables
-from sahlib.scoring import baselines, metrics, prediction, statistics
+from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, writing
@@ -88,8 +88,8 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
     for series, counts in elsewhere.every_series.items():
         row = {"Predictor": tables.label(series, counts)}
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
-            found = statistics.interval(own, "dice", "sah_slices")
-            row[f"Dice, slices with lesion, {where}"] = statistics.in_words(found)
+            found = intervals.interval(own, "dice", "sah_slices")
+            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(found)
         row |= {
             f"{name}, pooled, elsewhere": float(np.mean([metrics.score(c, score, "pooled") for c in counts]))
             for name, score in (("Dice", "dice"), ("Precision", "precision"), ("Recall", "recall"))
@@ -106,13 +106,13 @@ def in_words(here: Results, elsewhere: Results) -> str:
     threshold = elsewhere.trivial[baselines.THRESHOLD]
     bar = metrics.score(threshold, "dice", "sah_slices")
     for model, counts in elsewhere.counts.items():
-        own, other = (statistics.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        gain = statistics.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
+        gain = intervals.difference([threshold] * len(counts), counts, "dice", "sah_slices")
         better, worse = gain.low > 0, gain.high < 0
         compared = "better than" if better else "worse than" if worse else "not told apart from"
         lines.append(
-            f"- {tables.label(model, counts)}: Dice over slices with lesion {statistics.in_words(other)} elsewhere, "
-            f"{statistics.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
+            f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
+            f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
     text = "\n".join(lines)
     with writing(elsewhere.folder / "summary.md") as file:
