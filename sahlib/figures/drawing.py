@@ -1,11 +1,7 @@
 """What all figures share: one style, colours, how an image is shown and a mask outlined, and the one way to save.
 
-Elsewhere in this room a figure has two functions: `name(...)` returns a matplotlib Figure, and `name_data(...)` the
-table of what it shows. `save` writes both with a caption, which is also the alternative text in a notebook:
-
-    >>> figure = training_curves(histories, "U-Net", model="unet")
-    >>> save(figure, "paper_figures/phantom-quick", "figure_5_training_unet",
-    ...      training_curves_data(histories), "Training of the U-Net ...")
+Elsewhere in this room a function draws a table and returns a matplotlib Figure. `save` writes the figure, the table of
+what it shows, and a caption, which is also the alternative text in a notebook.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The figures behind the verdict: conventions, lesion size, volumes.
 
-Each `name(data)` draws the table that its twin `name_data` makes; `drawing.save` writes both. A series is a network's
-name or one of the two trivial predictors; it keeps its colour and its marker in every figure, so that no figure depends
-on colour alone. The column `label` holds the legend's text, for instance with a collapse said in it.
+A series is a network's name or one of the two trivial predictors; it keeps its colour and its marker in every figure,
+so that no figure depends on colour alone. The column `label` holds the legend's text, for instance with a collapse said
+in it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The figures of what a network says between 0 and 1, pixel by pixel: its probabilities, and what its gates let pass.
 
-As in `evidence_figures`, whose colours, markers and legends these share: every figure has a twin `name_data` that gives
-the table of what it shows, and `figures.save` writes both.
+Colours, markers and legends are those of `evidence_plots`.
 """
 
 from __future__ import annotations

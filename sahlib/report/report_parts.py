@@ -22,7 +22,7 @@ from PIL import Image
 from sahlib.figures.drawing import DPI, WIDTH, alternative_text
 from sahlib.figures.tables import BLANK_NOTE
 
-# Wider pictures are made smaller. Those of figures.save stay as they are: resampled they would weigh more, not less.
+# Wider pictures are made smaller. Those of drawing.save stay as they are: resampled they would weigh more, not less.
 WIDEST = round(WIDTH * DPI)
 LONG = 20  # rows: a table with more may go over several printed pages
 _NUMBER = re.compile(r"[+−-]?\d|–$")
