@@ -190,6 +190,20 @@ def test_a_missing_slice_is_found_among_overlapping_ones(scan, datasets, tmp_pat
     refused(tmp_path, "lacks slices")
 
 
+def test_steps_far_longer_than_the_slices_are_thick_have_lost_slices(scan, tmp_path):
+    datasets = series(scan, corners=START + np.outer(np.arange(5), [0, 0, 40]))
+    write(tmp_path, scan, datasets[:2])
+    refused(tmp_path, "p 1 lacks slices between .*, a step of 40 mm")
+
+
+def test_series_of_a_folder_without_patient_ids_are_asked_for(scan, tmp_path):
+    for place in ("patient 0/day 1", "patient 0/day 2", "patient 1/day 1"):
+        write(tmp_path / place, scan, series(scan, patient=""))
+    refused(tmp_path, "patient 0/day 1/p 1 .* carry no PatientID, .* --patient-pattern")
+    patients = [found.patient_id for found in read(tmp_path, patient_pattern="^([^/]+)")]
+    assert patients == ["patient 0", "patient 0", "patient 1"]
+
+
 def test_a_missing_slice_at_an_end_is_found_by_the_mask(scan, datasets, tmp_path):
     write(tmp_path, scan, datasets[1:])
     refused(tmp_path, "p 1.nii.gz is 12x16x5, not 12x16x4 as the series in .*p 1;")
