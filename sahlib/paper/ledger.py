@@ -1,9 +1,7 @@
 """The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
 
 `rules` is the whole of what decides a verdict, and says what of it was written when. A ledger belongs to
-one recipe, profile and data set; `ledger_page` shows it:
-
-    >>> table = ledger(Evidence(counts, histories, recipe="fair", profile="quick", dataset="phantom"))
+one recipe, profile and data set; `figures/ledger_page.py` shows it.
 """
 
 from __future__ import annotations
@@ -90,9 +88,6 @@ def ledger(
     numbers = ["estimate", "low", "high", "p_holm"]
     columns = ["key", "kind", "claim", "sections", "printed", "measure", *numbers, "ours", "verdict", "reason", "where"]
     return pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, float))
-
-
-# One claim
 
 
 def _told(verdict: str, reason: str, ours: str = "") -> dict:
@@ -235,9 +230,6 @@ def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
         (len({*high, *low}) == 1, FAILS, "all are equal"),
         (True, UNKNOWN, "the seeds of the two overlap"),
     )
-
-
-# Words
 
 
 def _kind(key: str) -> str:

@@ -148,44 +148,26 @@ CLAIMS = {c.key: c for c in _CLAIMS}
 CONTRADICTIONS = (
     Statement(
         "tables_1_and_2_identical",
-        "Tables 1 and 2 print the same 18 numbers for two networks whose text scores differ",
-        ("3.3",),
-    ),
+        "Tables 1 and 2 print the same 18 numbers for two networks whose text scores differ", ("3.3",)),
     Statement(
-        "samples_in_3_2_and_tables",
-        "the Dice and IoU that section 3.2 quotes for the samples are not those of Tables 1 and 2, except "
-        "Attention U-Net on sample 3",
-        ("3.2", "3.3"),
-    ),
+        "samples_in_3_2_and_tables", "the Dice and IoU that section 3.2 quotes for the samples are not those of "
+        "Tables 1 and 2, except Attention U-Net on sample 3", ("3.2", "3.3")),
     Statement(
-        "table_2_and_its_text",
-        "the text under Table 2 quotes Dice 0.61 and 0.38 where the table has 0.57 and 0.57",
-        ("3.3",),
-    ),
+        "table_2_and_its_text", "the text under Table 2 quotes Dice 0.61 and 0.38 where the table has 0.57 and 0.57",
+        ("3.3",)),
     Statement(
-        "attention_on_sample_2",
-        "Attention U-Net's Dice on sample 2 is 0.49 and praised in section 3.2, 0.38 and a drop in section 3.3, and "
-        "0.57 in Table 2",
-        ("3.2", "3.3"),
-    ),
+        "attention_on_sample_2", "Attention U-Net's Dice on sample 2 is 0.49 and praised in section 3.2, 0.38 and a "
+        "drop in section 3.3, and 0.57 in Table 2", ("3.2", "3.3")),
     Statement(
-        "unet_recall",
-        "U-Net's recall is low on sample 2 in section 3.2 (0.31), strong on the samples in section 3.3, and the lower "
-        "of the two in Table 3",
-        ("3.2", "3.3", "3.4"),
-    ),
+        "unet_recall", "U-Net's recall is low on sample 2 in section 3.2 (0.31), strong on the samples in section 3.3, "
+        "and the lower of the two in Table 3", ("3.2", "3.3", "3.4")),
     Statement(
-        "broad_coverage", "section 3.2 gives broad coverage to U-Net, section 3.4 to Attention U-Net", ("3.2", "3.4")
-    ),
+        "broad_coverage", "section 3.2 gives broad coverage to U-Net, section 3.4 to Attention U-Net", ("3.2", "3.4")),
     Statement(
-        "unet_noise",
-        "section 3.4 has U-Net suppress noise, section 3.5 has it include irrelevant regions",
-        ("3.4", "3.5"),
-    ),
+        "unet_noise", "section 3.4 has U-Net suppress noise, section 3.5 has it include irrelevant regions",
+        ("3.4", "3.5")),
     Statement(
-        "dice_is_not_f1",
-        "Table 3 prints a Dice of 0.867 and 0.896 beside an F1 of 0.507 and 0.553, though for binary masks they are "
-        "the same number; they must have been averaged differently, and the paper does not say how",
-        ("2.5", "3.4"),
-    ),
-)
+        "dice_is_not_f1", "Table 3 prints a Dice of 0.867 and 0.896 beside an F1 of 0.507 and 0.553, though for binary "
+        "masks they are the same number; they must have been averaged differently, and the paper does not say how",
+        ("2.5", "3.4")),
+)  # fmt: skip

@@ -1,9 +1,7 @@
 """A sweep at a glance: one table and figure over all runs of a workspace, finished or not.
 
-    print(write(workspace).read_text())
-
-It can be asked for at any time, while the runs go on. Runs that differ in nothing but seed and fold are one row: the
-patients of a seed's folds are pooled, each tested once, scores are means over seeds, and intervals are over patients.
+`write` can be called at any time, while the runs go on. Runs that differ in nothing but seed and fold are one row:
+the patients of a seed's folds are pooled, each tested once, scores are means over seeds, and intervals over patients.
 """
 
 from __future__ import annotations
@@ -41,9 +39,6 @@ CAUTIONS = (
     ("profile", "smoke", "The smoke profile only shows that the code runs; its numbers mean nothing."),
     ("slices_are_patients", True, "Where patients are not known, slices of one may be on both sides of the split."),
 )
-
-
-# Rows
 
 
 @dataclass(frozen=True)
@@ -106,8 +101,7 @@ def table(seen: list[Seen]) -> pd.DataFrame:
         empty 1; of the networks, and of "background everywhere"); collapsed (runs)
         Scores are NaN and patients 0 where no seed is tested. Rows to be compared stand together.
     """
-    rows = _rows(seen)
-    names = _recipe_names(rows)
+    names = _recipe_names(rows := _rows(seen))
     measured = [_measured(row, names[row.first.group]) for row in sorted(rows, key=_place)]
     return pd.DataFrame(measured, columns=list(COLUMNS))
 
@@ -129,10 +123,8 @@ def _measured(row: _Row, recipe: str) -> dict:
     states = [one.state for one in row.runs]
     tested = [one.seed for one in row.runs if one.state == TESTED]
     record = {
-        "dataset": first.dataset,
+        **{name: getattr(first, name) for name in ("dataset", "network", "model")},
         "recipe": recipe,
-        "network": first.network,
-        "model": first.model,
         "learning_rate": _rate(first),
         "runs": len(states),
         "finished": states.count(TRAINED) + states.count(TESTED),
@@ -152,12 +144,9 @@ def _measured(row: _Row, recipe: str) -> dict:
     found = intervals.interval(counts, "dice", "sah_slices")
     trivial = metrics.background_everywhere(counts[0])
     return record | {
+        **{"dice": found.estimate, "low": found.low, "high": found.high, "seed_scores": found.seed_scores},
         "patients": counts[0]["patient_id"].nunique(),
         "patients_with_lesion": found.patients,
-        "dice": found.estimate,
-        "low": found.low,
-        "high": found.high,
-        "seed_scores": found.seed_scores,
         "dice_empty_1": float(np.mean([metrics.score(own, "dice", "mean_empty_1") for own in counts])),
         "background_empty_1": metrics.score(trivial, "dice", "mean_empty_1"),
     }
@@ -186,9 +175,6 @@ def _shown(setting: str, one: Seen) -> str:
     if setting == "folds":
         return f"{value} folds" if value else "single split"
     return f"{setting.replace('_', ' ')} {'/'.join(map(str, value)) if isinstance(value, list) else value}"
-
-
-# Words
 
 
 def displayed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -228,14 +214,11 @@ def named(seen: list[Seen]) -> list[str]:
     for state in (FAILED, INTERRUPTED, TRAINING):
         sentences += [f"{state.capitalize()}: {one.name}. {one.remark}" for one in seen if one.state == state]
     # A search for a learning rate leaves such trainings for good, and many alike.
-    untested = [f"{one.network}, {one.recipe} at {_rate(one):g}" for one in seen if one.state == TRAINED]
+    untested = dict.fromkeys(f"{one.network}, {one.recipe} at {_rate(one):g}" for one in seen if one.state == TRAINED)
     if untested:
-        alike = "; ".join(dict.fromkeys(untested))
-        sentences.append(f"Trained, and not tested yet or only trained to choose a learning rate: {alike}.")
+        told = "Trained, and not tested yet or only trained to choose a learning rate: "
+        sentences.append(f"{told}{'; '.join(untested)}.")
     return sentences
-
-
-# Files
 
 
 def write(workspace: Workspace) -> Path:
@@ -251,7 +234,7 @@ def write(workspace: Workspace) -> Path:
         "All runs of the workspace. Dice over slices with lesion, mean over seeds, with 95 % intervals over patients; "
         "the patients of several folds are pooled, each tested once."
     )
-    tables.write(displayed(rows), workspace.runs, STEM, caption, [*_notes(seen, rows)])
+    tables.write(displayed(rows), workspace.runs, STEM, caption, _notes(seen, rows))
     drawn = f"{caption} Small dots are the seeds; grey text marks rows of which runs are still to come, or have failed."
     scores = rows["seed_scores"].map(lambda scores: " ".join(map(str, scores)))
     drawing.save(forest(rows), workspace.runs, STEM, rows.assign(seed_scores=scores), drawn)
