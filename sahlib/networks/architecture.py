@@ -129,7 +129,6 @@ def _flexible_unet(model: nn.Module) -> list[Block]:
     found.append(Block("Bottom", "bottom", (e.layer4,)))
     for i, block in enumerate(model.decoder.blocks):
         k = len(levels) - i
-        found.append(Block(f"Up {k}", "up", (block.upsample,)))
         joins = f"Encoder {k}" if i < model.skip_connect else ""
-        found.append(Block(f"Decoder {k}", "decoder", (block.convs,), joins))
+        found += [Block(f"Up {k}", "up", (block.upsample,)), Block(f"Decoder {k}", "decoder", (block.convs,), joins)]
     return [*found, Block("Output", "output", (model.segmentation_head,))]

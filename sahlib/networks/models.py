@@ -32,9 +32,9 @@ def build(
     name          one of study.MODELS
     channels      five widths, top level first. `unet_resnet34` has ResNet34's own encoder widths (64 to 512),
                   and takes `channels` for its decoder, bottom level first.
-    priors        share of lesion pixels in the training set, one per output; its bias then starts at the log-odds, so
-                  that the untrained network predicts that share everywhere (Lin et al. 2017, focal loss, section
-                  4.1). None keeps MONAI's initialisation.
+    priors        share of lesion pixels in the training set, one per output, strictly between 0 and 1; its
+                  bias then starts at the log-odds, so that the untrained network predicts that share everywhere
+                  (Lin et al. 2017, focal loss, section 4.1). None keeps MONAI's initialisation.
     """
     # MONAI takes seconds to import; a notebook that only looks at results should not wait for it.
     from monai.networks.nets.attentionunet import AttentionUnet
@@ -54,7 +54,13 @@ def build(
     else:
         raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
     if priors is not None:
-        set_prior_bias(network, priors)
+        if wrong := [prior for prior in priors if not 0 < prior < 1]:
+            raise StudyError(
+                "prior_bias needs a training set with both lesion and background pixels; the lesion share is "
+                f"{wrong[0]}."
+            )
+        with torch.no_grad():
+            output_layer(network).bias.copy_(torch.tensor([math.log(prior / (1 - prior)) for prior in priors]))
     return network
 
 
@@ -68,16 +74,6 @@ def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.T
 def output_layer(network: nn.Module) -> nn.Module:
     """The last convolution, whose bias is the logit of an image without features."""
     return [m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)][-1]
-
-
-def set_prior_bias(network: nn.Module, priors: Sequence[float]) -> None:
-    """Starts the bias of each output at the log-odds of its prior, a share strictly between 0 and 1."""
-    if wrong := [prior for prior in priors if not 0 < prior < 1]:
-        raise StudyError(
-            f"prior_bias needs a training set with both lesion and background pixels; the lesion share is {wrong[0]}."
-        )
-    with torch.no_grad():
-        output_layer(network).bias.copy_(torch.tensor([math.log(prior / (1 - prior)) for prior in priors]))
 
 
 def gflop(network: nn.Module, size: int) -> float:

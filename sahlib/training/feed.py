@@ -1,8 +1,5 @@
 """Batches of a store's slices on the device, whether the slices fit into its memory or not.
 
-    feed = open_feed(store, rows, device)
-    for images, labels in feed.batches(order, batch_size): ...
-
 Slices that fit are copied to the device once; others are read from the memory-mapped store while the device works.
 Both give the same batches.
 """

@@ -1,7 +1,5 @@
 """The one training loop (section 2.4): BCE + Dice loss, Adam, validation each epoch, the best epoch kept.
 
-    run = train(store, split, study, "unet", seed=0, runs=workspace.runs)
-
 A finished run is found, not repeated; an interrupted one goes on after its last whole epoch; a second process that
 wants the same run waits for the first. Within an epoch nothing waits for the device: batches, augmentation, loss and
 scores stay on it.

@@ -19,8 +19,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 @contextlib.contextmanager
 def numerics(study: Study) -> Iterator[None]:
     """How numbers are computed within the block: all cores, fp32 that is no TF32, and with `study.deterministic`
-    only operations that give the same bits each time.
-    """
+    only operations that give the same bits each time."""
     torch.set_num_threads(cores())
     _keep_freed_memory()
     # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).
