@@ -36,9 +36,7 @@ def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} must have the same [N,H,W]")
     pixels = prediction.shape[1] * prediction.shape[2]
-    predicted = np.count_nonzero(prediction, axis=(1, 2))
-    lesion = np.count_nonzero(truth, axis=(1, 2))
-    tp = np.count_nonzero(prediction & truth, axis=(1, 2))
+    predicted, lesion, tp = (np.count_nonzero(m, axis=(1, 2)) for m in (prediction, truth, prediction & truth))
     columns = {"tp": tp, "fp": predicted - tp, "fn": lesion - tp, "tn": pixels - predicted - lesion + tp}
     return pd.DataFrame(columns, dtype=np.int64)
 

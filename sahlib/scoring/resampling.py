@@ -123,15 +123,9 @@ def _batches(
     batches = -(-len(patient_of) // batch_size)
     column = np.arange(len(patient_of)) // batch_size + batches * np.arange(len(COUNTS))[:, None]
     place, shape = (np.tile(patient_of, len(COUNTS)), column.ravel()), (len(sizes), batches * len(COUNTS))
-    return Sums(
-        patients=len(sizes),
-        values=[[sparse.csr_array((v.T.ravel().astype(float), place), shape) for v in own] for own in slices],
-        metric=metric,
-        convention=convention,
-        slices=slices,
-        rows=np.split(np.argsort(patient_of, kind="stable"), np.cumsum(sizes)[:-1]),
-        batch_size=batch_size,
-    )
+    values = [[sparse.csr_array((v.T.ravel().astype(float), place), shape) for v in own] for own in slices]
+    rows = np.split(np.argsort(patient_of, kind="stable"), np.cumsum(sizes)[:-1])
+    return Sums(len(sizes), values, metric, convention, slices, rows, batch_size)
 
 
 def grouped(columns: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
@@ -148,12 +142,10 @@ def _mean(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
 
 
-def _blocks(sets: int, width: int) -> Iterator[int]:
+def _blocks(sets: int, width: int) -> list[int]:
     """Sizes that add up to `sets`, so that no step holds many more than BLOCK numbers."""
     size = max(1, BLOCK // max(1, width))
-    while sets > 0:
-        yield min(size, sets)
-        sets -= size
+    return [min(size, sets - made) for made in range(0, sets, size)]
 
 
 def drawn(sums: Sums, draws: int, seed: int) -> list[np.ndarray]:

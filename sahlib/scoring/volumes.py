@@ -29,13 +29,10 @@ def patient_volumes(
     metrics.checked(counts, ("patient_id", "tp", "fp", "fn"))
     sides = checked_sides(len(counts), row_mm=row_mm, column_mm=column_mm, thickness_mm=thickness_mm)
     pixel_ml = np.prod(list(sides.values()), axis=0) / 1000
-    slices = pd.DataFrame(
-        {
-            "patient_id": counts["patient_id"].to_numpy(),
-            "truth_ml": (counts.tp + counts.fn).to_numpy() * pixel_ml,
-            "predicted_ml": (counts.tp + counts.fp).to_numpy() * pixel_ml,
-            **{name: np.isnan(values) for name, values in sides.items()},
-        }
+    slices = pd.DataFrame({name: np.isnan(values) for name, values in sides.items()}).assign(
+        patient_id=counts["patient_id"].to_numpy(),
+        truth_ml=(counts.tp + counts.fn).to_numpy() * pixel_ml,
+        predicted_ml=(counts.tp + counts.fp).to_numpy() * pixel_ml,
     )
     patients = slices.groupby("patient_id", sort=False)
     volumes = patients[["truth_ml", "predicted_ml"]].sum(min_count=1)

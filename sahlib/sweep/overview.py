@@ -144,7 +144,8 @@ def _measured(row: _Row, recipe: str) -> dict:
     found = intervals.interval(counts, "dice", "sah_slices")
     trivial = metrics.background_everywhere(counts[0])
     return record | {
-        **{"dice": found.estimate, "low": found.low, "high": found.high, "seed_scores": found.seed_scores},
+        "dice": found.estimate,
+        **{name: getattr(found, name) for name in ("low", "high", "seed_scores")},
         "patients": counts[0]["patient_id"].nunique(),
         "patients_with_lesion": found.patients,
         "dice_empty_1": float(np.mean([metrics.score(own, "dice", "mean_empty_1") for own in counts])),
