@@ -179,10 +179,8 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
 
 def complementary(found: dict[str, dict]) -> dict:
     """By (5) of RULE, from the rows of _LEADS."""
-    leads = []
-    for key in _LEADS:
-        claimed, other = MODELS[rules.MEASURES[key].higher[0]], MODELS[rules.MEASURES[key].lower]
-        leads.append({1: claimed, -1: other}.get(found[key].get("leads"), ""))
+    asked = [(rules.MEASURES[key], found[key].get("leads")) for key in _LEADS]
+    leads = [{1: MODELS[m.higher[0]], -1: MODELS[m.lower]}.get(ahead, "") for m, ahead in asked]
     verdict, reason = _first(
         (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
         (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all four"),

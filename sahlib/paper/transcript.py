@@ -111,7 +111,6 @@ class Statement:
 
 # What it says happened.
 _CLAIMS = (
-    # training
     Statement("resnet34_helps", "a ResNet34 encoder steadies U-Net's gradients and convergence", ("2.3",)),
     Statement("both_converge", "both networks converge within the 50 epochs", ("3.1",)),
     Statement("no_overfitting", "training and validation loss both fall; no significant overfitting", ("3.1",)),
@@ -119,7 +118,6 @@ _CLAIMS = (
     Statement("unet_small_gap", "U-Net's training and validation loss stay close", ("3.1",)),
     Statement("attention_fluctuates_early", "Attention U-Net's loss fluctuates more in the first epochs", ("3.1",)),
     Statement("same_end_level", "Attention U-Net ends at a level like U-Net's", ("3.1",)),
-    # single samples
     Statement("unet_finds_most_of_sample_1", "U-Net finds most of the bleeding in sample 1", ("3.2",)),
     Statement("attention_better_on_every_sample", "Attention U-Net has the higher Dice on all three samples", ("3.2",)),
     Statement("attention_better_on_small", "Attention U-Net is better on small SAH", ("1", "2.3", "3.2", "3.4", "3.5")),
@@ -132,7 +130,6 @@ _CLAIMS = (
     Statement("unet_recall_strong", "U-Net has strong recall on the samples, at some cost in precision", ("3.3",)),
     Statement("attention_varies_more", "Attention U-Net varies more from sample to sample", ("3.3",)),
     Statement("attention_drops_on_sample_2", "Attention U-Net drops on sample 2, the small one", ("3.3",)),
-    # the test set
     Statement("attention_higher_dice", "Attention U-Net has the higher Dice", ("3.4", "3.5", "4")),
     Statement("attention_higher_iou", "Attention U-Net has the higher IoU", ("3.4", "3.5", "4")),
     Statement("attention_higher_recall", "Attention U-Net has the higher recall", ("3.4", "3.5")),

@@ -142,10 +142,10 @@ def _mean(total: np.ndarray, number: np.ndarray) -> np.ndarray:
     return np.divide(total, number, out=np.full(len(total), np.nan), where=number > 0)
 
 
-def _blocks(sets: int, width: int) -> list[int]:
-    """Sizes that add up to `sets`, so that no step holds many more than BLOCK numbers."""
+def _blocks(sets: int, width: int) -> list[range]:
+    """The numbers of `sets` test sets, cut so that no step holds many more than BLOCK numbers."""
     size = max(1, BLOCK // max(1, width))
-    return [min(size, sets - made) for made in range(0, sets, size)]
+    return [range(made, min(made + size, sets)) for made in range(0, sets, size)]
 
 
 def drawn(sums: Sums, draws: int, seed: int) -> list[np.ndarray]:
@@ -155,7 +155,7 @@ def drawn(sums: Sums, draws: int, seed: int) -> list[np.ndarray]:
     if sums.patients == 0:
         return [np.full(draws, np.nan) for _ in sums.values]
     rng, n = np.random.default_rng(seed), sums.patients
-    blocks = [sums.drawn(rng.integers(0, n, (size, n))) for size in _blocks(draws, sums.width)]
+    blocks = [sums.drawn(rng.integers(0, n, (len(block), n))) for block in _blocks(draws, sums.width)]
     return [np.concatenate(scores) for scores in zip(*blocks, strict=True)]
 
 
@@ -178,11 +178,9 @@ def swaps(sums: Sums, number: int, exact: bool, seed: int) -> Iterator[np.ndarra
     exact: every set in which the last patient's stay; the others are their mirror images, with the sign changed
     """
     rng = np.random.default_rng([seed, 1])  # not the stream that the draws come from
-    made = 0
-    for size in _blocks(number, sums.width):
-        every = np.arange(made, made + size)[:, None] >> np.arange(sums.patients) & 1
+    for block in _blocks(number, sums.width):
+        every = np.array(block)[:, None] >> np.arange(sums.patients) & 1
         yield (every if exact else rng.integers(0, 2, every.shape)).astype(np.float64)
-        made += size
 
 
 def swapped(sums: Sums, swaps: np.ndarray) -> np.ndarray:
