@@ -37,16 +37,18 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
 
     reading  Study fields that say how the folder is to be read, for example label_map or patient_pattern
     """
-    unread = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
+    how = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
     if folder:
         root = Path(folder).expanduser()
-        how = {**unread, "dataset": recognise(root), "data_dir": str(root), **reading}
+        how |= {"dataset": recognise(root), "data_dir": str(root), **reading}
     else:
-        how = {**unread, "dataset": "phantom", "phantom_seed": results.study.phantom_seed + FRESH_SEED}
+        how |= {"dataset": "phantom", "phantom_seed": results.study.phantom_seed + FRESH_SEED}
     there = dataclasses.replace(results.study, **how)
     store = slices.prepare(there, workspace.processed)
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
-    runs = {model: [_elsewhere(run, store.digest) for run in own] for model, own in results.runs.items()}
+    # The same trainings, with counts and probabilities of other slices in folders of their own.
+    elsewhere = f"external-{store.digest}"
+    runs = {model: [Run(run.path / elsewhere, run.record) for run in own] for model, own in results.runs.items()}
     counts = {
         model: [
             prediction.test(run, store, split, results.study, trained)
@@ -54,10 +56,8 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         ]
         for model, own in results.runs.items()
     }
-    everything = split.rows(store, "test")
-    patients = store.slices["patient_id"].nunique()
     origin = (
-        f"Tested on {len(store)} slices of {patients} patients from elsewhere ({there.dataset}, slices "
+        f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
         f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
     )
     return dataclasses.replace(
@@ -66,7 +66,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         split=split,
         runs=runs,
         counts=counts,
-        trivial=trivial_counts(counts, store, everything, results.band),
+        trivial=trivial_counts(counts, store, split.rows(store, "test"), results.band),
         folder=results.folder / f"external-{store.digest[:6]}",
         origin=origin,
     )
@@ -83,14 +83,12 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
             found = statistics.interval(own, "dice", "sah_slices")
             row[f"Dice, slices with lesion, {where}"] = statistics.in_words(found)
-        row |= {
-            f"{name}, pooled, elsewhere": float(np.mean([metrics.score(c, score, "pooled") for c in counts]))
-            for name, score in (("Dice", "dice"), ("Precision", "precision"), ("Recall", "recall"))
-        }
+        for score in ("dice", "precision", "recall"):
+            pooled = np.mean([metrics.score(c, score, "pooled") for c in counts])
+            row[f"{metrics.LABELS[score]}, pooled, elsewhere"] = float(pooled)
         rows.append(row)
-    found = pd.DataFrame(rows)
     caption = "The same networks on their own test set and on scans from elsewhere."
-    return published.table(elsewhere, found, "table_external", caption)
+    return published.table(elsewhere, pd.DataFrame(rows), "table_external", caption)
 
 
 def in_words(here: Results, elsewhere: Results) -> str:
@@ -101,8 +99,7 @@ def in_words(here: Results, elsewhere: Results) -> str:
     for model, counts in elsewhere.counts.items():
         own, other = (statistics.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
         gain = statistics.difference([threshold] * len(counts), counts, "dice", "sah_slices")
-        better, worse = gain.low > 0, gain.high < 0
-        compared = "better than" if better else "worse than" if worse else "not told apart from"
+        compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {statistics.in_words(other)} elsewhere, "
             f"{statistics.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
@@ -111,8 +108,3 @@ def in_words(here: Results, elsewhere: Results) -> str:
     with writing(elsewhere.folder / "summary.md") as file:
         file.write_text(text + "\n")
     return text
-
-
-def _elsewhere(run: Run, digest: str) -> Run:
-    """The same training, with counts and probabilities of other slices in a folder of its own."""
-    return Run(run.path / f"external-{digest}", run.record)

@@ -27,7 +27,7 @@ class Results:
     trivial   the counts of the two predictors that know nothing, by name
     band      the grey levels that the threshold predictor takes for blood, fitted on the training side
     searches  per network, the learning rates tried; empty for a recipe that does not choose one
-    origin    a sentence on slices that come from elsewhere than the Study's dataset (external.py); empty otherwise
+    origin    a sentence on slices from elsewhere than the Study's dataset (external_validation); empty otherwise
     """
 
     study: Study

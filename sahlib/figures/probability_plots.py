@@ -1,7 +1,6 @@
 """The figures of what a network says between 0 and 1, pixel by pixel: its probabilities, and what its gates let pass.
 
-As in `evidence_figures`, whose colours, markers and legends these share: every figure has a twin `name_data` that gives
-the table of what it shows, and `figures.save` writes both.
+Colours, markers and legends are those of `evidence_plots`.
 """
 
 from __future__ import annotations
@@ -39,10 +38,8 @@ def reliability(data: pd.DataFrame) -> Figure:
             colour, filled = SERIES_COLOURS.get(name, OTHER), bins[bins["pixels"] > 0]
             look = {"color": colour, "markersize": 4.5, "clip_on": False, "zorder": 3}
             ax.plot(filled["mean_probability"], filled["lesion_share"], color=colour, linewidth=1.0, zorder=2)
-            for group, face in (
-                (filled[filled["pixels"] >= FEW_PIXELS], colour),
-                (filled[filled["pixels"] < FEW_PIXELS], "white"),
-            ):
+            many = filled["pixels"] >= FEW_PIXELS
+            for group, face in ((filled[many], colour), (filled[~many], "white")):
                 if len(group):
                     x, y = group["mean_probability"], group["lesion_share"]
                     ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=face, **look)
@@ -123,9 +120,8 @@ def gate_maps_data(
             # nearest pixel of the level for each pixel of the slice
             y, x = np.arange(mask.shape[0]) * height // mask.shape[0], np.arange(mask.shape[1]) * width // mask.shape[1]
             fine = coarse[np.ix_(y, x)]
-            row = {"slice": name, "level": title, "height": height, "width": width}
-            row |= {"least": coarse.min(), "greatest": coarse.max()}
-            row |= {"inside": fine[mask].mean() if mask.any() else np.nan}
-            row |= {"outside": fine[~mask].mean() if not mask.all() else np.nan}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            inside = fine[mask].mean() if mask.any() else np.nan
+            outside = fine[~mask].mean() if not mask.all() else np.nan
+            rows.append((name, title, height, width, coarse.min(), coarse.max(), inside, outside))
+    names = ["slice", "level", "height", "width", "least", "greatest", "inside", "outside"]
+    return pd.DataFrame(rows, columns=names)

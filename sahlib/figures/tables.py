@@ -109,12 +109,13 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """The bars of Figure 9: the whole-test-set rows of `aggregate_table`, one number a row.
 
     returns: columns metric (as printed, "Dice"), model (its name, or the heading of what is no network), series (a
-    heading of the table), value, printed (True: the paper's)
+    heading of the table), printed (True: the paper's), value
     """
     whole = table3[table3["Slices"] == WHOLE]
     bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
     bars.insert(1, "model", bars["series"].map(_model_of))
-    return bars.assign(printed=bars["series"].str.endswith(PAPER))
+    bars.insert(3, "printed", bars["series"].str.endswith(PAPER))
+    return bars
 
 
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
