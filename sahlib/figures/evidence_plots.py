@@ -25,9 +25,6 @@ SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
 MARKERS = {**dict(zip(MODELS, "os^vP<>*p", strict=False)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
 
 
-# All conventions
-
-
 @styled
 def conventions(data: pd.DataFrame) -> Figure:
     """Every series under every convention: Dice large, the other metrics small, the paper's numbers as lines.
@@ -119,9 +116,6 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.tick_params(axis="x", labelsize=6.5)
 
 
-# By lesion size
-
-
 @styled
 def size_strata(data: pd.DataFrame) -> Figure:
     """Dice in each tercile of lesion area, with intervals; NaN is left out.
@@ -151,9 +145,6 @@ def size_strata(data: pd.DataFrame) -> Figure:
     ax.set_axisbelow(True)
     legend(figure, [handle(s, label) for s, label in labels_of(data).items()])
     return figure
-
-
-# Volumes
 
 
 @styled

@@ -12,8 +12,6 @@ from matplotlib.lines import Line2D
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, outline, show, styled
 
-# Figure 2
-
 
 @styled
 def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figure:
@@ -32,9 +30,6 @@ def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figu
     if title:
         figure.suptitle(title)
     return figure
-
-
-# Figures 5 and 6
 
 
 @styled
@@ -94,9 +89,6 @@ def training_curves_data(histories: dict[int, pd.DataFrame]) -> pd.DataFrame:
     columns = ["epoch", "train_loss", "validation_loss", "validation_dice", "best"]
     parts = [history[columns].assign(seed=seed) for seed, history in histories.items()]
     return pd.concat(parts, ignore_index=True)[["seed", *columns]]
-
-
-# Figure 7
 
 
 @styled
@@ -160,9 +152,6 @@ def comparison_data(
     return pd.DataFrame(rows)
 
 
-# Figure 8
-
-
 @styled
 def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterable[str], columns: int = 4) -> Figure:
     """Figure 8: a grid of test slices with the true lesion outlined, `labels` above them.
@@ -182,9 +171,6 @@ def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterabl
         outline(ax, mask)
         ax.set_title(label, fontsize=7.5)
     return figure
-
-
-# Figure 9
 
 
 @styled

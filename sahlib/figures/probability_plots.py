@@ -19,9 +19,6 @@ from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, label
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
 
 
-# Calibration
-
-
 @styled
 def reliability(data: pd.DataFrame) -> Figure:
     """Share of lesion pixels against predicted probability, and how many pixels each bin holds.
@@ -61,9 +58,6 @@ def reliability(data: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], label=f"hollow: fewer than {FEW_PIXELS} pixels", **hollow))
     legend(figure, handles)
     return figure
-
-
-# Gates
 
 
 @styled
