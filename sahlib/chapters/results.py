@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def load(study: Study, workspace: Workspace) -> Results:
     """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
     folder = workspace.figures(study, store.meta["recipe"]["source"])
-    return _results(study, study.recipe, store, split, workspace, dict.fromkeys(study.models, study), {}, folder)
+    return _results(study, study.recipe, store, split, workspace, lambda model: study, {}, folder)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
@@ -93,10 +93,17 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
                 for model in study.models
             }
             rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
-        studies = {model: study.under(recipe, rate) for model, rate in rates.items()}
-        # Where each network has its own rate, `searches` tells them.
-        told = study.under("prior" if searches else recipe)
-        found[recipe] = _results(told, recipe, own.store, own.split, workspace, studies, searches, own.folder)
+        found[recipe] = _results(
+            # Where each network has its own rate, `searches` tells them.
+            study.under("prior" if searches else recipe),
+            recipe,
+            own.store,
+            own.split,
+            workspace,
+            lambda model, recipe=recipe, rates=rates: study.under(recipe, rates[model]),
+            searches,
+            own.folder,
+        )
     return found
 
 
@@ -106,13 +113,13 @@ def _results(
     store: SliceStore,
     split: Split,
     workspace: Workspace,
-    studies: dict[str, Study],
+    study_of: Callable[[str], Study],
     searches: dict[str, pd.DataFrame],
     folder: Path,
 ) -> Results:
     runs = {}
-    for model, trained in studies.items():
-        runs |= train_models(trained, store, split, [model], workspace)
+    for model in study.models:
+        runs |= train_models(study_of(model), store, split, [model], workspace)
     counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
     train, test = split.rows(store, "train"), split.rows(store, "test")
     band = baselines.fit_band(store.images[train], store.masks(train))
