@@ -14,7 +14,7 @@ from sahlib.chapters.results import Results
 from sahlib.data import samples
 from sahlib.figures import evidence_plots, probability_plots, tables
 from sahlib.networks import gates, models
-from sahlib.scoring import baselines, calibration, detection, distances, lesions, prediction, statistics, volumes
+from sahlib.scoring import baselines, calibration, detection, distances, intervals, lesions, prediction, volumes
 from sahlib.study import MODELS
 from sahlib.training.numerics import numerics
 
@@ -64,7 +64,7 @@ def gate_weights(results: Results) -> pd.DataFrame:
     for seed, run in enumerate(results.runs["attention_unet"]):
         for level in _maps(results, seed, rows):
             both = gates.inside_and_outside(level, truth, head)
-            found = statistics.mean_interval(both[:, 0] - both[:, 1], patients)
+            found = intervals.mean_interval(both[:, 0] - both[:, 1], patients)
             told = "higher" if found.low > 0 else "lower" if found.high < 0 else "not told apart"
             lines.append(
                 {
@@ -72,7 +72,7 @@ def gate_weights(results: Results) -> pd.DataFrame:
                     "Level": f"{level.shape[1]}x{level.shape[2]}",
                     "Inside the lesion": float(np.nanmean(both[:, 0])),
                     "Rest of the head": float(np.nanmean(both[:, 1])),
-                    "Difference (95 % interval)": statistics.in_words(found, signed=True),
+                    "Difference (95 % interval)": intervals.in_words(found, signed=True),
                     "Lesion against rest": told,
                 }
             )

@@ -11,7 +11,7 @@ from sahlib.chapters.train_unet import UNETS
 from sahlib.data import samples
 from sahlib.figures import tables
 from sahlib.paper import transcript
-from sahlib.scoring import baselines, metrics, statistics
+from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS
 
 CLASS_SCORES = ("dice", "iou", "precision", "recall")
@@ -53,7 +53,7 @@ def class_scores(results: Results) -> pd.DataFrame:
         bleeding = counts[0][counts[0]["lesion_pixels"] > 0]
         # A class that no test slice shows has no score, and nobody who fails to find it has collapsed.
         shown = len(bleeding) > 0
-        dice = statistics.in_words(statistics.interval(counts, "dice", "sah_slices")) if shown else "–"
+        dice = intervals.in_words(intervals.interval(counts, "dice", "sah_slices")) if shown else "–"
         row = {
             "Class": lesion,
             "Network": tables.label(model, counts),

@@ -19,7 +19,7 @@ from sahlib.data import slices
 from sahlib.data.sources import recognise
 from sahlib.data.splits import Split
 from sahlib.figures import tables
-from sahlib.scoring import baselines, metrics, prediction, statistics
+from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, writing
 
@@ -81,8 +81,8 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
     for series, counts in elsewhere.every_series.items():
         row = {"Predictor": tables.label(series, counts)}
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
-            found = statistics.interval(own, "dice", "sah_slices")
-            row[f"Dice, slices with lesion, {where}"] = statistics.in_words(found)
+            found = intervals.interval(own, "dice", "sah_slices")
+            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(found)
         for score in ("dice", "precision", "recall"):
             pooled = np.mean([metrics.score(c, score, "pooled") for c in counts])
             row[f"{metrics.LABELS[score]}, pooled, elsewhere"] = float(pooled)
@@ -97,12 +97,12 @@ def in_words(here: Results, elsewhere: Results) -> str:
     threshold = elsewhere.trivial[baselines.THRESHOLD]
     bar = metrics.score(threshold, "dice", "sah_slices")
     for model, counts in elsewhere.counts.items():
-        own, other = (statistics.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        gain = statistics.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
+        gain = intervals.difference([threshold] * len(counts), counts, "dice", "sah_slices")
         compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
         lines.append(
-            f"- {tables.label(model, counts)}: Dice over slices with lesion {statistics.in_words(other)} elsewhere, "
-            f"{statistics.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
+            f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
+            f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
     text = "\n".join(lines)
     with writing(elsewhere.folder / "summary.md") as file:

@@ -7,7 +7,7 @@ import numpy as np
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.paper.rules import MIN_PATIENTS
-from sahlib.scoring.statistics import FEW_PATIENTS
+from sahlib.scoring.intervals import FEW_PATIENTS
 
 
 def rarity_in_words(store: SliceStore) -> str:

@@ -15,7 +15,7 @@ from sahlib.chapters.results import Results
 from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
 from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
-from sahlib.scoring import baselines, calibration, metrics, statistics
+from sahlib.scoring import baselines, calibration, intervals, metrics
 from sahlib.study import MODELS, RECIPES
 from sahlib.workspace import writing
 
@@ -104,9 +104,9 @@ def scores(results: Results) -> pd.DataFrame:
     for metric, convention in REPORTED:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
         for series, own in results.every_series.items():
-            found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
+            found = intervals.interval(own, metric, convention, batch_size=results.study.batch_size)
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
-            row[tables.label(series, own)] = statistics.in_words(found) + spread
+            row[tables.label(series, own)] = intervals.in_words(found) + spread
         rows.append(row)
     caption = "Scores with 95 % intervals, resampling patients, not slices."
     return published.table(results, pd.DataFrame(rows), "table_intervals", caption, *seed_notes(results))
@@ -120,19 +120,19 @@ def contrasts(results: Results) -> pd.DataFrame:
             continue
         both = results.counts[lower], results.counts[higher]
         for metric, convention in REPORTED[:3]:
-            found = statistics.difference(*both, metric, convention, batch_size=results.study.batch_size)
+            found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
             differences.append(found)
             rows.append(
                 {
                     "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
                     "Score": metrics.LABELS[metric],
                     "Convention": metrics.CONVENTIONS[convention].label,
-                    "Estimate (95 % interval)": statistics.in_words(found, signed=True),
+                    "Estimate (95 % interval)": intervals.in_words(found, signed=True),
                     "p, permutation": f"{found.p:.3f}",
                 }
             )
     table = pd.DataFrame(rows)
-    adjusted = statistics.holm([found.p for found in differences])
+    adjusted = intervals.holm([found.p for found in differences])
     table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
     apart = (adjusted <= LEVEL) & np.array([not found.low <= 0 <= found.high for found in differences])
     table["Told apart"] = np.where(apart, "yes", "no")
@@ -154,10 +154,10 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for series in shown:
                 own = results.counts[series]
                 collapsed = sum(map(metrics.is_collapsed, own))
-                text = statistics.in_words(statistics.interval(own, metric, convention))
+                text = intervals.in_words(intervals.interval(own, metric, convention))
                 row[MODELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
             for name, counts in first.trivial.items():
-                row[name] = statistics.in_words(statistics.interval(counts, metric, convention))
+                row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)
     chosen = [note for results in recipes.values() for note in rates_in_words(results)]
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
@@ -183,7 +183,7 @@ def decision_in_words(recipes: dict[str, Results]) -> str:
 
 def lesion_size(results: Results) -> Figure:
     """Dice by thirds of lesion area, with intervals; the paper claims an advantage on small SAH."""
-    table = statistics.by_size(results.every_series)
+    table = intervals.by_size(results.every_series)
     table["label"] = table["series"].map({s: tables.label(s, own) for s, own in results.every_series.items()})
     caption = (
         "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
@@ -231,18 +231,18 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     ]
     for model, own in results.counts.items():
         flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])
-        found = statistics.interval(own, "dice", "sah_slices")
+        found = intervals.interval(own, "dice", "sah_slices")
         interval = "" if np.isnan(found.low) else " (95 % interval over patients)"
         lines.append(
             f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, "
-            f"{statistics.in_words(found)} over SAH slices only{interval}."
+            f"{intervals.in_words(found)} over SAH slices only{interval}."
         )
     for lower, higher in CONTRASTS[:2]:
         if lower in results.counts and higher in results.counts:
-            found = statistics.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
+            found = intervals.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
             lines.append(
                 f"- {MODELS[higher]} minus {MODELS[lower]}, Dice over SAH slices: "
-                f"{statistics.in_words(found, signed=True)}, p = {found.p:.2f}."
+                f"{intervals.in_words(found, signed=True)}, p = {found.p:.2f}."
             )
     verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
     counted = ", ".join(f"{number} {WORDS[verdict]}" for verdict, number in verdicts.items())
@@ -260,7 +260,7 @@ def seed_notes(results: Results) -> list[str]:
     """What so few test patients and seeds leave open."""
     bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
     found = []
-    if bleeding < statistics.FEW_PATIENTS:
+    if bleeding < intervals.FEW_PATIENTS:
         who = "1 test patient has" if bleeding == 1 else f"{bleeding} test patients have"
         found.append(f"Only {who} SAH: these intervals cover less than they say.")
     if bleeding < MIN_PATIENTS:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from sahlib.paper import rules, transcript
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNET, UNKNOWN, Measure
-from sahlib.scoring import metrics, statistics
+from sahlib.scoring import intervals, metrics
 from sahlib.study import MODELS
 from sahlib.training import curves
 
@@ -58,11 +58,11 @@ COLLAPSED = "collapsed (every pixel background)"
 
 
 def ledger(
-    evidence: Evidence, difference: Callable = statistics.difference, interval: Callable = statistics.interval
+    evidence: Evidence, difference: Callable = intervals.difference, interval: Callable = intervals.interval
 ) -> pd.DataFrame:
     """One row per claim, control and contradiction, in the paper's order.
 
-    difference, interval: as in sahlib.scoring.statistics
+    difference, interval: as in sahlib.scoring.intervals
     returns: key, kind ("training", "samples", "test set", "control" or "contradiction"), claim, sections, printed,
     measure, estimate, low, high, p_holm, ours (text), verdict, reason, where; estimate, low, high and p_holm are NaN
     where the measure has none, and a difference is positive where the claim is right
@@ -74,7 +74,7 @@ def ledger(
     claims |= {key: (words, "control", measure) for key, (words, measure) in rules.CONTROLS.items()}
     found = {key: _find(measure, evidence, difference, interval) for key, (_, _, measure) in claims.items()}
     tested = [key for key, row in found.items() if "p" in row]
-    for key, p in zip(tested, statistics.holm([found[key]["p"] for key in tested]), strict=True):
+    for key, p in zip(tested, intervals.holm([found[key]["p"] for key in tested]), strict=True):
         found[key] |= _verdict_on_difference(found[key], float(p))
     if "verdict" not in found["complementary"]:
         found["complementary"] |= complementary(found)
@@ -130,7 +130,7 @@ def _unusable(arms: list[str], evidence: Evidence) -> str:
 def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, difference: Callable) -> dict:
     above, below = evidence.counts[higher], evidence.counts[lower]
     if measure.tercile:
-        inside = (statistics.size_terciles(above[0]) == measure.tercile).to_numpy()
+        inside = (intervals.size_terciles(above[0]) == measure.tercile).to_numpy()
         if not inside.any():
             return _told(UNKNOWN, "no test slice has a lesion of this size")
         above, below = [c[inside] for c in above], [c[inside] for c in below]
@@ -139,7 +139,7 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
     scores = [[metrics.score(c, *score, size) for c in seeds] for seeds in (above, below)]
     signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
     row = {name: getattr(got, name) for name in ("estimate", "low", "high", "p", "patients")}
-    ours = _signs(statistics.in_words(got, signed=True))
+    ours = _signs(intervals.in_words(got, signed=True))
     return row | {"agree": len(signs) == 1, "seeds": min(len(above), len(below)), "ours": ours}
 
 
@@ -158,7 +158,7 @@ def _verdict_on_difference(row: dict, p: float) -> dict:
         (True, UNKNOWN, f"p = {p:.3f} after Holm", 0),
     )
     notes = ["one seed"] * (row["seeds"] == 1)
-    if row["patients"] < statistics.FEW_PATIENTS:
+    if row["patients"] < intervals.FEW_PATIENTS:
         notes.append(f"{row['patients']} test patients")
     return {"p_holm": p, "verdict": verdict, "leads": leads, "reason": "; ".join([why, *notes])}
 
@@ -171,7 +171,7 @@ def _first(*cases: tuple) -> tuple:
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
     asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
     got = [interval(evidence.counts[arm], measure.metric, measure.convention, **asked) for arm in arms]
-    words = [f"{MODELS[arm]} {_signs(statistics.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
+    words = [f"{MODELS[arm]} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
     fewest = min(i.patients for i in got)
     verdict, reason = _first(
         (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),

@@ -19,7 +19,7 @@ from sahlib.data import catalogue
 from sahlib.figures import tables
 from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.report.rendering import ENVIRONMENT
-from sahlib.scoring import baselines, metrics, statistics
+from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
 from sahlib.workspace import writing
@@ -78,8 +78,8 @@ def scores(results: Results) -> str:
     for metric, convention in verdict.REPORTED:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
         for series, own in results.every_series.items():
-            found = statistics.interval(own, metric, convention, batch_size=results.study.batch_size)
-            row[tables.label(series, own)] = statistics.in_words(found)
+            found = intervals.interval(own, metric, convention, batch_size=results.study.batch_size)
+            row[tables.label(series, own)] = intervals.in_words(found)
         rows.append(row)
     seeds = len(results.study.seeds)
     caption = f"Scores with 95 % intervals over patients{f', means over {seeds} seeds' * (seeds > 1)}."
@@ -101,8 +101,8 @@ def subgroups(results: Results) -> pd.DataFrame:
     first, rows = counts[0], []
     lesion = first["lesion_pixels"] > 0
     for name, inside in _with_lesion(results, first).items():
-        found = statistics.interval([own[inside] for own in counts], "dice", "sah_slices")
-        rows.append((name, "Dice", inside.sum(), found.patients, statistics.in_words(found)))
+        found = intervals.interval([own[inside] for own in counts], "dice", "sah_slices")
+        rows.append((name, "Dice", inside.sum(), found.patients, intervals.in_words(found)))
     if len(results.runs[model][0].lesions) > 1:
         own = evaluation.class_scores(results)
         values = own["Dice, slices with it (95 % interval)"]
@@ -114,8 +114,8 @@ def subgroups(results: Results) -> pd.DataFrame:
         ("slices without lesion", "share with a false alarm", ~lesion),
     ):
         if inside.any():
-            found = statistics.mean_interval(called[inside], first.loc[inside, "patient_id"])
-            rows.append((name, score, inside.sum(), found.patients, statistics.in_words(found)))
+            found = intervals.mean_interval(called[inside], first.loc[inside, "patient_id"])
+            rows.append((name, score, inside.sum(), found.patients, intervals.in_words(found)))
     table = pd.DataFrame(rows, columns=["Subgroup", "Score", "Slices", "Patients", "Value (95 % interval)"])
     return table.assign(Remark=np.where(table["Patients"] < MIN_PATIENTS, TOO_FEW, "")).astype(str)
 
@@ -152,9 +152,9 @@ def elsewhere(results: Results) -> list[str]:
 def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]:
     """Test slices with a lesion, bool [k], by thirds of its area and, where it varies, by thickness in whole mm."""
     area = counts["lesion_pixels"]
-    thirds = statistics.size_terciles(counts)
+    thirds = intervals.size_terciles(counts)
     groups = {}
-    for third in statistics.TERCILES:
+    for third in intervals.TERCILES:
         own = area[thirds == third]
         groups[f"{third} lesions, {own.min()} to {own.max()} pixels"] = thirds == third
     thickness = results.store.slices["thickness_mm"].iloc[results.test_rows].round().set_axis(counts.index)

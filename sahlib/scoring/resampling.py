@@ -1,4 +1,4 @@
-"""Test sets of the same patients, drawn or swapped, and all their scores at once: the engine of `statistics`.
+"""Test sets of the same patients, drawn or swapped, and all their scores at once: the engine of `intervals`.
 
 A score is taken of thousands of test sets here, so nothing loops over them. It is a function of sums over patients,
 and weights [sets, patients] @ sums [patients, columns] are those of all sets at once.

@@ -17,7 +17,7 @@ import pandas as pd
 
 from sahlib.figures import drawing, tables
 from sahlib.figures.overview_plot import decimals, dice_in_words, forest, rates
-from sahlib.scoring import metrics, statistics
+from sahlib.scoring import intervals, metrics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, RECIPES, StudyError
 from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, Seen, gather
@@ -149,7 +149,7 @@ def _measured(row: _Row, recipe: str) -> dict:
     if not row.seeds:
         return record
     counts = list(row.seeds.values())
-    found = statistics.interval(counts, "dice", "sah_slices")
+    found = intervals.interval(counts, "dice", "sah_slices")
     trivial = metrics.background_everywhere(counts[0])
     return record | {
         "patients": counts[0]["patient_id"].nunique(),
@@ -263,9 +263,9 @@ def _notes(seen: list[Seen], rows: pd.DataFrame) -> list[str]:
     used = {one.recipe for one in seen if one.record}
     notes.append("Recipes: " + "; ".join(f"{name}, {RECIPES[name]}" for name in RECIPES if name in used) + ".")
     few = rows.loc[rows["patients"] > 0, "patients_with_lesion"].min()
-    if few < statistics.FEW_PATIENTS:
+    if few < intervals.FEW_PATIENTS:
         notes.append(
-            f"Intervals over fewer than {statistics.FEW_PATIENTS} patients with a lesion ({few} at the fewest) cover "
+            f"Intervals over fewer than {intervals.FEW_PATIENTS} patients with a lesion ({few} at the fewest) cover "
             "less than they say."
         )
     notes += [text for name, value, text in CAUTIONS if any(one.record and one.setting(name) == value for one in seen)]

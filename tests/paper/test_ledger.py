@@ -12,7 +12,7 @@ from sahlib.paper import rules as module
 from sahlib.paper import transcript
 from sahlib.paper.ledger import Evidence, complementary, ledger
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN
-from sahlib.scoring import metrics, statistics
+from sahlib.scoring import intervals, metrics
 
 ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN)
 
@@ -139,7 +139,7 @@ def test_size_claims_look_at_their_own_third():
     one = evidence(seeds=1)
     ledger(one, spy, fixed_interval)
     frame = one.counts["unet"][0]
-    thirds = statistics.size_terciles(frame)
+    thirds = intervals.size_terciles(frame)
     small, large = (frame.lesion_pixels[thirds == t] for t in ("small", "large"))
     ranges = [ends for (_, c, n), ends in seen.items() if c == "sah_slices" and n < len(frame)]
     assert (small.min(), small.max()) in ranges or (large.min(), large.max()) in ranges
@@ -180,7 +180,7 @@ def test_holm_covers_all_differences_of_the_ledger():
     table = ledger(evidence(), stub(0.05, 0.02, 0.08, 0.004), fixed_interval)
     tested = table["p_holm"].dropna()
     assert len(tested) == 13
-    np.testing.assert_allclose(tested, statistics.holm([0.004] * 13))
+    np.testing.assert_allclose(tested, intervals.holm([0.004] * 13))
 
 
 def test_with_real_statistics():

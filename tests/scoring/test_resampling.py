@@ -8,8 +8,8 @@ import pytest
 import scipy.stats
 from helpers.fabricated_counts import one_slice_each, predictions, table, truth_of
 
+from sahlib.scoring.intervals import difference, interval
 from sahlib.scoring.metrics import CONVENTIONS, METRICS, score
-from sahlib.scoring.statistics import difference, interval
 
 
 def tail(patients):

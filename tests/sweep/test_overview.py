@@ -1,4 +1,4 @@
-"""The sweep's overview: scores are those of `statistics`, rows are told apart, and each odd run is named."""
+"""The sweep's overview: scores are those of `intervals`, rows are told apart, and each odd run is named."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers.fabricated_sweep import PIXELS, begin, begin_sweep, change, counts_of, finish, of_dice
 
-from sahlib.scoring import metrics, statistics
+from sahlib.scoring import intervals, metrics
 from sahlib.study import StudyError
 from sahlib.sweep import overview, run_states
 from sahlib.workspace import Workspace
@@ -56,13 +56,13 @@ def test_the_interval_is_that_of_statistics_over_all_seeds(runs):
     counts = [counts_of(list("ABCDEFGH"), seed) for seed in range(3)]
     for seed, own in enumerate(counts):
         finish(begin(runs, seed=seed), own)
-    expected = statistics.interval(counts, "dice", "sah_slices")
+    expected = intervals.interval(counts, "dice", "sah_slices")
     row = only_row(runs)
     assert (row.dice, row.low, row.high) == (expected.estimate, expected.low, expected.high)
     assert row.seed_scores == expected.seed_scores
     assert row.dice_empty_1 == np.mean([metrics.score(own, "dice", "mean_empty_1") for own in counts])
     shown = overview.displayed(overview.table(run_states.gather(runs))).iloc[0]
-    assert shown["Dice, slices with lesion"] == statistics.in_words(expected)
+    assert shown["Dice, slices with lesion"] == intervals.in_words(expected)
     low, high = min(expected.seed_scores), max(expected.seed_scores)
     assert shown["Range over seeds"] == f"{low:.3f} to {high:.3f}"
 
@@ -73,7 +73,7 @@ def test_folds_of_a_seed_are_pooled_in_their_order(runs):
     for seed in (0, 1):
         for fold in (2, 0, 1):
             finish(begin(runs, seed=seed, folds=3, fold=fold), parts[seed][fold])
-    expected = statistics.interval([pd.concat(own) for own in parts.values()], "dice", "sah_slices")
+    expected = intervals.interval([pd.concat(own) for own in parts.values()], "dice", "sah_slices")
     row = only_row(runs)
     assert (row.dice, row.low, row.high) == (expected.estimate, expected.low, expected.high)
     assert (row.patients, row.folds, row.folds_tested, row.seeds_tested) == (6, 3, 3, 2)
@@ -289,7 +289,7 @@ def test_what_is_not_there_is_blank(runs):
 
 
 def test_all_is_well_is_said(runs):
-    finish(begin(runs), counts_of([f"P{k}" for k in range(statistics.FEW_PATIENTS)]))
+    finish(begin(runs), counts_of([f"P{k}" for k in range(intervals.FEW_PATIENTS)]))
     assert overview.named(run_states.gather(runs)) == []
     text = written(runs)
     assert "- Every run is trained and tested, and none has collapsed." in text

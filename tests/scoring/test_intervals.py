@@ -8,9 +8,9 @@ from helpers.fabricated_counts import one_slice_each, predictions, table, truth_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahlib.scoring import metrics, resampling, statistics
+from sahlib.scoring import intervals, metrics, resampling
+from sahlib.scoring.intervals import by_size, difference, holm, interval, mean_interval, size_terciles
 from sahlib.scoring.metrics import CONVENTIONS, METRICS, score
-from sahlib.scoring.statistics import by_size, difference, holm, interval, mean_interval, size_terciles
 
 NAN = float("nan")
 
@@ -195,13 +195,13 @@ def test_holm_lies_between_p_and_bonferroni_and_keeps_the_order(p):
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=30))
 def test_terciles_follow_the_area(areas):
     labels = size_terciles(table(range(len(areas)), areas, [0] * len(areas), [0] * len(areas)))
-    number = labels.map({name: k for k, name in enumerate(statistics.TERCILES)}).to_numpy(float)
+    number = labels.map({name: k for k, name in enumerate(intervals.TERCILES)}).to_numpy(float)
     areas = np.array(areas)
     assert (np.isnan(number) == (areas == 0)).all()
     assert (np.diff(number[areas > 0][np.argsort(areas[areas > 0])]) >= 0).all()
     lesions = (areas > 0).sum()
     if len(set(areas[areas > 0])) == lesions and lesions % 3 == 0:
-        assert [(labels == t).sum() for t in statistics.TERCILES] == [lesions // 3] * 3
+        assert [(labels == t).sum() for t in intervals.TERCILES] == [lesions // 3] * 3
 
 
 some_values = st.lists(
