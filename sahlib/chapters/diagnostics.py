@@ -14,16 +14,7 @@ from sahlib.chapters.results import Results
 from sahlib.data import samples
 from sahlib.figures import evidence_plots, probability_plots, tables
 from sahlib.networks import gates, models
-from sahlib.scoring import (
-    baselines,
-    calibration,
-    detection,
-    distances,
-    intervals,
-    lesions,
-    prediction,
-    volumes,
-)
+from sahlib.scoring import baselines, calibration, detection, distances, intervals, lesions, prediction, volumes
 from sahlib.study import MODELS
 from sahlib.training.numerics import numerics
 
@@ -74,6 +65,7 @@ def gate_weights(results: Results) -> pd.DataFrame:
         for level in _maps(results, seed, rows):
             both = gates.inside_and_outside(level, truth, head)
             found = intervals.mean_interval(both[:, 0] - both[:, 1], patients)
+            told = "higher" if found.low > 0 else "lower" if found.high < 0 else "not told apart"
             lines.append(
                 {
                     "Seed": str(run.seed),
@@ -81,11 +73,7 @@ def gate_weights(results: Results) -> pd.DataFrame:
                     "Inside the lesion": float(np.nanmean(both[:, 0])),
                     "Rest of the head": float(np.nanmean(both[:, 1])),
                     "Difference (95 % interval)": intervals.in_words(found, signed=True),
-                    "Lesion against rest": "higher"
-                    if found.low > 0
-                    else "lower"
-                    if found.high < 0
-                    else "not told apart",
+                    "Lesion against rest": told,
                 }
             )
     caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."

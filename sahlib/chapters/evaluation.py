@@ -53,18 +53,17 @@ def class_scores(results: Results) -> pd.DataFrame:
         bleeding = counts[0][counts[0]["lesion_pixels"] > 0]
         # A class that no test slice shows has no score, and nobody who fails to find it has collapsed.
         shown = len(bleeding) > 0
+        dice = intervals.in_words(intervals.interval(counts, "dice", "sah_slices")) if shown else "–"
         row = {
             "Class": lesion,
             "Network": tables.label(model, counts),
             "Slices": len(bleeding),
             "Patients": bleeding["patient_id"].nunique(),
-            "Dice, slices with it (95 % interval)": intervals.in_words(intervals.interval(counts, "dice", "sah_slices"))
-            if shown
-            else "–",
+            "Dice, slices with it (95 % interval)": dice,
         }
         for score in CLASS_SCORES:
-            pooled = np.mean([metrics.score(c, score, "pooled") for c in counts]) if shown else np.nan
-            row[f"{metrics.LABELS[score]}, pooled"] = float(pooled)
+            pooled = [metrics.score(c, score, "pooled") if shown else np.nan for c in counts]
+            row[f"{metrics.LABELS[score]}, pooled"] = float(np.mean(pooled))
         rows.append(row)
     return pd.DataFrame(rows)
 

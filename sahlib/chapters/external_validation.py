@@ -42,7 +42,9 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     store = slices.prepare(there, workspace.processed)
     (results.folder / f"external-{store.digest[:6]}" / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
-    runs = {model: [_elsewhere(run, store.digest) for run in own] for model, own in results.runs.items()}
+    # The same trainings, with counts and probabilities of other slices in folders of their own.
+    elsewhere = f"external-{store.digest}"
+    runs = {model: [Run(run.path / elsewhere, run.record) for run in own] for model, own in results.runs.items()}
     counts = {
         model: [
             prediction.test(run, store, split, results.study, trained)
@@ -50,10 +52,8 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         ]
         for model, own in results.runs.items()
     }
-    everything = split.rows(store, "test")
-    patients = store.slices["patient_id"].nunique()
     origin = (
-        f"Tested on {len(store)} slices of {patients} patients from elsewhere ({there.dataset}, slices "
+        f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
         f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
     )
     return replace(
@@ -62,7 +62,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         split=split,
         runs=runs,
         counts=counts,
-        trivial=trivial_counts(counts, store, everything, results.band),
+        trivial=trivial_counts(counts, store, split.rows(store, "test"), results.band),
         folder=results.folder / f"external-{store.digest[:6]}",
         origin=origin,
     )
@@ -90,14 +90,12 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
             found = intervals.interval(own, "dice", "sah_slices")
             row[f"Dice, slices with lesion, {where}"] = intervals.in_words(found)
-        row |= {
-            f"{name}, pooled, elsewhere": float(np.mean([metrics.score(c, score, "pooled") for c in counts]))
-            for name, score in (("Dice", "dice"), ("Precision", "precision"), ("Recall", "recall"))
-        }
+        for score in ("dice", "precision", "recall"):
+            pooled = np.mean([metrics.score(c, score, "pooled") for c in counts])
+            row[f"{metrics.LABELS[score]}, pooled, elsewhere"] = float(pooled)
         rows.append(row)
-    found = pd.DataFrame(rows)
     caption = "The same networks on their own test set and on scans from elsewhere."
-    return published.table(elsewhere, found, "table_external", caption)
+    return published.table(elsewhere, pd.DataFrame(rows), "table_external", caption)
 
 
 def in_words(here: Results, elsewhere: Results) -> str:
@@ -108,8 +106,7 @@ def in_words(here: Results, elsewhere: Results) -> str:
     for model, counts in elsewhere.counts.items():
         own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
         gain = intervals.difference([threshold] * len(counts), counts, "dice", "sah_slices")
-        better, worse = gain.low > 0, gain.high < 0
-        compared = "better than" if better else "worse than" if worse else "not told apart from"
+        compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
             f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
@@ -118,8 +115,3 @@ def in_words(here: Results, elsewhere: Results) -> str:
     with writing(elsewhere.folder / "summary.md") as file:
         file.write_text(text + "\n")
     return text
-
-
-def _elsewhere(run: Run, digest: str) -> Run:
-    """The same training, with counts and probabilities of other slices in a folder of its own."""
-    return Run(run.path / f"external-{digest}", run.record)

@@ -24,9 +24,9 @@ def figure_1(results: Results) -> Figure:
     study, store = results.study, results.store
     counted = {side: len(results.split.rows(store, side)) for side in SIDES}
     steps = diagrams.workflow_steps(study, len(store), store.slices["patient_id"].nunique(), counted)
-    caption = "Figure 1. Workflow of the study."
     data = pd.DataFrame(steps, columns=["step", "detail"])
-    return published.figure(results, diagrams.workflow(steps), "figure_1_workflow", data, caption)
+    drawn = diagrams.workflow(steps)
+    return published.figure(results, drawn, "figure_1_workflow", data, "Figure 1. Workflow of the study.")
 
 
 def figure_2(results: Results) -> Figure:
@@ -96,8 +96,7 @@ def figure_9(results: Results) -> Figure:
         "against empty counts as 1; precision, recall and F1 are means over batches. Calling every pixel background "
         "earns the grey bars."
     )
-    data = paper_plots.metric_bars_data(bars)
-    return published.figure(results, paper_plots.metric_bars(bars), "figure_9_scores", data, caption)
+    return published.figure(results, paper_plots.metric_bars(bars), "figure_9_scores", bars, caption)
 
 
 def classes(results: Results) -> Figure | None:

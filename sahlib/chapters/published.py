@@ -51,8 +51,7 @@ def table(results: Results, content: pd.DataFrame, stem: str, caption: str, *mor
 
 def readable(shown: pd.DataFrame) -> Styler:
     """The table for a notebook whose cells hold sentences: none of them cut short, all to the left, no row numbers."""
-    left = [{"selector": "th, td", "props": "text-align: left"}]
-    return shown.style.hide(axis="index").set_table_styles(left)
+    return shown.style.hide(axis="index").set_table_styles([{"selector": "th, td", "props": "text-align: left"}])
 
 
 def record(results: Results, *further: Results) -> dict:
@@ -63,10 +62,7 @@ def record(results: Results, *further: Results) -> dict:
     content = {
         "study": {name: value for name, value in results.study.as_dict().items() if name != "data_dir"},
         "store": {"digest": results.store.digest, "recipe": results.store.meta["recipe"]},
-        "split": {
-            "digest": results.split.digest,
-            **results.split.summary(results.store).to_dict(orient="index"),
-        },
+        "split": {"digest": results.split.digest, **results.split.summary(results.store).to_dict(orient="index")},
         **_trainings(results),
         "further_recipes": {other.recipe: _trainings(other) for other in further},
         "provenance": provenance(),

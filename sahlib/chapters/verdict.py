@@ -31,12 +31,7 @@ REPORTED = (
 CONTRASTS = ((UNET, ATTENTION), (OPEN, ATTENTION), (UNET, OPEN))
 SOFT = "soft Dice, pooled"
 # How the summary says a number of verdicts.
-WORDS = {
-    HOLDS: "hold",
-    FAILS: "do not hold",
-    UNKNOWN: "cannot be told",
-    CONTRADICTS: "contradict themselves",
-}
+WORDS = {HOLDS: "hold", FAILS: "do not hold", UNKNOWN: "cannot be told", CONTRADICTS: "contradict themselves"}
 
 
 def fairest(recipes: dict[str, Results]) -> Results:
@@ -68,11 +63,9 @@ def conventions(results: Results) -> Figure:
         "convention alone explains most of the score. Recall and precision below use the same rows."
     )
     figure = published.figure(results, evidence_plots.conventions(data), "conventions", data, caption)
-    wide = data[~data["printed"]].pivot_table(
-        index=["metric", "convention_label"], columns="label", values="value", sort=False
-    )
+    ours = data[~data["printed"]].rename(columns={"metric": "Metric", "convention_label": "Convention"})
+    wide = ours.pivot_table("value", ["Metric", "Convention"], "label", sort=False).reset_index()
     libraries = [f"{metrics.CONVENTIONS[n].label}: default of {', '.join(s)}." for n, s in metrics.SAME_AS.items()]
-    wide = wide.reset_index().rename(columns={"metric": "Metric", "convention_label": "Convention"})
     caption = "Every score under every convention, mean over seeds."
     published.table(results, wide, "table_conventions", caption, *libraries)
     return figure
@@ -121,16 +114,14 @@ def scores(results: Results) -> pd.DataFrame:
 
 def contrasts(results: Results) -> pd.DataFrame:
     """Differences between networks, paired by slice and clustered by patient, with Holm's correction."""
-    rows, tests, ends = [], [], []
+    rows, differences = [], []
     for lower, higher in CONTRASTS:
         if lower not in results.counts or higher not in results.counts:
             continue
+        both = results.counts[lower], results.counts[higher]
         for metric, convention in REPORTED[:3]:
-            found = intervals.difference(
-                results.counts[lower], results.counts[higher], metric, convention, batch_size=results.study.batch_size
-            )
-            tests.append(found.p)
-            ends.append((found.low, found.high))
+            found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
+            differences.append(found)
             rows.append(
                 {
                     "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
@@ -141,9 +132,9 @@ def contrasts(results: Results) -> pd.DataFrame:
                 }
             )
     table = pd.DataFrame(rows)
-    adjusted = intervals.holm(tests)
+    adjusted = intervals.holm([found.p for found in differences])
     table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
-    apart = (adjusted <= LEVEL) & np.array([not low <= 0 <= high for low, high in ends])
+    apart = (adjusted <= LEVEL) & np.array([not found.low <= 0 <= found.high for found in differences])
     table["Told apart"] = np.where(apart, "yes", "no")
     caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
     return published.table(results, table, "table_differences", caption, *seed_notes(results))
@@ -180,12 +171,10 @@ def decision_in_words(recipes: dict[str, Results]) -> str:
     """Whether Dice over SAH slices moves more from recipe to recipe or from network to network."""
     if len(recipes) == 1:
         return "One recipe was run, so how much optimisation decides cannot be seen here."
-    values = np.array(
-        [
-            [np.mean([metrics.score(c, "dice", "sah_slices") for c in own]) for own in results.counts.values()]
-            for results in recipes.values()
-        ]
-    )
+    values = [
+        [np.mean([metrics.score(c, "dice", "sah_slices") for c in own]) for own in results.counts.values()]
+        for results in recipes.values()
+    ]
     return (
         f"Over SAH slices, Dice moves by up to {np.ptp(values, axis=0).max():.3f} when a network is trained by another "
         f"recipe, and by up to {np.ptp(values, axis=1).max():.3f} from network to network under one."
@@ -214,9 +203,8 @@ def claims(recipes: dict[str, Results]) -> pd.DataFrame:
     for recipe, results in recipes.items():
         histories = {model: [run.history for run in own] for model, own in results.runs.items()}
         study = results.study
-        evidence = ledger.Evidence(
-            results.counts, histories, recipe, study.profile, study.dataset, batch_size=study.batch_size
-        )
+        own = results.counts, histories, recipe, study.profile, study.dataset
+        evidence = ledger.Evidence(*own, batch_size=study.batch_size)
         tables_by_recipe[recipe] = ledger.ledger(evidence)
         stem = "ledger" if results is fairest(recipes) else f"ledger_{recipe}"
         ledger_page.write(tables_by_recipe[recipe], results.folder, evidence, stem)
@@ -261,14 +249,15 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
-    known = [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
-    text = "\n".join([*lines, *known]) + "\n"
+    lines += [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
+    text = "\n".join(lines) + "\n"
     with writing(results.folder / "verdict.md") as path:
         path.write_text(text)
     return text
 
 
 def seed_notes(results: Results) -> list[str]:
+    """What so few test patients and seeds leave open."""
     bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
     found = []
     if bleeding < intervals.FEW_PATIENTS:

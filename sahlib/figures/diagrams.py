@@ -23,8 +23,6 @@ from sahlib.study import MODELS, Study
 NETWORK = "Network: "  # how the title of a step begins that stands beside others of its kind
 LINE = "#444444"
 
-# Figure 1
-
 
 def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, int]) -> list[tuple[str, str]]:
     """The steps of Figure 1 as (title, detail), in order. Titles that begin with NETWORK stand side by side.
@@ -91,8 +89,6 @@ def workflow(steps: list[tuple[str, str]]) -> Figure:
         top -= height + gap
     return figure
 
-
-# Figures 3 and 4
 
 GREY = "#D9D9D9"
 FILL = {"input": GREY, "encoder": "#9CC9E6", "bottom": "#6FA8CF", "up": "#BFE3D3", "decoder": "#7CC6A6", "output": GREY}

@@ -1,7 +1,7 @@
 """What all figures share: one style, colours, how an image is shown and a mask outlined, and the one way to save.
 
-Elsewhere in this room a function draws a table and returns a matplotlib Figure. `save` writes the figure, the table of
-what it shows, and a caption, which is also the alternative text in a notebook.
+A figure's function returns a matplotlib Figure; where the table of what it shows has to be made, `<name>_data` beside
+it does that. `save` writes both with a caption, which is also the alternative text in a notebook.
 """
 
 from __future__ import annotations
@@ -108,10 +108,9 @@ def alternative_text(caption: str) -> str:
     text = ""
     for sentence in re.split(r"(?<=\.) (?=[A-Z])", caption.strip()):
         # "Figure 7." alone says nothing.
-        if re.fullmatch(r"(Figure \d+\.)?", text) or len(text) + len(sentence) < ALT_LENGTH:
-            text = f"{text} {sentence}".strip()
-        else:
+        if not re.fullmatch(r"(Figure \d+\.)?", text) and len(text) + len(sentence) >= ALT_LENGTH:
             break
+        text = f"{text} {sentence}".strip()
     return text
 
 
@@ -131,9 +130,7 @@ def show(ax: Axes, image: np.ndarray) -> None:
     # "none" puts the pixels as they are into an SVG; anything else resamples them there to 300 dpi.
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none")
     ax.set(xticks=[], yticks=[])
-    for spine in ax.spines.values():
-        spine.set_visible(True)
-        spine.set(color="0.6", linewidth=0.5)
+    ax.spines[:].set(visible=True, color="0.6", linewidth=0.5)
 
 
 def outline(ax: Axes, mask: np.ndarray, width: float = 1.0, halo: str | None = "white", colour: str = TRUTH) -> None:

@@ -1,8 +1,8 @@
 """The figures behind the verdict: conventions, lesion size, volumes.
 
 A series is a network's name or one of the two trivial predictors; it keeps its colour and its marker in every figure,
-so that no figure depends on colour alone. The column `label` holds the legend's text, for instance with a collapse said
-in it.
+so that no figure depends on colour alone. The column `label` holds the legend's text, for instance with a collapse
+said in it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from sahlib.study import MODELS
 
 SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
 MARKERS = {**dict(zip(MODELS, "os^vP<>*p", strict=False)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
-
-
-# All conventions
 
 
 @styled
@@ -86,32 +83,23 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
     step = 0.84 / max(len(series), 1)
     for row in data[~data["printed"]].itertuples():
-        colour = SERIES_COLOURS.get(row.series, OTHER)
-        y = rows.index(row.convention) + (series.index(row.series) - (len(series) - 1) / 2) * step
         if np.isnan(row.value):
             continue
+        colour = SERIES_COLOURS.get(row.series, OTHER)
+        y = rows.index(row.convention) + (series.index(row.series) - (len(series) - 1) / 2) * step
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.1, solid_capstyle="butt", zorder=3)
         size = (5.2 if large else 3.4) * (1.3 if row.series == baselines.BACKGROUND else 1)
         marker = MARKERS.get(row.series, "o")
         ax.plot(row.value, y, marker, color=colour, markersize=size, markeredgewidth=0, zorder=4, clip_on=False)
         if large and row.series == baselines.BACKGROUND and row.value > 0:
+            beside = {"xytext": (-5, 0), "ha": "right"} if row.value > 0.5 else {"xytext": (5, 0), "ha": "left"}
+            box = {"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85}
+            look = {"va": "center", "fontsize": 7, "fontweight": "bold", "color": "0.25", "zorder": 2, "bbox": box}
             text = f"{row.value:.3f} for finding nothing"
-            left = row.value > 0.5
-            ax.annotate(
-                text,
-                (row.value, y),
-                xytext=(-5 if left else 5, 0),
-                textcoords="offset points",
-                ha="right" if left else "left",
-                va="center",
-                fontsize=7,
-                fontweight="bold",
-                color="0.25",
-                zorder=2,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
-            )
+            ax.annotate(text, (row.value, y), textcoords="offset points", **beside, **look)
     ax.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.5, -0.5), xticks=np.linspace(0, 1, 6 if large else 3))
-    ax.set_yticks(range(len(rows)), [_wrapped(names[r], 26) for r in rows])
+    # No line ends or begins in the middle of "0/0 = 1".
+    ax.set_yticks(range(len(rows)), [textwrap.fill(names[r].replace(" = ", "\u00a0=\u00a0"), 26) for r in rows])
     ax.tick_params(axis="y", length=0, labelsize=7.5 if large else 6)
     ax.spines["left"].set_visible(False)
     ax.set_title(metrics.LABELS.get(metric, metric), loc="left", fontweight="bold" if large else "normal")
@@ -119,23 +107,13 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.tick_params(axis="x", top=False)
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
+        above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "fontsize": 7}
         for lift, model in ((11, transcript.ATTENTION), (2, transcript.UNET)):
             value = transcript.TABLE_3.value(metric, model)
-            ax.annotate(
-                f"paper, {MODELS[model]}: {value:.3f}",
-                (value, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(0, lift),
-                textcoords="offset points",
-                ha="right",
-                fontsize=7,
-                color=SERIES_COLOURS[model],
-            )
+            text = f"paper, {MODELS[model]}: {value:.3f}"
+            ax.annotate(text, (value, 1), xytext=(0, lift), color=SERIES_COLOURS[model], **above)
     else:
         ax.tick_params(axis="x", labelsize=6.5)
-
-
-# By lesion size
 
 
 @styled
@@ -169,9 +147,6 @@ def size_strata(data: pd.DataFrame) -> Figure:
     return figure
 
 
-# Volumes
-
-
 @styled
 def bland_altman(data: pd.DataFrame) -> Figure:
     """Difference of predicted and true volume against their mean, one panel per series, one dot per patient.
@@ -183,8 +158,8 @@ def bland_altman(data: pd.DataFrame) -> Figure:
     labels = labels_of(data)
     columns = 2 if len(labels) == 4 else min(3, len(labels))
     rows = -(-len(labels) // columns)
-    panel = 2.25 if columns > 1 else 2.8
-    figure = Figure(figsize=(WIDTH if columns == 3 else 3.3 * columns, rows * panel + 0.35), layout="constrained")
+    size = (WIDTH if columns == 3 else 3.3 * columns, rows * (2.25 if columns > 1 else 2.8) + 0.35)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     groups = {name: data[data["series"] == name] for name in labels}
     agreements = {name: volumes.bland_altman(group) for name, group in groups.items()}
@@ -259,11 +234,6 @@ def series_first(table: pd.DataFrame) -> pd.DataFrame:
     """The columns series and label before all others."""
     first = ["series", "label"]
     return table[[*first, *(c for c in table if c not in first)]]
-
-
-def _wrapped(text: str, width: int) -> str:
-    """`text` in lines of `width` letters, none of which ends or begins in the middle of "0/0 = 1"."""
-    return textwrap.fill(text.replace(" = ", "\u00a0=\u00a0"), width)
 
 
 def labels_of(table: pd.DataFrame) -> dict[str, str]:

@@ -83,8 +83,7 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
     top = 0.34 + 0.15 * (title.count("\n") + 1)
     height = sum(tall for *_, tall in lines) + top + 0.1
     figure = Figure(figsize=(drawing.WIDTH, height))
-    ax = figure.add_axes((0.01, 0, 0.98, 1))
-    ax.set(xlim=(0, 1), ylim=(height, 0))
+    ax = figure.add_axes((0.01, 0, 0.98, 1), xlim=(0, 1), ylim=(height, 0))
     ax.set_axis_off()
     ax.text(0, 0.06, title, va="top", fontsize=8.5)
     for left, words in _COLUMNS.values():

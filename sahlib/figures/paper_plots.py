@@ -12,8 +12,6 @@ from matplotlib.lines import Line2D
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, outline, show, styled
 
-# Figure 2
-
 
 @styled
 def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figure:
@@ -32,9 +30,6 @@ def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figu
     if title:
         figure.suptitle(title)
     return figure
-
-
-# Figures 5 and 6
 
 
 @styled
@@ -68,29 +63,24 @@ def training_curves(histories: dict[int, pd.DataFrame], title: str, model: str =
                 ring = {"color": colour, "markerfacecolor": "white", "markersize": 5, "zorder": 5, "clip_on": False}
                 if best.any():  # an empty unclipped line counts as one at the figure's corner in the layout
                     ax.plot(epoch[best], value[best], "o", **ring)
+    last = max([1, *(history["epoch"].max() for history in histories.values() if len(history))])
     for ax, label in ((loss, "Loss (BCE + Dice)"), (dice, "Validation Dice (pooled over pixels)")):
-        ax.set(xlabel="Epoch", ylabel=label)
+        ax.set(xlabel="Epoch", ylabel=label, xlim=(0.5, last + 0.5))
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.grid(axis="y", color="0.9", linewidth=0.6)
         if not any(np.isfinite(line.get_ydata()).any() for line in ax.lines):
             ax.text(0.5, 0.5, "no finite value", ha="center", va="center", transform=ax.transAxes)
             ax.set_yticks([])
-    epochs = [history["epoch"].max() for history in histories.values() if len(history)]
-    for ax in (loss, dice):
-        ax.set_xlim(0.5, max([1, *epochs]) + 0.5)
     loss.set_ylim(bottom=0)
     dice.set_ylim(0, 1)
     seeds = f"{len(histories)} seeds, one line each" if len(histories) > 1 else f"seed {next(iter(histories), '-')}"
     figure.suptitle(f"{title} ({seeds})")
-    figure.legend(
-        handles=[
-            Line2D([], [], color=OTHER, linestyle=(0, (4, 2)), label="training"),
-            Line2D([], [], color=colour, label="validation"),
-            Line2D([], [], color=colour, marker="o", markerfacecolor="white", linestyle="none", label="epoch kept"),
-        ],
-        loc="outside lower center",
-        ncols=3,
-    )
+    handles = [
+        Line2D([], [], color=OTHER, linestyle=(0, (4, 2)), label="training"),
+        Line2D([], [], color=colour, label="validation"),
+        Line2D([], [], color=colour, marker="o", markerfacecolor="white", linestyle="none", label="epoch kept"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return figure
 
 
@@ -99,9 +89,6 @@ def training_curves_data(histories: dict[int, pd.DataFrame]) -> pd.DataFrame:
     columns = ["epoch", "train_loss", "validation_loss", "validation_dice", "best"]
     parts = [history[columns].assign(seed=seed) for seed, history in histories.items()]
     return pd.concat(parts, ignore_index=True)[["seed", *columns]]
-
-
-# Figure 7
 
 
 @styled
@@ -165,9 +152,6 @@ def comparison_data(
     return pd.DataFrame(rows)
 
 
-# Figure 8
-
-
 @styled
 def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterable[str], columns: int = 4) -> Figure:
     """Figure 8: a grid of test slices with the true lesion outlined, `labels` above them.
@@ -189,18 +173,14 @@ def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterabl
     return figure
 
 
-# Figure 9
-
-
 @styled
 def metric_bars(table: pd.DataFrame) -> Figure:
     """Figure 9: one group of bars per metric; ours filled, what the paper printed hollow and hatched.
 
-    table has one row per bar: metric, series (the legend's text), value, printed (bool), and model (a name in COLOURS;
-    where the column is missing, series is looked up). Order of appearance is order in the figure, ours before printed.
-    NaN is written "n/a".
+    table has one row per bar: metric, model (of which COLOURS may hold one), series (the legend's text), printed (bool)
+    and value, as from `tables.bars_data`. Order of appearance is order in the figure, ours before printed. NaN is
+    written "n/a".
     """
-    table = metric_bars_data(table)
     metrics = list(dict.fromkeys(table["metric"]))
     bars = list(dict.fromkeys(zip(table["model"], table["series"], table["printed"], strict=True)))
     models = list(dict.fromkeys(model for model, _, _ in bars))
@@ -212,6 +192,8 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     ax = figure.subplots()
     width = 0.84 / len(bars)
     narrow = WIDTH * 0.92 * width / len(metrics) < 0.36  # inches that "0.896" needs at this size
+    above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6.5}
+    above["rotation"] = 90 if narrow else 0
     for b, (model, series, printed) in enumerate(bars):
         colour = COLOURS.get(model, OTHER)
         look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
@@ -224,47 +206,21 @@ def metric_bars(table: pd.DataFrame) -> Figure:
             height = 0.0 if np.isnan(value) else float(value)
             ax.bar(x, height, width * 0.88, edgecolor=colour, linewidth=0.9, label=legend, **look)
             legend = "_nolegend_"
-            ax.annotate(
-                "n/a" if np.isnan(value) else f"{value:.3f}",
-                (x, height),
-                xytext=(0, 2),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                fontsize=6.5,
-                rotation=90 if narrow else 0,
-            )
+            ax.annotate("n/a" if np.isnan(value) else f"{value:.3f}", (x, height), **above)
     ax.set_xticks(range(len(metrics)), metrics)
     ax.tick_params(axis="x", length=0)
-    ax.set_xlim(-0.5, len(metrics) - 0.5)
-    ax.set_yticks(np.linspace(0, 1, 6))
+    ax.set(xlim=(-0.5, len(metrics) - 0.5), yticks=np.linspace(0, 1, 6), ylabel="Score")
     ax.set_ylim(0, 1.14 if narrow else 1.07)  # room for the number above a bar of height 1
     ax.spines["left"].set_bounds(0, 1)
-    ax.set_ylabel("Score")
     ax.set_axisbelow(True)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     figure.legend(loc="outside lower center", ncols=2 if len(bars) > 3 else max(1, len(bars)))
     return figure
 
 
-def metric_bars_data(table: pd.DataFrame) -> pd.DataFrame:
-    """`table` with the columns metric, model, series, printed, value in this order, and nothing else."""
-    if "model" not in table:
-        table = table.assign(model=table["series"])
-    table = table[["metric", "model", "series", "printed", "value"]].reset_index(drop=True)
-    return table.astype({"printed": bool, "value": float})
-
-
 def areas(truth: np.ndarray, labels: Iterable[str]) -> pd.DataFrame:
     """The table behind Figures 2 and 8: each slice's label, its size, and how much the mask bool [k,H,W] covers."""
     height, width = truth.shape[1:]
     pixels = truth.sum(axis=(1, 2)).astype(int)
-    return pd.DataFrame(
-        {
-            "slice": list(labels),
-            "height": height,
-            "width": width,
-            "lesion_pixels": pixels,
-            "lesion_percent": 100.0 * pixels / (height * width),
-        }
-    )
+    table = pd.DataFrame({"slice": list(labels), "height": height, "width": width, "lesion_pixels": pixels})
+    return table.assign(lesion_percent=100.0 * pixels / (height * width))

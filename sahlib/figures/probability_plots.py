@@ -19,9 +19,6 @@ from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, label
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
 
 
-# Calibration
-
-
 @styled
 def reliability(data: pd.DataFrame) -> Figure:
     """Share of lesion pixels against predicted probability, and how many pixels each bin holds.
@@ -38,10 +35,8 @@ def reliability(data: pd.DataFrame) -> Figure:
             colour, filled = SERIES_COLOURS.get(name, OTHER), bins[bins["pixels"] > 0]
             look = {"color": colour, "markersize": 4.5, "clip_on": False, "zorder": 3}
             ax.plot(filled["mean_probability"], filled["lesion_share"], color=colour, linewidth=1.0, zorder=2)
-            for group, face in (
-                (filled[filled["pixels"] >= FEW_PIXELS], colour),
-                (filled[filled["pixels"] < FEW_PIXELS], "white"),
-            ):
+            many = filled["pixels"] >= FEW_PIXELS
+            for group, face in ((filled[many], colour), (filled[~many], "white")):
                 if len(group):
                     x, y = group["mean_probability"], group["lesion_share"]
                     ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=face, **look)
@@ -63,9 +58,6 @@ def reliability(data: pd.DataFrame) -> Figure:
         handles.append(Line2D([], [], label=f"hollow: fewer than {FEW_PIXELS} pixels", **hollow))
     legend(figure, handles)
     return figure
-
-
-# Gates
 
 
 @styled
@@ -122,9 +114,8 @@ def gate_maps_data(
             # nearest pixel of the level for each pixel of the slice
             y, x = np.arange(mask.shape[0]) * height // mask.shape[0], np.arange(mask.shape[1]) * width // mask.shape[1]
             fine = coarse[np.ix_(y, x)]
-            row = {"slice": name, "level": title, "height": height, "width": width}
-            row |= {"least": coarse.min(), "greatest": coarse.max()}
-            row |= {"inside": fine[mask].mean() if mask.any() else np.nan}
-            row |= {"outside": fine[~mask].mean() if not mask.all() else np.nan}
-            rows.append(row)
-    return pd.DataFrame(rows)
+            inside = fine[mask].mean() if mask.any() else np.nan
+            outside = fine[~mask].mean() if not mask.all() else np.nan
+            rows.append((name, title, height, width, coarse.min(), coarse.max(), inside, outside))
+    names = ["slice", "level", "height", "width", "least", "greatest", "inside", "outside"]
+    return pd.DataFrame(rows, columns=names)

@@ -31,15 +31,14 @@ def gallery(scans: Sequence[Scan], level: float, width: float) -> Figure:
     for ax, scan in zip(axes, scans, strict=False):
         blood = (scan.labels > 0).sum((1, 2))
         z = int(blood.argmax()) if blood.any() else len(blood) // 2
-        show(ax, _grey(scan, level, width)[z])
+        show(ax, scan.image[z] if scan.unit == "grey" else window_to_grey(scan.image, level, width)[z])
         for index, name in enumerate(CLASSES[1:], 1):
             outline(ax, scan.labels[z] == index, width=0.9, halo="black", colour=CLASS_COLOURS[name])
         ax.set_title(scan.slice_ids[z])
     handles = [Line2D([], [], color=colour, label=name) for name, colour in CLASS_COLOURS.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
-    return described(
-        figure, "One slice of each scan, that with the most blood, each hemorrhage class outlined in its colour."
-    )
+    alt = "One slice of each scan, that with the most blood, each hemorrhage class outlined in its colour."
+    return described(figure, alt)
 
 
 @styled
@@ -62,15 +61,12 @@ def value_histogram(scans: Sequence[Scan], level: float, width: float) -> Figure
     for name, (group, colour, style) in groups.items():
         chosen = values[group & inside]
         if len(chosen):
-            share, _ = np.histogram(chosen, edges, density=True)
-            ax.stairs(
-                share, edges, color=colour, linestyle=style, linewidth=1.4, label=f"{name}, {len(chosen):,} voxels"
-            )
+            look = {"color": colour, "linestyle": style, "linewidth": 1.4, "label": f"{name}, {len(chosen):,} voxels"}
+            ax.stairs(*np.histogram(chosen, edges, density=True), **look)
     ax.set(xlabel="Hounsfield units" if unit == "HU" else "grey level", ylabel="share per unit", xlim=(low, high))
     ax.legend(loc="upper left")
-    return described(
-        figure, f"Distributions of the values ({unit}) of SAH, of other hemorrhage and of everything else."
-    )
+    alt = f"Distributions of the values ({unit}) of SAH, of other hemorrhage and of everything else."
+    return described(figure, alt)
 
 
 @styled
@@ -78,16 +74,15 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
     """Lesion area of every slice with SAH, by side of the split: the sides should look alike."""
     figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     ax = figure.subplots()
-    pixels = store.images.shape[1] * store.images.shape[2]
+    areas = 100 * store.lesion_pixels.to_numpy() / store.images[0].size
     for height, side in enumerate(reversed(SIDES)):
-        area = 100 * store.lesion_pixels.to_numpy()[split.rows(store, side)] / pixels
+        area = areas[split.rows(store, side)]
         area = area[area > 0]
         # A fixed spread, so that the same data gives the same picture.
         offset = np.random.default_rng(0).uniform(-0.3, 0.3, len(area))
         ax.plot(area, height + offset, ".", color=SIDE_COLOURS[side], markersize=3.5)
     ax.set_yticks(range(len(SIDES)), list(reversed(SIDES)))
-    ax.set_xscale("log")
-    ax.set_xlabel("lesion area, per cent of the image (each dot one slice with SAH)")
+    ax.set(xscale="log", xlabel="lesion area, per cent of the image (each dot one slice with SAH)")
     return described(figure, "Lesion area of every slice with SAH as a dot, one row for each side of the split.")
 
 
@@ -136,7 +131,3 @@ def classes(images: np.ndarray, columns: dict[str, dict[str, np.ndarray]], names
     handles = [Line2D([], [], color=CLASS_COLOURS[lesion], label=lesion) for lesion in lesions]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     return figure
-
-
-def _grey(scan: Scan, level: float, width: float) -> np.ndarray:
-    return scan.image if scan.unit == "grey" else window_to_grey(scan.image, level, width)

@@ -109,12 +109,13 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """The bars of Figure 9: the whole-test-set rows of `aggregate_table`, one number a row.
 
     returns: columns metric (as printed, "Dice"), model (its name, or the heading of what is no network), series (a
-    heading of the table), value, printed (True: the paper's)
+    heading of the table), printed (True: the paper's), value
     """
     whole = table3[table3["Slices"] == WHOLE]
     bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
     bars.insert(1, "model", bars["series"].map(_model_of))
-    return bars.assign(printed=bars["series"].str.endswith(PAPER))
+    bars.insert(3, "printed", bars["series"].str.endswith(PAPER))
+    return bars
 
 
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
@@ -147,22 +148,20 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
     printed = {what: transcript.SETTINGS[what.replace(" ", "_")].value for what in ours}
     printed["image size"] = printed["image size"][0]
     changed = [f"{w} {n:g} (the paper's is {printed[w]:g})" for w, n in ours.items() if n != printed[w]]
-    if changed:
-        notes.append(f"Other than in the paper: {', '.join(changed)}.")
-    if study.folds:
-        notes.append(f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.")
-    if study.target == "any":
-        notes.append("The target is any hemorrhage: where it says SAH, read hemorrhage of every type.")
-    if study.target == "all":
-        notes.append("The networks find every hemorrhage class, each by an output of its own; this is about SAH.")
-    if study.dataset == "phantom":
-        notes.append(f"Profile {study.profile}, phantom: no clinical evidence. The scans are synthetic.")
-    if study.profile == "smoke":
-        notes.append("The smoke profile only shows that the code runs; its numbers mean nothing.")
-    if left_out := [MODELS[m] for m in MODELS if m not in study.models]:
-        notes.append(f"Left out in this run: {', '.join(left_out)}.")
-    if study.slices_are_patients:
-        notes.append("Patients are not known: slices of one patient may be on both sides of the split.")
+    left_out = [MODELS[m] for m in MODELS if m not in study.models]
+    where_it_holds = {
+        f"Other than in the paper: {', '.join(changed)}.": changed,
+        f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.": study.folds,
+        "The target is any hemorrhage: where it says SAH, read hemorrhage of every type.": study.target == "any",
+        "The networks find every hemorrhage class, each by an output of its own; this is about SAH.": (
+            study.target == "all"
+        ),
+        f"Profile {study.profile}, phantom: no clinical evidence. The scans are synthetic.": study.dataset == "phantom",
+        "The smoke profile only shows that the code runs; its numbers mean nothing.": study.profile == "smoke",
+        f"Left out in this run: {', '.join(left_out)}.": left_out,
+        "Patients are not known: slices of one patient may be on both sides of the split.": study.slices_are_patients,
+    }
+    notes += [note for note, holds in where_it_holds.items() if holds]
     if counts is not None:
         patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
         what = "slices taken as patients" if study.slices_are_patients else "patients"

@@ -196,14 +196,9 @@ def test_an_undefined_score_is_written_so_and_a_missing_one_left_out(tmp_path):
     table = a_table().iloc[:-1]
     table.loc[0, "value"] = np.nan
     figure = paper_plots.metric_bars(table)
-    drawing.save(figure, tmp_path, "f", paper_plots.metric_bars_data(table), "c")
+    drawing.save(figure, tmp_path, "f", table, "c")
     assert texts(figure).count("n/a") == 1
     assert len(figure.axes[0].patches) == 14
-
-
-def test_a_series_without_a_model_is_looked_up():
-    table = paper_plots.metric_bars_data(a_table().drop(columns="model"))
-    assert table["model"].tolist() == table["series"].tolist()
 
 
 def test_a_bar_given_twice_is_refused():

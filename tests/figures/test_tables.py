@@ -145,7 +145,7 @@ def test_counts_must_be_of_the_same_slices():
 def test_bars_are_the_whole_test_set_rows():
     table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION})
     bars = tables.bars_data(table)
-    assert bars.columns.tolist() == ["metric", "model", "series", "value", "printed"]
+    assert bars.columns.tolist() == ["metric", "model", "series", "printed", "value"]
     assert len(bars) == 5 * 5 and not bars.isna().any().any()
     assert set(bars[bars["printed"]]["series"]) == {"U-Net, paper", "Attention U-Net, paper"}
     dice = bars[bars["metric"] == "Dice"].set_index("series")["value"]
