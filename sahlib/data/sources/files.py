@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import deque
@@ -60,6 +61,25 @@ def require_folder(root: str | Path) -> Path:
     if not root.is_dir():
         raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
     return root
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, its files' names) at any depth, by name, none hidden; links are followed, each real folder once.
+
+    Raises StudyError for a folder that may not be read.
+    """
+
+    def refuse(error: OSError):
+        raise StudyError(f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it.")
+
+    visited: set[str] = set()
+    for place, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), sorted(name for name in names if not name.startswith("."))
 
 
 def within(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
