@@ -93,12 +93,11 @@ def next_command(chosen: PublicSet, folder: str = "DIR") -> str:
 
 def listing() -> str:
     """One line per set: its name, whether it is fetched for you, and what it is."""
-    lines = []
+    lines = ""
     for s in CATALOGUE.values():
         way = "open" if s.archive else "yours" if s.access == OWN else "by hand"
-        lines.append(f"{s.name:<15}{way:<9}{s.title.text}")
-    lines += ["", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
-    return "\n".join(lines)
+        lines += f"{s.name:<15}{way:<9}{s.title.text}\n"
+    return f"{lines}\n./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."
 
 
 def describe(chosen: PublicSet) -> str:

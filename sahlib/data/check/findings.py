@@ -68,11 +68,8 @@ def positives(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     sah = slices["SAH"] > 0
     patients, bleeding = slices["patient_id"].nunique(), slices["patient_id"][sah].nunique()
     if not bleeding:
-        yield Finding(
-            SPOILS,
-            "positives",
-            "No slice is labelled SAH, so there is nothing to learn; check the masks and label_map.",
-        )
+        why = "No slice is labelled SAH, so there is nothing to learn; check the masks and label_map."
+        yield Finding(SPOILS, "positives", why)
     elif patients < LEAST_PATIENTS or bleeding < LEAST_PATIENTS // 2:
         yield Finding(
             LOOK,
@@ -164,12 +161,12 @@ def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     beside = (marked["lesion"] - marked["inside"]) / marked["lesion"]
     large = covered > COVERS
     for who, own in marked[large].groupby("patient_id", sort=False):
-        share = min(covered[own.index].max(), 1)
         yield Finding(
             SPOILS,
             "mask too large",
-            f"The mask of {_named(own['slice_id'])} (patient {who}) covers up to {share:.0%} of the head: it "
-            "may be inverted or outline the brain; export it as black with white lesions.",
+            f"The mask of {_named(own['slice_id'])} (patient {who}) covers up to "
+            f"{min(covered[own.index].max(), 1):.0%} of the head: it may be inverted or outline the brain; "
+            "export it as black with white lesions.",
         )
     for gravity, least, most in ((SPOILS, OUTSIDE_SPOILS, 1), (LOOK, OUTSIDE_LOOK, OUTSIDE_SPOILS)):
         outside = marked[(beside > least) & (beside <= most) & ~large]
@@ -223,7 +220,6 @@ def clipping(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     for who, own in slices[slices["unit"] == "grey"].groupby("patient_id", sort=False):
         whose = f"patient {who} ({_named(own['slice_id'])})"
         white = own["lesion_white"].sum() / max(own["lesion"].sum(), 1)
-        clipped = own["cavity_clipped"].sum() / max(own["cavity"].sum(), 1)
         if white > CLIPPED_LESION:
             yield Finding(
                 LOOK,
@@ -231,6 +227,7 @@ def clipping(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
                 f"{white:.0%} of the lesion pixels of {whose} are white (255), as bone is: export with a window that "
                 "ends above 80 HU.",
             )
+        clipped = own["cavity_clipped"].sum() / max(own["cavity"].sum(), 1)
         if clipped > CLIPPED_CAVITY:
             yield Finding(
                 LOOK,
@@ -254,19 +251,12 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         )
     sizes = [f"{width}x{height}" for height, width in sorted(set(zip(scans["height"], scans["width"], strict=True)))]
     if len(sizes) > 1:
-        yield Finding(
-            INFORM,
-            "sizes",
-            f"Slices come in {len(sizes)} sizes ({_named(sizes)}): all are resized to that of the study.",
-        )
+        sentence = f"Slices come in {len(sizes)} sizes ({_named(sizes)}): all are resized to that of the study."
+        yield Finding(INFORM, "sizes", sentence)
     odd = scans["scan"][scans["height"] != scans["width"]]
     if len(odd):
-        yield Finding(
-            LOOK,
-            "sizes",
-            f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} not square, so resizing would stretch the heads: pad to "
-            "squares.",
-        )
+        why = "not square, so resizing would stretch the heads: pad to squares."
+        yield Finding(LOOK, "sizes", f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} {why}")
 
 
 RULES = (positives, copies, orientation, masks, blanks, units, clipping, shapes)

@@ -16,7 +16,7 @@ import re
 from pathlib import Path
 
 from sahlib.data.scan import CLASSES
-from sahlib.data.sources.files import require_folder
+from sahlib.data.sources.files import nested, require_folder
 from sahlib.data.sources.nifti import find_cases
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
@@ -35,7 +35,7 @@ NAMES = {name.lower(): name for name in CLASSES} | {
 
 def recognises(root: Path) -> bool:
     """Whether a folder holds "ground truths/", or a dataset.json that tells of hemorrhage beside imagesTr/."""
-    place = _place(root)
+    place = nested(root, "label_192")
     if (place / "images").is_dir() and (place / "ground truths").is_dir():
         return True
     if not (place / "imagesTr").is_dir() or not (table := _table(root)):
@@ -60,13 +60,13 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
                 f"label_map says {value}={CLASSES[index]}, but by {table or 'the documentation of BHSD'} {value} is "
                 f"{told}; leave label_map out, or correct one of them."
             )
-    return VolumeFolder("bhsd", _place(root), find_cases(_place(root), patient_pattern, FOLDERS, rsna_patient), classes)
+    place = nested(root, "label_192")
+    return VolumeFolder("bhsd", place, find_cases(place, patient_pattern, FOLDERS, rsna_patient), classes)
 
 
 def rsna_patient(scan_id: str) -> str:
     """The patient in a name like ID_2db7ee14_ID_f27e38fdfd; the whole name where it is none."""
-    match = re.fullmatch(r"(ID_[0-9a-f]+)_ID_[0-9a-f]+", scan_id)
-    return match.group(1) if match else scan_id
+    return re.sub(r"^(ID_[0-9a-f]+)_ID_[0-9a-f]+\Z", r"\1", scan_id)
 
 
 def read_values(table: Path) -> dict[int, int]:
@@ -83,10 +83,6 @@ def read_values(table: Path) -> dict[int, int]:
     if len(set(classes.values())) < len(labels) or classes.pop(0, 0) != 0:
         raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
     return classes
-
-
-def _place(root: Path) -> Path:
-    return root / "label_192" if (root / "label_192").is_dir() else root
 
 
 def _table(root: Path) -> Path | None:

@@ -99,9 +99,8 @@ def opened(path: Path, **options) -> Iterator:
             warnings.simplefilter("ignore")
             dataset = dcmread(path, force=True, **options)
             if "TransferSyntaxUID" not in dataset.file_meta:  # an old file; pydicom has found out what it is
-                implicit, _ = dataset.original_encoding
-                syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
-                dataset.file_meta.TransferSyntaxUID = syntax
+                old = uid.ImplicitVRLittleEndian if dataset.original_encoding[0] else uid.ExplicitVRLittleEndian
+                dataset.file_meta.TransferSyntaxUID = old
             yield dataset
     except StudyError:
         raise
@@ -251,9 +250,7 @@ def _check_gaps(name: str, heights: np.ndarray, slices: Sequence[Slice]) -> None
     """Head CT may be thin at the base and thick above, so a step is judged against the thickness of its slices."""
     steps = np.diff(heights)
     thickness = np.array([s.thickness_mm for s in slices])
-    if not (thickness > 0).all():
-        thickness = np.ones(len(slices))
-    relative = steps / ((thickness[:-1] + thickness[1:]) / 2)
+    relative = steps / ((thickness[:-1] + thickness[1:]) / 2 if (thickness > 0).all() else 1)
     # Where many slices are missing their steps must not become the rule: the lower quartile is.
     usual = np.quantile(relative, 0.25, method="lower")
     for k in np.flatnonzero(relative > GAP_RATIO * usual)[:1]:

@@ -63,6 +63,11 @@ def require_folder(root: str | Path) -> Path:
     return root
 
 
+def nested(root: Path, name: str) -> Path:
+    """The folder `name` in `root` where there is one, else `root`."""
+    return root / name if (root / name).is_dir() else root
+
+
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """(folder, its files' names) at any depth, by name, none hidden; links are followed, each real folder once.
 

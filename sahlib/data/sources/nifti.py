@@ -76,7 +76,7 @@ def find_cases(
 def _from_table(root: Path) -> list[Case]:
     cases = []
     for row in files.read_table(root / "pairs.csv", ("image", "mask")):
-        image, mask = (root / row[kind] for kind in ("image", "mask"))
+        image, mask = root / row["image"], root / row["mask"]
         for kind, path in (("image", image), ("mask", mask)):
             if not (files.has_ending(path.name) and path.is_file()):
                 raise StudyError(f"{root}/pairs.csv names the {kind} {row[kind]!r}, which is no NIfTI file there.")

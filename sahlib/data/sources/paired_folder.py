@@ -24,8 +24,7 @@ from sahlib.study import StudyError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 LOSSY_ENDINGS = (".jpg", ".jpeg")
-# JPEG rings around a mask's edge; values this near to black or white still say which of the two was meant.
-LOSSY_MARGIN = 64
+LOSSY_MARGIN = 64  # JPEG rings around a mask's edge; values this near to black or white still say which was meant
 
 
 @dataclass(frozen=True)
@@ -71,10 +70,7 @@ def recognises(root: Path) -> bool:
 
 
 def open_folder(
-    root: str | Path,
-    patient_pattern: str = "",
-    slices_are_patients: bool = False,
-    label_map: tuple[str, ...] = (),
+    root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False, label_map: tuple[str, ...] = ()
 ) -> PairedFolder:
     """Pairs the files and names their patients, without decoding a pixel.
 

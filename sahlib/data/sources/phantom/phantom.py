@@ -201,9 +201,8 @@ def render(p: PatientPlan, seed: int) -> Scan:
         noise = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE), np.float32), (0, 0), 0.75)
         noise *= np.float32(p.noise_hu * 2 * np.sqrt(np.pi) * 0.75) * (1 + bar / 20)
         image[k] = np.clip(np.rint(hu + noise), -1024, 3071)
-    name = f"P{p.index:04d}"
-    ids = tuple(f"{name}_z{k:02d}" for k in range(SLICES))
-    return Scan(name, image, labels, ids, "HU", (p.spacing_mm, p.spacing_mm), p.thickness_mm)
+    ids = tuple(f"P{p.index:04d}_z{k:02d}" for k in range(SLICES))
+    return Scan(f"P{p.index:04d}", image, labels, ids, "HU", (p.spacing_mm, p.spacing_mm), p.thickness_mm)
 
 
 def _start_worker():
