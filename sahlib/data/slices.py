@@ -81,12 +81,10 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
     from sahlib.data.sources import open_source
 
     source = open_source(study)
-    recipe = {
-        "version": STORE_VERSION,
-        "source": source.fingerprint(),
-        "size": study.size,
-        "windows": study.window_values,
-    } | ({"grey_window": study.grey_window_values} if study.grey_window else {})
+    recipe = {"version": STORE_VERSION, "source": source.fingerprint(), "size": study.size}
+    recipe |= {"windows": study.window_values} | (
+        {"grey_window": study.grey_window_values} if study.grey_window else {}
+    )
     path = processed / f"{study.dataset}-{digest(recipe)}"
     if not path.exists():
         _build(path, progress(source), recipe)

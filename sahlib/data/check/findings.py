@@ -161,12 +161,12 @@ def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     beside = (marked["lesion"] - marked["inside"]) / marked["lesion"]
     large = covered > COVERS
     for who, own in marked[large].groupby("patient_id", sort=False):
+        share = min(covered[own.index].max(), 1)
         yield Finding(
             SPOILS,
             "mask too large",
-            f"The mask of {_named(own['slice_id'])} (patient {who}) covers up to "
-            f"{min(covered[own.index].max(), 1):.0%} of the head: it may be inverted or outline the brain; "
-            "export it as black with white lesions.",
+            f"The mask of {_named(own['slice_id'])} (patient {who}) covers up to {share:.0%} of the head: it "
+            "may be inverted or outline the brain; export it as black with white lesions.",
         )
     for gravity, least, most in ((SPOILS, OUTSIDE_SPOILS, 1), (LOOK, OUTSIDE_LOOK, OUTSIDE_SPOILS)):
         outside = marked[(beside > least) & (beside <= most) & ~large]

@@ -73,7 +73,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
         )
     files, whose = " and ".join(map(str, scan.sources[:2])), f"patient {scan.patient_id}"
     low, high = int(scan.image.min()), int(scan.image.max())
-    kept = {
+    return {
         "scan": f"{files} ({whose})" if files else f"The scan of {whose}",  # for a sentence that names it
         "patient_id": scan.patient_id,
         "unit": scan.unit,
@@ -83,8 +83,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
         "low": low,
         "high": high,
         "at_high": float((scan.image == high).mean()),  # share of voxels
-    }
-    return kept, slices
+    }, slices
 
 
 def content_hash(pixels: np.ndarray) -> bytes:

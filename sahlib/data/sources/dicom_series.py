@@ -1,8 +1,7 @@
 """One CT series in DICOM: headers read and checked, slices ordered in space, pixels turned into Hounsfield units.
 
-Everything is brought to the view of the phantom, which is DICOM's own axial one: seen from below, row 0 at the front,
-column 0 at the patient's right side, slices from the neck to the vertex. Axes are swapped and flipped, never
-interpolated: slices under a gantry tilt stay as they were acquired.
+Everything is brought to the view that `nifti_file` describes, DICOM's own axial one. Axes are swapped and flipped,
+never interpolated: slices under a gantry tilt stay as they were acquired.
 
 imagecodecs decodes what pydicom does not: JPEG, JPEG-LS and JPEG 2000. gdcm would too, but ends the whole process on
 damaged pixels. CT that was compressed with loss, as some archives store it, is read and marked.

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -44,15 +44,20 @@ class FolderSource:
 
         Decompression leaves Python's lock, so threads do; no scan is copied between processes.
         """
-        readers, waiting = ThreadPoolExecutor(cores()), deque()
-        try:
-            for index in range(len(self)):
-                waiting.append(readers.submit(self.scan, index))
-                if len(waiting) > cores():
-                    yield waiting.popleft().result()
-            yield from (scan.result() for scan in waiting)
-        finally:
-            readers.shutdown(cancel_futures=True)
+        return in_order(ThreadPoolExecutor(cores()), self.scan, zip(range(len(self)), strict=True), cores())
+
+
+def in_order(pool: Executor, make: Callable[..., Scan], tasks: Iterable[tuple], ahead: int) -> Iterator[Scan]:
+    """make(*task) of every task, in order; the pool, shut down in the end, is at most `ahead` of what is asked for."""
+    waiting = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(make, *task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        yield from (scan.result() for scan in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def require_folder(root: str | Path) -> Path:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan
+from sahlib.data.sources.files import in_order
 from sahlib.data.sources.phantom import anatomy
 from sahlib.data.sources.phantom.bleeding import PatientPlan, bleeds, dense_spots, plan, smooth_noise
 from sahlib.workspace import cores
@@ -247,17 +248,9 @@ class Phantom:
             yield from (render(p, self.seed) for p in self.plans())
             return
         # Spawned, not forked: the parent may have threads (torch, a Jupyter kernel) that a fork would leave locked.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-        try:
-            waiting = []
-            for p in self.plans():
-                waiting.append(pool.submit(render, p, self.seed))
-                if len(waiting) > 2 * workers:  # bounds what is held in memory: 6 MB a scan
-                    yield waiting.pop(0).result()
-            yield from (scan.result() for scan in waiting)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        tasks = ((p, self.seed) for p in self.plans())
+        yield from in_order(pool, render, tasks, 2 * workers)  # bounds what is held in memory: 6 MB a scan
 
     def plans(self) -> list[PatientPlan]:
         """What each patient has, without drawing anyone."""
