@@ -169,10 +169,8 @@ def unpack(archive: Path, folder: Path) -> None:
             if folder.exists():
                 folder.rmdir()  # empty, as was checked; where it has been filled meanwhile this fails
             os.replace(partial, folder)
-    except (rarfile.Error, OSError) as error:
-        raise StudyError(
-            f"{archive} cannot be unpacked ({error}); it is damaged or cut short: get it again."
-        ) from error
+    except (rarfile.Error, OSError) as why:
+        raise StudyError(f"{archive} cannot be unpacked ({why}); it is damaged or cut short: get it again.") from why
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

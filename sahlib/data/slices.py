@@ -82,9 +82,9 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
 
     source = open_source(study)
     recipe = {"version": STORE_VERSION, "source": source.fingerprint(), "size": study.size}
-    recipe |= {"windows": study.window_values} | (
-        {"grey_window": study.grey_window_values} if study.grey_window else {}
-    )
+    recipe["windows"] = study.window_values
+    if study.grey_window:
+        recipe["grey_window"] = study.grey_window_values
     path = processed / f"{study.dataset}-{digest(recipe)}"
     if not path.exists():
         _build(path, progress(source), recipe)

@@ -203,7 +203,6 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
 
 
 def _pairs(root: Path, rows: list[tuple[int, int]]) -> Iterator[Pair]:
-    """Whatever the set holds, in whichever form it lies there."""
     if (root / "ct_scans").is_dir():
         for scan in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")):
             yield Pair(_number(scan.image, scan.scan_id), WHOLE_SCAN, scan.image, scan.masks[0])

@@ -195,16 +195,15 @@ def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Oth
     """One series in a folder below the root, and all of that series CT slices."""
     if folder == root:
         raise StudyError(f"{root} holds CT slices itself; put each series into a folder of its own below it.")
-    uids = sorted({s.series_uid for s in found})
-    if len(uids) > 1:
-        raise StudyError(f"{folder} holds the CT series {uids[0]} and {uids[1]}; give each a folder of its own.")
+    uid, *more = sorted({s.series_uid for s in found})
+    if more:
+        raise StudyError(f"{folder} holds the CT series {uid} and {more[0]}; give each a folder of its own.")
     for other in others:
-        if other.series_uid == uids[0] and not other.is_mask:
+        if other.series_uid == uid and not other.is_mask:
             raise StudyError(f"{other.path} belongs to a series of CT slices, but {other.reason}; remove it.")
 
 
 def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[Path, Path]:
-    """Series folder -> its one mask."""
     by_uid: dict[str, Path] = {}
     for folder, found in slices.items():
         if (other := by_uid.setdefault(found[0].series_uid, folder)) != folder:
@@ -217,8 +216,7 @@ def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[
             )
         candidates[by_uid.get(uid, path.parent)].append(path)
     for folder in slices:
-        stems = (folder.with_name(folder.name), folder / "mask", folder / "seg")
-        places = [stem.with_name(stem.name + ending) for stem in stems for ending in NIFTI_ENDINGS]
+        places = [Path(f"{at}{ending}") for at in (folder, folder / "mask", folder / "seg") for ending in NIFTI_ENDINGS]
         candidates[folder] += [path for path in places if path.is_file()]
         if not candidates[folder]:
             raise StudyError(

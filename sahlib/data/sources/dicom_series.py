@@ -177,10 +177,9 @@ def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(directions[0] @ directions[1]) > 1e-2:
         raise ValueError("ImageOrientationPatient is not two unit vectors at a right angle")
+    rows, columns = stored_shape
     if not (spacing > 0).all() or min(stored_shape) < 1:
-        raise ValueError(
-            f"PixelSpacing is {spacing.tolist()}, of a slice of {stored_shape[0]} rows and {stored_shape[1]} columns"
-        )
+        raise ValueError(f"PixelSpacing is {spacing.tolist()}, of a slice of {rows} rows and {columns} columns")
     across, down = directions / lengths * spacing[::-1, None]
     normal = np.cross(across, down)
     normal /= np.linalg.norm(normal)
@@ -190,8 +189,8 @@ def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
     affine[:3] = np.column_stack([across, down, normal, corner])
     affine[:2] *= -1  # DICOM's axes run to the patient's left and back
     turn = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
-    rows, columns = stored_shape if turn[0, 0] == 0 else stored_shape[::-1]
-    return Plane(affine @ inv_ornt_aff(turn, (*stored_shape[::-1], 1)), (rows, columns), turn)
+    shape = stored_shape if turn[0, 0] == 0 else stored_shape[::-1]
+    return Plane(affine @ inv_ornt_aff(turn, (columns, rows, 1)), shape, turn)
 
 
 def require_decoder(dataset, path: Path) -> None:

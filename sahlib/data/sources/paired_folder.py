@@ -136,7 +136,6 @@ def mapped_labels(path: Path, label_map: tuple[str, ...]) -> np.ndarray:
 
 
 def _patients_by_table(table: Path, cases: list[Case]) -> dict[str, str]:
-    """Slice -> patient by slices.csv."""
     if not table.is_file():
         raise StudyError(
             f"{table.parent} does not say whose the slices are: add slices.csv with the columns file and patient_id, "
