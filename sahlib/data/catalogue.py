@@ -103,10 +103,8 @@ def listing() -> str:
 def describe(chosen: PublicSet) -> str:
     """All that is known of a set, for the command line, 100 columns wide."""
     rows = [("from", chosen.title.source)] if chosen.title.source else []
-    for key in ("licence", "access", "citation", "size", "labels", "layout"):
-        fact = getattr(chosen, key)
-        if fact != OWN:
-            rows.append((key, f"{fact.text} ({fact.source})" if fact.source else fact.text))
+    facts = [(key, getattr(chosen, key)) for key in ("licence", "access", "citation", "size", "labels", "layout")]
+    rows += [(key, f"{fact.text} ({fact.source})" if fact.source else fact.text) for key, fact in facts if fact != OWN]
     rows += [("not checked", sentence) for sentence in chosen.unverified] + [("next", next_command(chosen))]
     lines = [f"{chosen.name}: {chosen.title.text}"]
     for key, text in rows:
@@ -119,8 +117,7 @@ def page() -> str:
     """docs/datasets.md, Markdown: every set in one table, then what could not be verified."""
     sets = CATALOGUE.values()
     rows = [["set", "what", "licence", "how to get it", "size", "labels", "layout below `--data-dir`"], ["---"] * 7]
-    for s in sets:
-        rows.append([f"`{s.name}`", *map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))])
+    rows += [[f"`{s.name}`", *map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))] for s in sets]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     cite = "\n".join(f"- `{s.name}`: {s.citation.text}." for s in sets if s.citation != OWN)
     unverified = "\n".join(f"- `{s.name}`: {sentence}" for s in sets for sentence in s.unverified)

@@ -231,10 +231,8 @@ def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[
 
 def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_patients: bool) -> dict[str, str]:
     """Series' name -> patient; `identities` are the series' PatientIDs."""
-    if slices_are_patients:
-        return {name: name for name in identities}
-    if pattern:
-        return {name: patient_by_pattern(name, pattern) for name in identities}
+    if slices_are_patients or pattern:
+        return {name: name if slices_are_patients else patient_by_pattern(name, pattern) for name in identities}
     if len(identities) > 1 and len(set(identities.values())) == 1 and any(identities.values()):
         raise StudyError(
             f"All {len(identities)} series in {root} carry the same PatientID, as anonymised exports do; give "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -123,9 +124,7 @@ def by_stem(paths: list[Path], *ends: tuple[str, ...]) -> dict[str, Path]:
     """Files by their stems, less a word of each of the `ends`; StudyError where two are called alike."""
     found: dict[str, Path] = {}
     for path in paths:
-        key = stem(path)
-        for words in ends:
-            key = without_word(key, words)
+        key = functools.reduce(without_word, ends, stem(path))
         if (other := found.setdefault(key, path)) is not path:
             raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
     return found
@@ -173,9 +172,8 @@ def digest(parts: Iterable[str | int | bytes | Path]) -> str:
     """SHA-256 in hex over texts and numbers, each ended by a zero byte, over bytes, and over the digests of files."""
     total = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            part = file_digest(part)
-        total.update(part if isinstance(part, bytes) else f"{part}\0".encode())
+        content = file_digest(part) if isinstance(part, Path) else part
+        total.update(content if isinstance(content, bytes) else f"{content}\0".encode())
     return total.hexdigest()
 
 

@@ -1,8 +1,5 @@
 """Phantom: the embedded default dataset, head CTs drawn from an atlas brain, with and without bleeding.
 
-    scans = Phantom(patients=120, seed=0)
-    for scan in scans: ...
-
 Every patient is the head of `anatomy` under a random pose, size, smooth deformation and width of the CSF spaces, cut
 into 32 slices and filled with Hounsfield units (values at 120 kV as in Kamalian et al., Handb. Clin. Neurol.
 135:3-20, 2016, and common radiology teaching: CSF 0-15, white 20-30, grey 37-41, clotted blood 50-80, bone 500-1500).
