@@ -93,21 +93,18 @@ def next_command(chosen: PublicSet, folder: str = "DIR") -> str:
 
 def listing() -> str:
     """One line per set: its name, whether it is fetched for you, and what it is."""
-    lines = []
+    lines = ""
     for s in CATALOGUE.values():
         way = "open" if s.archive else "yours" if s.access == OWN else "by hand"
-        lines.append(f"{s.name:<15}{way:<9}{s.title.text}")
-    lines += ["", "./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."]
-    return "\n".join(lines)
+        lines += f"{s.name:<15}{way:<9}{s.title.text}\n"
+    return f"{lines}\n./run_all.sh data NAME says more; the built-in phantom needs nothing from anywhere."
 
 
 def describe(chosen: PublicSet) -> str:
     """All that is known of a set, for the command line, 100 columns wide."""
     rows = [("from", chosen.title.source)] if chosen.title.source else []
-    for key in ("licence", "access", "citation", "size", "labels", "layout"):
-        fact = getattr(chosen, key)
-        if fact != OWN:
-            rows.append((key, f"{fact.text} ({fact.source})" if fact.source else fact.text))
+    facts = [(key, getattr(chosen, key)) for key in ("licence", "access", "citation", "size", "labels", "layout")]
+    rows += [(key, f"{fact.text} ({fact.source})" if fact.source else fact.text) for key, fact in facts if fact != OWN]
     rows += [("not checked", sentence) for sentence in chosen.unverified] + [("next", next_command(chosen))]
     lines = [f"{chosen.name}: {chosen.title.text}"]
     for key, text in rows:
@@ -120,8 +117,7 @@ def page() -> str:
     """docs/datasets.md, Markdown: every set in one table, then what could not be verified."""
     sets = CATALOGUE.values()
     rows = [["set", "what", "licence", "how to get it", "size", "labels", "layout below `--data-dir`"], ["---"] * 7]
-    for s in sets:
-        rows.append([f"`{s.name}`", *map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))])
+    rows += [[f"`{s.name}`", *map(_cell, (s.title, s.licence, s.access, s.size, s.labels, s.layout))] for s in sets]
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     cite = "\n".join(f"- `{s.name}`: {s.citation.text}." for s in sets if s.citation != OWN)
     unverified = "\n".join(f"- `{s.name}`: {sentence}" for s in sets for sentence in s.unverified)

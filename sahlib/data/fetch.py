@@ -162,19 +162,15 @@ def unpack(archive: Path, folder: Path) -> None:
                         f"{archive} holds {member.filename!r}, which is a link or leads out of the folder; nothing was "
                         "unpacked, get the archive from its publisher again."
                     )
-                if member.is_dir():
-                    path.mkdir(parents=True, exist_ok=True)
-                else:
-                    path.parent.mkdir(parents=True, exist_ok=True)
+                (path if member.is_dir() else path.parent).mkdir(parents=True, exist_ok=True)
+                if not member.is_dir():
                     with opened.open(member) as source, open(path, "xb") as target:
                         shutil.copyfileobj(source, target)
             if folder.exists():
                 folder.rmdir()  # empty, as was checked; where it has been filled meanwhile this fails
             os.replace(partial, folder)
-    except (rarfile.Error, OSError) as error:
-        raise StudyError(
-            f"{archive} cannot be unpacked ({error}); it is damaged or cut short: get it again."
-        ) from error
+    except (rarfile.Error, OSError) as why:
+        raise StudyError(f"{archive} cannot be unpacked ({why}); it is damaged or cut short: get it again.") from why
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -24,9 +24,7 @@ def typical_training_slice(store: SliceStore, split: Split) -> int:
 def three_test_slices(store: SliceStore, split: Split) -> np.ndarray:
     """Rows in the store by THREE_RULE, int [k]; fewer than three where fewer test patients bleed."""
     rows = _by_area(store, split.rows(store, "test"))
-    # The first slice of a patient in falling order of area is the patient's largest.
-    _, first = np.unique(store.slices["patient_id"].to_numpy()[rows], return_index=True)
-    largest = rows[np.sort(first)]
+    largest = rows[~store.slices["patient_id"].iloc[rows].duplicated().to_numpy()]  # a patient's first, as they fall
     return largest[sorted({0, len(largest) // 2, len(largest) - 1})]
 
 

@@ -159,7 +159,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
     with disk_errors_named(path):
         try:
             partial.mkdir(parents=True)
-            rows: list[dict] = []
+            rows = []
             with contextlib.ExitStack() as stack:
                 files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in _array_names(windows)]
                 for file in files:
@@ -169,10 +169,9 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
                     for file, array in zip(files, (labels, *images), strict=True):
                         file.write(array)
                     rows += _slice_rows(scan, labels, size)
-                # The number of slices was not known when the files were begun.
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
                 for file in files:
-                    file.seek(0)
+                    file.seek(0)  # the number of slices was not known when the file was begun
                     np.lib.format.write_array_header_1_0(file, header)
                     assert file.tell() == NPY_HEADER_BYTES
             slices = pd.DataFrame(rows)
@@ -194,7 +193,6 @@ def _array_names(windows: Sequence) -> list[str]:
 
 def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
     _, height, width = scan.image.shape
-    pixels = np.stack([np.bincount(label.ravel(), minlength=len(CLASSES)) for label in labels])
     return [
         {
             "slice_id": slice_id,
@@ -202,8 +200,8 @@ def _slice_rows(scan: Scan, labels: np.ndarray, size: int) -> list[dict]:
             "row_mm": scan.spacing_mm[0] * height / size,
             "column_mm": scan.spacing_mm[1] * width / size,
             "thickness_mm": thickness,
-            **{f"pixels_{name}": int(count) for name, count in zip(CLASSES[1:], counts[1:], strict=True)},
-            "source": "; ".join(str(source) for source in scan.sources),
+            **{f"pixels_{name}": int((label == k).sum()) for k, name in enumerate(CLASSES[1:], 1)},
+            "source": "; ".join(map(str, scan.sources)),
         }
-        for slice_id, counts, thickness in zip(scan.slice_ids, pixels, scan.thicknesses_mm, strict=True)
+        for slice_id, label, thickness in zip(scan.slice_ids, labels, scan.thicknesses_mm, strict=True)
     ]

@@ -41,8 +41,8 @@ def near_copies(hashes: list[bytes], patients: Sequence, limit: int = NEAR_BITS)
 
     hashes as perceptual_hash gives them; patients, whose the slices are
     """
-    packed = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, BITS // 8)
-    signs = np.unpackbits(packed, axis=1).astype(np.float32) * 2 - 1
+    bits = np.unpackbits(np.frombuffer(b"".join(hashes), np.uint8)).reshape(-1, BITS)
+    signs = bits.astype(np.float32) * 2 - 1
     owner = pd.factorize(np.asarray(patients))[0]
     pairs = set()
     for start in range(0, len(signs), ROWS_AT_ONCE):

@@ -1,8 +1,5 @@
 """Looking at a source before training: what it holds, measured scan by scan.
 
-    >>> examination = examine(source)
-    >>> for finding in examination.findings: print(finding.gravity, finding.sentence)
-
 One scan is in memory at a time: `measures.py` says what is kept of it, `findings.py` what that means, and
 `report/check_page.py` shows it. A scan that cannot be read becomes a finding, so that all bad files of a folder are
 named at once.

@@ -70,26 +70,21 @@ def positives(slices: pd.DataFrame, column: str, what: str) -> Iterator[Finding]
     sah = slices[column] > 0
     patients, bleeding = slices["patient_id"].nunique(), slices["patient_id"][sah].nunique()
     if not bleeding:
-        yield Finding(
-            SPOILS,
-            "positives",
-            f"No slice is labelled {what}, so there is nothing to learn; check the masks and label_map.",
-        )
+        why = f"No slice is labelled {what}, so there is nothing to learn; check the masks and label_map."
+        yield Finding(SPOILS, "positives", why)
     elif patients < LEAST_PATIENTS or bleeding < LEAST_PATIENTS // 2:
-        yield Finding(
-            LOOK,
-            "positives",
+        sentence = (
             f"There {'are' if patients > 1 else 'is'} {patients} patient{'s' * (patients > 1)}, {bleeding} with "
             f"{what}; a split by patient needs {LEAST_PATIENTS}, half of them with {what}, and a verdict many more: "
-            "add patients, or use these for testing only.",
+            "add patients, or use these for testing only."
         )
+        yield Finding(LOOK, "positives", sentence)
     if sah.all():
-        yield Finding(
-            LOOK,
-            "positives",
+        sentence = (
             f"Every slice shows {what}, so false alarms cannot be counted; add slices without it, as a reader of whole "
-            "scans meets them.",
+            "scans meets them."
         )
+        yield Finding(LOOK, "positives", sentence)
 
 
 def copies(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -100,31 +95,28 @@ def copies(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         count = f"{len(pairs)} slice{'s' * (len(pairs) > 1)}"
         if exact:
             masks = ", under different masks" * any(one.labels != other.labels for one, other, _ in pairs)
-            yield Finding(
-                SPOILS,
-                "duplicates",
+            sentence = (
                 f"Patients {a} and {b} share {count}, byte for byte{masks} ({names}): give both one patient_id, or "
-                "remove one, or training slices end up in the test set.",
+                "remove one, or training slices end up in the test set."
             )
+            yield Finding(SPOILS, "duplicates", sentence)
         else:
-            yield Finding(
-                LOOK,
-                "near duplicates",
+            sentence = (
                 f"Patients {a} and {b} have {count} that look the same ({names}; at most "
                 f"{max(bits for *_, bits in pairs)} of {BITS} bits differ): compare them, and give both one patient_id "
-                "if they are one person's.",
+                "if they are one person's."
             )
+            yield Finding(LOOK, "near duplicates", sentence)
 
     original = slices.groupby(["content", "patient_id"])["slice_id"].transform("first")
     again = slices[slices["slice_id"] != original]
     names = again["slice_id"] + " (= " + original[again.index] + ")"
     for who, own in names.groupby(again["patient_id"], sort=False):
-        yield Finding(
-            LOOK,
-            "duplicates",
+        sentence = (
             f"Patient {who} holds the same picture more than once: {_named(own)}; remove the copies, which count "
-            "double.",
+            "double."
         )
+        yield Finding(LOOK, "duplicates", sentence)
 
 
 def orientation(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -136,20 +128,18 @@ def orientation(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     if scans["patient_id"].nunique() == 1 or (turns == common).sum() < (sums["lesion"] >= LEAST_PIXELS).sum() / 2:
         common = ""
     if common:
-        yield Finding(
-            SPOILS,
-            "orientation",
+        sentence = (
             f"Over all patients the masks lie on blood only when they are {common}: export images and masks the same "
-            "way round.",
+            "way round."
         )
+        yield Finding(SPOILS, "orientation", sentence)
     for who, turn in turns[~turns.isin(["", common])].items():
         own = marked["slice_id"][marked["patient_id"] == who]
-        yield Finding(
-            SPOILS,
-            "orientation",
+        sentence = (
             f"The masks of patient {who} ({_named(own)}) lie on blood only when they are {turn}: compare them with the "
-            "images and export both the same way round.",
+            "images and export both the same way round."
         )
+        yield Finding(SPOILS, "orientation", sentence)
 
 
 def misfit(sums: pd.DataFrame) -> pd.Series:
@@ -168,21 +158,19 @@ def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     large = covered > COVERS
     for who, own in marked[large].groupby("patient_id", sort=False):
         share = min(covered[own.index].max(), 1)
-        yield Finding(
-            SPOILS,
-            "mask too large",
+        sentence = (
             f"The mask of {_named(own['slice_id'])} (patient {who}) covers up to {share:.0%} of the head: it "
-            "may be inverted or outline the brain; export it as black with white lesions.",
+            "may be inverted or outline the brain; export it as black with white lesions."
         )
+        yield Finding(SPOILS, "mask too large", sentence)
     for gravity, least, most in ((SPOILS, OUTSIDE_SPOILS, 1), (LOOK, OUTSIDE_LOOK, OUTSIDE_SPOILS)):
         outside = marked[(beside > least) & (beside <= most) & ~large]
         for who, own in outside.groupby("patient_id", sort=False):
-            yield Finding(
-                gravity,
-                "mask outside the head",
+            sentence = (
                 f"Up to {beside[own.index].max():.0%} of the mask of {_named(own['slice_id'])} (patient {who}) lies "
-                "outside the head: check that image and mask belong together, or remove the pair.",
+                "outside the head: check that image and mask belong together, or remove the pair."
             )
+            yield Finding(gravity, "mask outside the head", sentence)
 
 
 def blanks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -201,26 +189,23 @@ def units(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     """Scans said to be in Hounsfield units that are not, or whose values a window or a limit cut off."""
     for own in scans[(scans["unit"] == "HU") & (scans["low"] < scans["high"])].itertuples():
         if own.low > AIR_BELOW and own.high > WINDOWED_BELOW:
-            yield Finding(
-                SPOILS,
-                "units",
+            sentence = (
                 f"{own.scan} has no air, its values go from {own.low} to {own.high}: they look like raw CT numbers; "
-                "apply the rescale slope and intercept.",
+                "apply the rescale slope and intercept."
             )
+            yield Finding(SPOILS, "units", sentence)
         elif own.high <= WINDOWED_BELOW:
-            yield Finding(
-                LOOK,
-                "window",
+            sentence = (
                 f"{own.scan} stops at {own.high} HU and starts at {own.low} HU, where a head has bone and air: a "
-                "window was applied to it; export it without one.",
+                "window was applied to it; export it without one."
             )
+            yield Finding(LOOK, "window", sentence)
         elif own.at_high > PILED_UP and own.high < LOWEST_FREE_LIMIT:
-            yield Finding(
-                INFORM,
-                "window",
+            sentence = (
                 f"{own.scan} is cut off at {own.high} HU, which leaves brain windows as they are: nothing to do, "
-                "unless bone matters to you.",
+                "unless bone matters to you."
             )
+            yield Finding(INFORM, "window", sentence)
 
 
 def clipping(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -228,21 +213,19 @@ def clipping(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     for who, own in slices[slices["unit"] == "grey"].groupby("patient_id", sort=False):
         whose = f"patient {who} ({_named(own['slice_id'])})"
         white = own["lesion_white"].sum() / max(own["lesion"].sum(), 1)
-        clipped = own["cavity_clipped"].sum() / max(own["cavity"].sum(), 1)
         if white > CLIPPED_LESION:
-            yield Finding(
-                LOOK,
-                "window",
+            sentence = (
                 f"{white:.0%} of the lesion pixels of {whose} are white (255), as bone is: export with a window that "
-                "ends above 80 HU.",
+                "ends above 80 HU."
             )
+            yield Finding(LOOK, "window", sentence)
+        clipped = own["cavity_clipped"].sum() / max(own["cavity"].sum(), 1)
         if clipped > CLIPPED_CAVITY:
-            yield Finding(
-                LOOK,
-                "window",
+            sentence = (
                 f"{clipped:.0%} of the pixels inside the skull of {whose} are black or white: the window is too "
-                "narrow; export with a wider one, such as 0 to 80 HU.",
+                "narrow; export with a wider one, such as 0 to 80 HU."
             )
+            yield Finding(LOOK, "window", sentence)
 
 
 def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -251,27 +234,19 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     if unknown.any():
         who = scans["patient_id"][unknown].unique()
         whose = "any patient" if unknown.all() else f"patient{'s' * (len(who) > 1)} {_named(who)}"
-        yield Finding(
-            INFORM,
-            "spacing",
+        sentence = (
             f"Spacing or thickness is not known for {whose}: amounts are in pixels there, and distances in mm and "
-            "volumes stay blank; NIfTI and DICOM bring them.",
+            "volumes stay blank; NIfTI and DICOM bring them."
         )
+        yield Finding(INFORM, "spacing", sentence)
     sizes = [f"{width}x{height}" for height, width in sorted(set(zip(scans["height"], scans["width"], strict=True)))]
     if len(sizes) > 1:
-        yield Finding(
-            INFORM,
-            "sizes",
-            f"Slices come in {len(sizes)} sizes ({_named(sizes)}): all are resized to that of the study.",
-        )
+        sentence = f"Slices come in {len(sizes)} sizes ({_named(sizes)}): all are resized to that of the study."
+        yield Finding(INFORM, "sizes", sentence)
     odd = scans["scan"][scans["height"] != scans["width"]]
     if len(odd):
-        yield Finding(
-            LOOK,
-            "sizes",
-            f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} not square, so resizing would stretch the heads: pad to "
-            "squares.",
-        )
+        why = "not square, so resizing would stretch the heads: pad to squares."
+        yield Finding(LOOK, "sizes", f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} {why}")
 
 
 RULES = (copies, orientation, masks, blanks, units, clipping, shapes)

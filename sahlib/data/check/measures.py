@@ -72,9 +72,9 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
                 **dict(zip(TURNS, contrasts(shown, tissue, lesion), strict=True)),
             }
         )
-    files, whose = " and ".join(str(path) for path in scan.sources[:2]), f"patient {scan.patient_id}"
+    files, whose = " and ".join(map(str, scan.sources[:2])), f"patient {scan.patient_id}"
     low, high = int(scan.image.min()), int(scan.image.max())
-    kept = {
+    return {
         "scan": f"{files} ({whose})" if files else f"The scan of {whose}",  # for a sentence that names it
         "patient_id": scan.patient_id,
         "unit": scan.unit,
@@ -84,14 +84,12 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
         "low": low,
         "high": high,
         "at_high": float((scan.image == high).mean()),  # share of voxels
-    }
-    return kept, slices
+    }, slices
 
 
 def content_hash(pixels: np.ndarray) -> bytes:
     """16 bytes that two arrays share only when they have one type, shape and content."""
-    head = f"{pixels.dtype} {pixels.shape}".encode()
-    return hashlib.blake2b(head + pixels.tobytes(), digest_size=16).digest()
+    return hashlib.blake2b(f"{pixels.dtype} {pixels.shape}".encode() + pixels.tobytes(), digest_size=16).digest()
 
 
 def perceptual_hash(grey: np.ndarray, head: np.ndarray) -> bytes | None:
@@ -107,8 +105,7 @@ def perceptual_hash(grey: np.ndarray, head: np.ndarray) -> bytes | None:
 def head_region(image: np.ndarray, unit: str) -> np.ndarray:
     """The largest bright component of a slice [H,W], filled; bool [H,W], all False where there is no head."""
     bright = image > (AIR_HU if unit == "HU" else int(image.min()) + DARK_GREY)
-    opened = cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-    return _filled(opened, SMALLEST_HEAD)
+    return _filled(cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), SMALLEST_HEAD)
 
 
 def skull_region(image: np.ndarray, unit: str) -> np.ndarray:
@@ -139,8 +136,7 @@ def _filled(mask: np.ndarray, least: float) -> np.ndarray:
 def widened(mask: np.ndarray, pixels: int) -> np.ndarray:
     """A mask [H,W] bool dilated by a disc of so many pixels, or eroded where they are negative."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(pixels) + 1,) * 2)
-    change = cv2.dilate if pixels > 0 else cv2.erode
-    return change(mask.astype(np.uint8), disc).astype(bool)
+    return (cv2.dilate if pixels > 0 else cv2.erode)(mask.astype(np.uint8), disc).astype(bool)
 
 
 def contrasts(grey: np.ndarray, tissue: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -158,9 +154,8 @@ def contrasts(grey: np.ndarray, tissue: np.ndarray, mask: np.ndarray) -> np.ndar
     reach = max(2, min(mask.shape) // 40)
     for index, turn in enumerate(TURNS.values()):
         turned = np.ascontiguousarray(turn(mask))
-        if turned.shape != mask.shape:
-            continue
-        inside, ring = turned & tissue, widened(turned, reach) & ~turned & tissue
-        if inside.any() and ring.any():
-            sums[index] = (brightness[inside].mean() - brightness[ring].mean()) * inside.sum()
+        if turned.shape == mask.shape:
+            inside, ring = turned & tissue, widened(turned, reach) & ~turned & tissue
+            if inside.any() and ring.any():
+                sums[index] = (brightness[inside].mean() - brightness[ring].mean()) * inside.sum()
     return sums

@@ -15,7 +15,7 @@ import re
 from pathlib import Path
 
 from sahlib.data.scan import CLASSES
-from sahlib.data.sources.files import require_folder
+from sahlib.data.sources.files import nested, require_folder
 from sahlib.data.sources.nifti import find_cases
 from sahlib.data.sources.volume_folder import VolumeFolder, agreed, read_values
 
@@ -25,7 +25,7 @@ VALUES = {value: CLASSES.index(name) for value, name in enumerate(("EDH", "IPH",
 
 def recognises(root: Path) -> bool:
     """Whether a folder holds "ground truths/", or a dataset.json that tells of hemorrhage beside imagesTr/."""
-    place = _place(root)
+    place = nested(root, "label_192")
     if (place / "images").is_dir() and (place / "ground truths").is_dir():
         return True
     if not (place / "imagesTr").is_dir() or not (table := _table(root)):
@@ -43,18 +43,15 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
     root = require_folder(root)
     table = _table(root)
     told = read_values(table) if table else VALUES
-    classes = agreed(label_map, told, table or "the documentation of BHSD")
-    return VolumeFolder("bhsd", _place(root), find_cases(_place(root), patient_pattern, FOLDERS, rsna_patient), classes)
+    classes, place = agreed(label_map, told, table or "the documentation of BHSD"), nested(root, "label_192")
+    return VolumeFolder("bhsd", place, find_cases(place, patient_pattern, FOLDERS, rsna_patient), classes)
 
 
 def rsna_patient(scan_id: str) -> str:
     """The patient in a name like ID_2db7ee14_ID_f27e38fdfd; the whole name where it is none."""
-    match = re.fullmatch(r"(ID_[0-9a-f]+)_ID_[0-9a-f]+", scan_id)
-    return match.group(1) if match else scan_id
+    return re.sub(r"^(ID_[0-9a-f]+)_ID_[0-9a-f]+\Z", r"\1", scan_id)
 
 
-def _place(root: Path) -> Path:
-    return root / "label_192" if (root / "label_192").is_dir() else root
 
 
 def _table(root: Path) -> Path | None:

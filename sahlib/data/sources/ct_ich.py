@@ -164,10 +164,9 @@ def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
     incomplete, ambiguous or at odds with itself.
     """
     root = files.require_folder(root)
-    table = next((root / table for table in TABLES if (root / table).is_file()), None)
-    if table is None:
+    if not (tables := [root / table for table in TABLES if (root / table).is_file()]):
         raise StudyError(f"{root} holds no {TABLES[0]}; the folder of CT-ICH has it beside ct_scans/ and masks/.")
-    rows = read_rows(table)
+    table, rows = tables[0], read_rows(tables[0])
     found = sorted(_pairs(root, list(rows)), key=lambda p: p[:2])
     if not found:
         raise StudyError(
@@ -205,7 +204,6 @@ def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:
 
 
 def _pairs(root: Path, rows: list[tuple[int, int]]) -> Iterator[Pair]:
-    """Whatever the set holds, in whichever form it lies there."""
     if (root / "ct_scans").is_dir():
         for scan in files.matched(files.within(root / "ct_scans"), files.within(root / "masks")):
             yield Pair(_number(scan.image, scan.scan_id), WHOLE_SCAN, scan.image, scan.masks[0])
@@ -237,14 +235,10 @@ def _number(path: Path, text: str) -> int:
 def _pictures(case: tuple[Pair, ...]) -> tuple[np.ndarray, np.ndarray]:
     """(image uint8 [D,H,W], 1 where it bleeds uint8 [D,H,W]) of a patient's pictures."""
     images = [read_grey(p.image) for p in case]
-    masks = [_bleeds(p.mask) if p.mask else np.zeros_like(images[0]) for p in case]
+    masks = [read_grey(p.mask) if p.mask else np.zeros_like(images[0]) for p in case]
     for array, path in zip(images + masks, [p.image for p in case] + [p.mask for p in case], strict=True):
         if array.shape != images[0].shape:
             raise StudyError(f"{path} differs in size from {case[0].image}; the slices of a patient have one size.")
-    return np.stack(images), np.stack(masks)
-
-
-def _bleeds(mask: Path) -> np.ndarray:
-    """A mask in grey as uint8 [H,W]: 1 above half, as the authors' script takes it, since JPEG and resizing blur it."""
-    grey = read_grey(mask)
-    return (grey > (127 if grey.max() > 1 else 0)).astype(np.uint8)
+    # Above half, as the authors' script takes it, since JPEG and resizing blur masks.
+    bleeds = [mask > (127 if mask.max() > 1 else 0) for mask in masks]
+    return np.stack(images), np.stack(bleeds).astype(np.uint8)

@@ -18,7 +18,6 @@ slices_are_patients takes every series for another patient's.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections import defaultdict
@@ -31,7 +30,7 @@ import numpy as np
 from sahlib.data.scan import Scan
 from sahlib.data.sources.dicom_seg import nifti_labels, segmentation_labels
 from sahlib.data.sources.dicom_series import Other, Slice, hounsfield, ordered, read_header, spacing_mm, thickness_mm
-from sahlib.data.sources.files import NIFTI_ENDINGS, FolderSource, file_digest, has_ending, require_folder
+from sahlib.data.sources.files import NIFTI_ENDINGS, FolderSource, digest, has_ending, require_folder, walk
 from sahlib.data.sources.names import natural, patient_by_pattern, plain
 from sahlib.data.sources.volume_folder import value_classes
 from sahlib.study import StudyError
@@ -66,7 +65,7 @@ class Dicom(FolderSource):
     name = "dicom"
 
     root: Path
-    series: tuple[Series, ...]
+    cases: tuple[Series, ...]
     label_map: tuple[str, ...]
     ignored: tuple[str, ...]
 
@@ -98,12 +97,11 @@ class Dicom(FolderSource):
             hint = f" ({others[0].path}: {others[0].reason})" if others else ""
             raise StudyError(f"{root} holds no CT series in DICOM{hint}; give the folder above the series' folders.")
         masks = _masks(slices, [other for other in others if other.is_mask])
-        names = {folder: folder.relative_to(root).as_posix() for folder in slices}
-        identities = {names[folder]: found[0].patient for folder, found in slices.items()}
-        patients = _patients(root, identities, patient_pattern, slices_are_patients)
+        names = {folder.relative_to(root).as_posix(): folder for folder in slices}
+        identities = {name: slices[folder][0].patient for name, folder in names.items()}
         series = [
-            Series(name, patients[name], ordered(str(folder), slices[folder]), masks[folder])
-            for folder, name in names.items()
+            Series(name, patient, ordered(str(names[name]), slices[names[name]]), masks[names[name]])
+            for name, patient in _patients(root, identities, patient_pattern, slices_are_patients).items()
         ]
         ignored: dict[tuple[Path, str], list[str]] = defaultdict(list)
         for other in others:
@@ -119,22 +117,18 @@ class Dicom(FolderSource):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the check page should know of files left alone and of series compressed with loss."""
-        lossy = [series.name for series in self.series if any(s.lossy for s in series.slices)]
+        lossy = [series.name for series in self.cases if any(s.lossy for s in series.slices)]
         why = "compressed with loss: HU near those of the scanner, not the same"
         return (*self.ignored, *([f"{_and_more(lossy)} read, but {why}."] if lossy else []))
 
-    def __len__(self) -> int:
-        return len(self.series)
-
     def scan(self, index: int) -> Scan:
         """The Scan of one series; its sources are the series' folder and the mask."""
-        series = self.series[index]
+        series = self.cases[index]
         labels_of = nifti_labels if has_ending(series.mask.name) else segmentation_labels
-        labels = labels_of(series.mask, series.slices, value_classes(self.label_map, {}))
         return Scan(
             patient_id=series.patient_id,
             image=np.stack([hounsfield(s) for s in series.slices]),
-            labels=labels,
+            labels=labels_of(series.mask, series.slices, value_classes(self.label_map, {})),
             slice_ids=tuple(f"{series.name}_z{k:02d}" for k in range(len(series.slices))),
             unit="HU",
             spacing_mm=spacing_mm(series.slices),
@@ -144,17 +138,13 @@ class Dicom(FolderSource):
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, the series' names and patients, and the label map."""
-        total = hashlib.sha256()
-        for series in self.series:
-            total.update(f"{series.name}\0{series.patient_id}\0{len(series.slices)}\0".encode())
-            for path in (*(s.path for s in series.slices), series.mask):
-                total.update(file_digest(path))
+        parts = [(c.name, c.patient_id, len(c.slices), *(s.path for s in c.slices), c.mask) for c in self.cases]
         return {
             "source": self.name,
             "scans": len(self),
-            "slices": sum(len(s.slices) for s in self.series),
+            "slices": sum(len(c.slices) for c in self.cases),
             "label_map": sorted(self.label_map),
-            "sha256": total.hexdigest(),
+            "sha256": digest(part for case in parts for part in case),
         }
 
 
@@ -170,25 +160,15 @@ def recognises(root: Path) -> bool:
 
 
 def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
-    """(folder, its files that may be DICOM) at any depth, by name; links are followed, each real folder once."""
-
-    def refuse(error: OSError):
-        raise StudyError(f"{error.filename} cannot be opened ({error.strerror}); make it readable or remove it.")
-
-    visited: set[str] = set()
-    for at, below, names in os.walk(root, followlinks=True, onerror=refuse):
-        if (real := os.path.realpath(at)) in visited:
-            below.clear()
-            continue
-        visited.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        paths = [Path(at, name) for name in sorted(names) if not name.startswith(".")]
+    """(folder, its files that may be DICOM), as `walk` goes; StudyError for a name or link that leads nowhere."""
+    for folder, names in walk(root):
+        paths = [folder / name for name in names]
         for path in paths:
             if str(path).encode(errors="ignore") != os.fsencode(path):
                 raise StudyError(f"{str(path)!r} has a name that is not UTF-8; rename it.")
             if path.is_symlink() and not path.exists():
                 raise StudyError(f"{path} is a link to nowhere; copy the file itself or remove the link.")
-        yield Path(at), [path for path in paths if path.is_file() and not SIDE_FILE.search(path.name)]
+        yield folder, [path for path in paths if path.is_file() and not SIDE_FILE.search(path.name)]
 
 
 def _looks_like_dicom(path: Path) -> bool:
@@ -215,16 +195,15 @@ def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Oth
     """One series in a folder below the root, and all of that series CT slices."""
     if folder == root:
         raise StudyError(f"{root} holds CT slices itself; put each series into a folder of its own below it.")
-    uids = sorted({s.series_uid for s in found})
-    if len(uids) > 1:
-        raise StudyError(f"{folder} holds the CT series {uids[0]} and {uids[1]}; give each a folder of its own.")
+    uid, *more = sorted({s.series_uid for s in found})
+    if more:
+        raise StudyError(f"{folder} holds the CT series {uid} and {more[0]}; give each a folder of its own.")
     for other in others:
-        if other.series_uid == uids[0] and not other.is_mask:
+        if other.series_uid == uid and not other.is_mask:
             raise StudyError(f"{other.path} belongs to a series of CT slices, but {other.reason}; remove it.")
 
 
 def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[Path, Path]:
-    """Series folder -> its one mask."""
     by_uid: dict[str, Path] = {}
     for folder, found in slices.items():
         if (other := by_uid.setdefault(found[0].series_uid, folder)) != folder:
@@ -237,8 +216,7 @@ def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[
             )
         candidates[by_uid.get(uid, path.parent)].append(path)
     for folder in slices:
-        stems = (folder.with_name(folder.name), folder / "mask", folder / "seg")
-        places = [stem.with_name(stem.name + ending) for stem in stems for ending in NIFTI_ENDINGS]
+        places = [Path(f"{at}{ending}") for at in (folder, folder / "mask", folder / "seg") for ending in NIFTI_ENDINGS]
         candidates[folder] += [path for path in places if path.is_file()]
         if not candidates[folder]:
             raise StudyError(
@@ -254,10 +232,8 @@ def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[
 def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_patients: bool) -> dict[str, str]:
     """Series' name -> patient; `identities` are the series' PatientIDs, of which blank ones tell nothing."""
     identities = {name: plain(identity) for name, identity in identities.items()}
-    if slices_are_patients:
-        return {name: name for name in identities}
-    if pattern:
-        return {name: patient_by_pattern(name, pattern) for name in identities}
+    if slices_are_patients or pattern:
+        return {name: name if slices_are_patients else patient_by_pattern(name, pattern) for name in identities}
     if len(identities) > 1 and len(set(identities.values())) == 1 and any(identities.values()):
         raise StudyError(
             f"All {len(identities)} series in {root} carry the same PatientID, as anonymised exports do; give "

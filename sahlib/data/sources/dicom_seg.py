@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import Dataset
 
-from sahlib.data.scan import CLASSES
+from sahlib.data.scan import CLASSES, to_classes
 from sahlib.data.sources.dicom_series import Plane, Slice, opened, plane, require_decoder, stored_pixels
 from sahlib.data.sources.nifti_file import read_volume, scaled
 from sahlib.study import StudyError
@@ -45,11 +45,7 @@ def nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -
         raise StudyError(f"{mask} holds values that are no whole numbers from 0 on; export it as a label map.")
     if found in BINARY_VALUES and not classes:
         classes = {int(found[0]): CLASSES.index("SAH")}
-    meaning = _meaning(mask, "value", {int(value): "" for value in found}, classes)
-    labels = np.zeros(values.shape, np.uint8)
-    for value in found:
-        labels[values == value] = meaning[int(value)]
-    return labels
+    return to_classes(values, _meaning(mask, "value", {int(value): "" for value in found}, classes) | {0: 0}, mask)
 
 
 def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
@@ -60,8 +56,7 @@ def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, 
     lie on no slice, and pixels of two classes.
     """
     with opened(mask) as dataset:
-        kind = dataset.get("SegmentationType")
-        if kind not in ("BINARY", "LABELMAP"):
+        if (kind := dataset.get("SegmentationType")) not in ("BINARY", "LABELMAP"):
             raise StudyError(f"{mask} is no BINARY or LABELMAP segmentation; export it as one of these.")
         require_decoder(dataset, mask)
         frames = stored_pixels(dataset)
@@ -69,10 +64,8 @@ def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, 
         if len(groups) != len(frames):
             raise ValueError(f"it has {len(frames)} frames and describes {len(groups)}")
         background = int(dataset.get("PixelPaddingValue", 0)) if kind == "LABELMAP" else 0
-        names = {
-            int(s.SegmentNumber): " ".join(str(s.get("SegmentLabel", "")).split()) for s in dataset.SegmentSequence
-        }
-        names.pop(background, None)
+        labelled = {int(s.SegmentNumber): str(s.get("SegmentLabel", "")) for s in dataset.SegmentSequence}
+        names = {number: " ".join(name.split()) for number, name in labelled.items() if number != background}
         meaning = _meaning(mask, "segment", names, classes)
         shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
         labels = np.full((len(slices), *slices[0].plane.shape), UNDRAWN, np.uint8)

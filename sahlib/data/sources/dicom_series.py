@@ -1,8 +1,7 @@
 """One CT series in DICOM: headers read and checked, slices ordered in space, pixels turned into Hounsfield units.
 
-Everything is brought to the view of the phantom, which is DICOM's own axial one: seen from below, row 0 at the front,
-column 0 at the patient's right side, slices from the neck to the vertex. Axes are swapped and flipped, never
-interpolated: slices under a gantry tilt stay as they were acquired.
+Everything is brought to the view that `nifti_file` describes, DICOM's own axial one. Axes are swapped and flipped,
+never interpolated: slices under a gantry tilt stay as they were acquired.
 
 imagecodecs decodes what pydicom does not: JPEG, JPEG-LS and JPEG 2000. gdcm would too, but ends the whole process on
 damaged pixels. CT that was compressed with loss, as some archives store it, is read and marked.
@@ -101,9 +100,8 @@ def opened(path: Path, **options) -> Iterator:
             warnings.simplefilter("ignore")
             dataset = dcmread(path, force=True, **options)
             if "TransferSyntaxUID" not in dataset.file_meta:  # an old file; pydicom has found out what it is
-                implicit, _ = dataset.original_encoding
-                syntax = uid.ImplicitVRLittleEndian if implicit else uid.ExplicitVRLittleEndian
-                dataset.file_meta.TransferSyntaxUID = syntax
+                old = uid.ImplicitVRLittleEndian if dataset.original_encoding[0] else uid.ExplicitVRLittleEndian
+                dataset.file_meta.TransferSyntaxUID = old
             yield dataset
     except StudyError:
         raise
@@ -181,10 +179,9 @@ def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
     lengths = np.linalg.norm(directions, axis=1, keepdims=True)
     if not np.allclose(lengths, 1, atol=1e-2) or abs(directions[0] @ directions[1]) > 1e-2:
         raise ValueError("ImageOrientationPatient is not two unit vectors at a right angle")
+    rows, columns = stored_shape
     if not (spacing > 0).all() or min(stored_shape) < 1:
-        raise ValueError(
-            f"PixelSpacing is {spacing.tolist()}, of a slice of {stored_shape[0]} rows and {stored_shape[1]} columns"
-        )
+        raise ValueError(f"PixelSpacing is {spacing.tolist()}, of a slice of {rows} rows and {columns} columns")
     across, down = directions / lengths * spacing[::-1, None]
     normal = np.cross(across, down)
     normal /= np.linalg.norm(normal)
@@ -194,8 +191,8 @@ def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
     affine[:3] = np.column_stack([across, down, normal, corner])
     affine[:2] *= -1  # DICOM's axes run to the patient's left and back
     turn = ornt_transform(io_orientation(affine), axcodes2ornt("LPS"))
-    rows, columns = stored_shape if turn[0, 0] == 0 else stored_shape[::-1]
-    return Plane(affine @ inv_ornt_aff(turn, (*stored_shape[::-1], 1)), (rows, columns), turn)
+    shape = stored_shape if turn[0, 0] == 0 else stored_shape[::-1]
+    return Plane(affine @ inv_ornt_aff(turn, (columns, rows, 1)), shape, turn)
 
 
 def require_decoder(dataset, path: Path) -> None:
@@ -253,9 +250,7 @@ def _check_gaps(name: str, heights: np.ndarray, slices: Sequence[Slice]) -> None
     """Head CT may be thin at the base and thick above, so a step is judged against the thickness of its slices."""
     steps = np.diff(heights)
     thickness = np.array([s.thickness_mm for s in slices])
-    if not (thickness > 0).all():
-        thickness = np.ones(len(slices))
-    relative = steps / ((thickness[:-1] + thickness[1:]) / 2)
+    relative = steps / ((thickness[:-1] + thickness[1:]) / 2 if (thickness > 0).all() else 1)
     # Where many slices are missing their steps must not become the rule: the lower quartile is.
     usual = np.quantile(relative, 0.25, method="lower")
     told = np.isfinite([s.thickness_mm for s in slices]).all()

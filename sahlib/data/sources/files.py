@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,15 +47,20 @@ class FolderSource:
 
         Decompression leaves Python's lock, so threads do; no scan is copied between processes.
         """
-        readers, waiting = ThreadPoolExecutor(cores()), deque()
-        try:
-            for index in range(len(self)):
-                waiting.append(readers.submit(self.scan, index))
-                if len(waiting) > cores():
-                    yield waiting.popleft().result()
-            yield from (scan.result() for scan in waiting)
-        finally:
-            readers.shutdown(cancel_futures=True)
+        return in_order(ThreadPoolExecutor(cores()), self.scan, ((k,) for k in range(len(self))), cores())
+
+
+def in_order(pool: Executor, make: Callable[..., Scan], tasks: Iterable[tuple], ahead: int) -> Iterator[Scan]:
+    """make(*task) of every task, in order; the pool, shut down in the end, is at most `ahead` of what is asked for."""
+    waiting = deque()
+    try:
+        for task in tasks:
+            waiting.append(pool.submit(make, *task))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        yield from (scan.result() for scan in waiting)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def require_folder(root: str | Path) -> Path:
@@ -62,6 +69,30 @@ def require_folder(root: str | Path) -> Path:
     if not root.is_dir():
         raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
     return root
+
+
+def nested(root: Path, name: str) -> Path:
+    """The folder `name` in `root` where there is one, else `root`."""
+    return root / name if (root / name).is_dir() else root
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, its files' names) at any depth, by name, none hidden; links are followed, each real folder once.
+
+    Raises StudyError for a folder that may not be read.
+    """
+
+    def refuse(error: OSError):
+        raise StudyError(f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it.")
+
+    visited: set[str] = set()
+    for place, folders, names in os.walk(root, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(place)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(place), sorted(name for name in names if not name.startswith("."))
 
 
 def within(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
@@ -95,9 +126,7 @@ def by_stem(paths: list[Path], *ends: tuple[str, ...]) -> dict[str, Path]:
     """Files by their stems, less a word of each of the `ends`; StudyError where two are called alike."""
     found: dict[str, Path] = {}
     for path in paths:
-        key = stem(path)
-        for words in ends:
-            key = without_word(key, words)
+        key = functools.reduce(without_word, ends, stem(path))
         if (other := found.setdefault(key, path)) is not path:
             raise StudyError(f"{path} and {other.name} have the same stem; keep one of them.")
     return found
@@ -139,9 +168,8 @@ def digest(parts: Iterable[str | int | bytes | Path]) -> str:
     """SHA-256 in hex over texts and numbers, each ended by a zero byte, over bytes, and over the digests of files."""
     total = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Path):
-            part = file_digest(part)
-        total.update(part if isinstance(part, bytes) else f"{part}\0".encode())
+        content = file_digest(part) if isinstance(part, Path) else part
+        total.update(content if isinstance(content, bytes) else f"{content}\0".encode())
     return total.hexdigest()
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sahlib.data.sources.files import require_folder, within
+from sahlib.data.sources.files import nested, require_folder, within
 from sahlib.data.sources.nifti import FOLDERS, find_cases
 from sahlib.data.sources.volume_folder import VolumeFolder, value_classes
 from sahlib.study import StudyError
@@ -22,13 +22,13 @@ OWN_FOLDERS = ("data", "label")
 
 def recognises(root: Path) -> bool:
     """Whether a folder, or its train_2/, holds data/ and label/ with NIfTI files."""
-    own = [_place(root) / folder for folder in OWN_FOLDERS]
+    own = [nested(root, "train_2") / folder for folder in OWN_FOLDERS]
     return all(folder.is_dir() and within(folder) for folder in own)
 
 
 def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
     """The source of the training folder; StudyError without a label_map, and what `nifti` raises."""
-    place = _place(require_folder(root))
+    place = nested(require_folder(root), "train_2")
     if not label_map:
         raise StudyError(
             f"The masks of INSTANCE 2022 in {root} do not tell types of hemorrhage; say what their 1 shall count as, "
@@ -36,7 +36,3 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
         )
     cases = find_cases(place, patient_pattern, (OWN_FOLDERS, *FOLDERS))
     return VolumeFolder("instance2022", place, cases, value_classes(label_map, {}))
-
-
-def _place(root: Path) -> Path:
-    return root / "train_2" if (root / "train_2").is_dir() else root

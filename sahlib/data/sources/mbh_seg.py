@@ -38,22 +38,20 @@ def open_folder(
     Raises StudyError for a scan without a rater, masks without an image, and a rater nobody has heard of.
     """
     root = require_folder(root)
-    cases, heard, left_out = [], set(), 0
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    cases, heard = [], set()
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    for folder in folders:
         named = by_stem(within(folder))
         masks = {key.removeprefix(PREFIX): path for key, path in named.items() if key.startswith(RATER_PREFIX)}
         if "image" not in named or not masks:
             lack = "image.nii.gz" if "image" not in named else "label_annot_<k>.nii.gz"
             raise StudyError(f"{folder} holds no {lack}; every folder of MBH-Seg holds one scan and its raters' masks.")
         heard |= masks.keys()
-        asked = sorted(masks, key=natural) if raters in ("majority", "union") else masks.keys() & {raters}
-        if not asked:
-            left_out += 1
-            continue
-        cases.append(Case("", folder.name, named["image"], tuple(masks[rater] for rater in asked)))
+        if asked := sorted(masks, key=natural) if raters in ("majority", "union") else masks.keys() & {raters}:
+            cases.append(Case("", folder.name, named["image"], tuple(masks[rater] for rater in asked)))
     if not heard:
         raise StudyError(f"{root} holds no folder with image.nii.gz and label_annot_<k>.nii.gz in it.")
     if not cases:
         raise StudyError(f"raters is {raters!r}, but {root} has only {', '.join(sorted(heard))}; or say majority.")
-    named = with_patients(cases, patient_pattern, rsna_patient)
+    left_out, named = len(folders) - len(cases), with_patients(cases, patient_pattern, rsna_patient)
     return VolumeFolder("mbh_seg", root, named, value_classes(label_map, VALUES), raters, left_out)

@@ -14,7 +14,6 @@ are refused without either, since that folder may be a patient or a hospital.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -107,22 +106,7 @@ def _beside(root: Path, folder: Path) -> list[Case]:
 
 def _folders_with_scans(root: Path) -> Iterator[Path]:
     """`root` and the folders below it that hold NIfTI files; each once, whatever links lead where."""
-    seen = set()
-
-    def refuse(error: OSError):
-        raise StudyError(
-            f"{error.filename} cannot be read ({error.strerror}); make it readable or remove it."
-        ) from error
-
-    for place, folders, names in os.walk(root, onerror=refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        if any(map(files.has_ending, names)):
-            yield Path(place)
+    return (folder for folder, names in files.walk(root) if any(map(files.has_ending, names)))
 
 
 def _require_one_scan_each(root: Path, cases: list[Case]) -> None:

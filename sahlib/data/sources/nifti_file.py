@@ -73,8 +73,7 @@ def read_volume(path: Path) -> Volume:
         with (gzip.open if packed else open)(path, "rb") as file:
             header = _header(file.read(LONGEST_HEADER))
             shape, dtype, offset = _layout(header)
-            affine = _checked_affine(header, shape)
-            scale = header.get_slope_inter()
+            affine, scale = _checked_affine(header, shape), header.get_slope_inter()
             length = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
             file.seek(offset)
             content = file.read(length + 1)

@@ -66,10 +66,7 @@ def recognises(root: Path) -> bool:
 
 
 def open_folder(
-    root: str | Path,
-    patient_pattern: str = "",
-    slices_are_patients: bool = False,
-    label_map: tuple[str, ...] = (),
+    root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False, label_map: tuple[str, ...] = ()
 ) -> PairedFolder:
     """Pairs the files, names their patients, and judges what the masks' values mean.
 

@@ -239,11 +239,11 @@ def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
 def test_patients_are_folders_and_share_a_name_where_patient_id_is_the_same(scans, tmp_path):
     for name, patient in (("b/late", "MRN 7"), ("b/early", "MRN 7"), ("c", "MRN 8"), ("d", ""), ("e", "")):
         write(tmp_path, scans[0], name, patient=patient)
-    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path).series}
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path).cases}
     assert ids == {"b/late": "b/early", "b/early": "b/early", "c": "c", "d": "d", "e": "e"}
-    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, patient_pattern="^([a-z])").series}
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, patient_pattern="^([a-z])").cases}
     assert ids["b/late"] == "b"
-    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, slices_are_patients=True).series}
+    ids = {s.name: s.patient_id for s in Dicom.open(tmp_path, slices_are_patients=True).cases}
     assert ids["b/late"] == "b/late"
 
 
@@ -282,7 +282,7 @@ def test_a_compressed_series_reads_as_its_uncompressed_twin(scans, tmp_path, syn
     write_series(tmp_path / "p1", datasets)
     source = Dicom.open(tmp_path)
     same(source.scan(0), scan)
-    assert source.series[0].slices[0].path.read_bytes().find(syntax.encode()) > 0 and source.remarks == ()
+    assert source.cases[0].slices[0].path.read_bytes().find(syntax.encode()) > 0 and source.remarks == ()
 
 
 @pytest.mark.parametrize("syntax", GDCM_FRAMES, ids=lambda syntax: syntax.name)
@@ -353,7 +353,7 @@ def test_links_and_names_in_any_script_are_followed(scans, tmp_path):
     os.symlink(tmp_path / "elsewhere", tmp_path / "here" / "link", target_is_directory=True)
     os.symlink(tmp_path / "here", tmp_path / "elsewhere" / "loop", target_is_directory=True)
     source = Dicom.open(tmp_path / "here")
-    assert [s.name for s in source.series] == ["link/größe 頭 №1"]
+    assert [s.name for s in source.cases] == ["link/größe 頭 №1"]
     same(source.scan(0), scans[0])
 
 

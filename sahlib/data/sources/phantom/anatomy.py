@@ -49,8 +49,7 @@ class Anatomy:
 
 def coordinates(shape=COARSE_SHAPE, origin=COARSE_ORIGIN, step=2.0):
     """MNI coordinates in mm as three broadcastable float32 arrays, in the order y, z, x."""
-    axes = [(o + step * np.arange(n)).astype(np.float32) for o, n in zip(origin, shape, strict=True)]
-    return np.meshgrid(*axes, indexing="ij", sparse=True)
+    return np.ix_(*((o + step * np.arange(n)).astype(np.float32) for o, n in zip(origin, shape, strict=True)))
 
 
 def atlas_files() -> list[Path]:
@@ -85,8 +84,7 @@ def _coarse(fine):
 
 def _distance(mask, step=2.0):
     """Signed Euclidean distance in mm to the surface of a mask, negative inside."""
-    outside = ndimage.distance_transform_edt(~mask).astype(np.float32)
-    inside = ndimage.distance_transform_edt(mask).astype(np.float32)
+    outside, inside = (ndimage.distance_transform_edt(m).astype(np.float32) for m in (~mask, mask))
     return step * (outside - inside + np.where(mask, 0.5, -0.5).astype(np.float32))
 
 

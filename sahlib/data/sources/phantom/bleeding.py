@@ -55,14 +55,13 @@ def plan(seed: int, index: int) -> PatientPlan:
     draw = {name: rng.random() < p for name, p in FURTHER[pattern].items()}
     draw["EDH"] &= not draw["SDH"]
     age = int(rng.integers(22, 90))
-    calcified = [name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)]
     return PatientPlan(
         index=index,
         age=age,
         pattern=pattern,
         amount=amount,
         other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
-        calcified=tuple(calcified),
+        calcified=tuple(name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)),
         dense_tentorium=bool(rng.random() < 0.4),
         thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
         spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),

@@ -1,8 +1,5 @@
 """Phantom: the embedded default dataset, head CTs drawn from an atlas brain, with and without bleeding.
 
-    scans = Phantom(patients=120, seed=0)
-    for scan in scans: ...
-
 Every patient is the head of `anatomy` under a random pose, size, smooth deformation and width of the CSF spaces, cut
 into 32 slices and filled with Hounsfield units (values at 120 kV as in Kamalian et al., Handb. Clin. Neurol.
 135:3-20, 2016, and common radiology teaching: CSF 0-15, white 20-30, grey 37-41, clotted blood 50-80, bone 500-1500).
@@ -22,6 +19,7 @@ import cv2
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan
+from sahlib.data.sources.files import in_order
 from sahlib.data.sources.phantom import anatomy
 from sahlib.data.sources.phantom.bleeding import PatientPlan, bleeds, dense_spots, plan, smooth_noise
 from sahlib.workspace import cores
@@ -201,9 +199,8 @@ def render(p: PatientPlan, seed: int) -> Scan:
         noise = cv2.GaussianBlur(rng.standard_normal((SIZE, SIZE), np.float32), (0, 0), 0.75)
         noise *= np.float32(p.noise_hu * 2 * np.sqrt(np.pi) * 0.75) * (1 + bar / 20)
         image[k] = np.clip(np.rint(hu + noise), -1024, 3071)
-    name = f"P{p.index:04d}"
-    ids = tuple(f"{name}_z{k:02d}" for k in range(SLICES))
-    return Scan(name, image, labels, ids, "HU", (p.spacing_mm, p.spacing_mm), p.thickness_mm)
+    ids = tuple(f"P{p.index:04d}_z{k:02d}" for k in range(SLICES))
+    return Scan(f"P{p.index:04d}", image, labels, ids, "HU", (p.spacing_mm, p.spacing_mm), p.thickness_mm)
 
 
 def _start_worker():
@@ -248,17 +245,9 @@ class Phantom:
             yield from (render(p, self.seed) for p in self.plans())
             return
         # Spawned, not forked: the parent may have threads (torch, a Jupyter kernel) that a fork would leave locked.
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-        try:
-            waiting = []
-            for p in self.plans():
-                waiting.append(pool.submit(render, p, self.seed))
-                if len(waiting) > 2 * workers:  # bounds what is held in memory: 6 MB a scan
-                    yield waiting.pop(0).result()
-            yield from (scan.result() for scan in waiting)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_start_worker)
+        tasks = ((p, self.seed) for p in self.plans())
+        yield from in_order(pool, render, tasks, 2 * workers)  # bounds what is held in memory: 6 MB a scan
 
     def plans(self) -> list[PatientPlan]:
         """What each patient has, without drawing anyone."""
