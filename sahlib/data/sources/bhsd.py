@@ -52,8 +52,6 @@ def rsna_patient(scan_id: str) -> str:
     return re.sub(r"^(ID_[0-9a-f]+)_ID_[0-9a-f]+\Z", r"\1", scan_id)
 
 
-
-
 def _table(root: Path) -> Path | None:
     """The dataset.json of the set, in its folder or in label_192/."""
     tables = (root / "label_192" / "dataset.json", root / "dataset.json")
