@@ -10,7 +10,8 @@ import base64
 import functools
 import io
 import re
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from sahlib.workspace import writing
 
 WIDTH = 7.2  # inches: two columns of a journal page, so that a font size below is the size in print
 DPI = 300
+CLOSE = {"w_pad": 0.02, "h_pad": 0.02, "wspace": 0.01, "hspace": 0.01}  # how near slices stand to one another
 SCREEN_DPI = 100  # at which a notebook shows a figure; it is drawn twice as fine
 ALT_LENGTH = 200  # characters of an alternative text, beyond which a caption is better read than heard
 
@@ -131,6 +133,33 @@ def show(ax: Axes, image: np.ndarray) -> None:
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="none")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set(visible=True, color="0.6", linewidth=0.5)
+
+
+def slice_rows(
+    images: np.ndarray, truth: np.ndarray, titles: Sequence[str], side: float, below: float, foot: float = 0.0
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a slice per row, its CT with the truth outlined in the first column; `titles` head the others.
+
+    images [k,H,W] uint8; truth [k,H,W] bool
+    side, below, foot: width of a column, room under each row and under all, inches
+    returns: the figure, and its axes [k, 1 + titles], of which the first column is drawn
+    """
+    headings = [
+        textwrap.fill(title, max(12, int(side * 13)), break_long_words=False)
+        for title in ("CT, truth outlined", *titles)
+    ]
+    height = side * images.shape[1] / images.shape[2] + below
+    lines = 1 + max(heading.count("\n") for heading in headings)
+    size = (side * len(headings), len(images) * height + 0.15 * lines + foot)
+    figure = Figure(figsize=size, layout="constrained")
+    figure.get_layout_engine().set(**CLOSE)
+    axes = figure.subplots(len(images), len(headings), squeeze=False)
+    for ax, heading in zip(axes[0], headings, strict=True):
+        ax.set_title(heading)
+    for ax, image, mask in zip(axes[:, 0], images, truth, strict=True):
+        show(ax, image)
+        outline(ax, mask)
+    return figure, axes
 
 
 def outline(ax: Axes, mask: np.ndarray, width: float = 1.0, halo: str | None = "white", colour: str = TRUTH) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, outline, show, styled
+from sahlib.figures.drawing import CLOSE, COLOURS, OTHER, WIDTH, outline, show, slice_rows, styled
 
 
 @styled
@@ -105,19 +104,9 @@ def comparison(
     images [k,H,W] uint8; truth [k,H,W] bool; predictions label -> [k,H,W] bool; dice and iou label -> k numbers, of
     which NaN is written "undefined".
     """
-    columns = len(predictions) + 2
-    side = WIDTH / columns
-    titles = ["CT, truth outlined", *predictions, "Ground truth"]
-    titles = [textwrap.fill(title, max(12, int(side * 13)), break_long_words=False) for title in titles]
-    lines = 1 + max(title.count("\n") for title in titles)
-    figure = Figure(figsize=(WIDTH, len(images) * (side + 0.13) + 0.15 * lines), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    axes = figure.subplots(len(images), columns, squeeze=False)
-    for ax, title in zip(axes[0], titles, strict=True):
-        ax.set_title(title)
+    titles = (*predictions, "Ground truth")
+    figure, axes = slice_rows(images, truth, titles, side=WIDTH / (len(titles) + 1), below=0.13)
     for k, row in enumerate(axes):
-        show(row[0], images[k])
-        outline(row[0], truth[k])
         row[0].set_ylabel(row_labels[k])
         for ax, (label, masks) in zip(row[1:-1], predictions.items(), strict=True):
             show(ax, np.asarray(masks[k], bool) * 255)
@@ -162,7 +151,7 @@ def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterabl
     rows = -(-len(images) // columns)
     side = WIDTH / max(columns, 3)  # a single slice shall not fill the page
     figure = Figure(figsize=(side * columns, rows * (side + 0.2)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+    figure.get_layout_engine().set(**CLOSE)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[len(images) :]:
         ax.set_axis_off()

@@ -5,7 +5,6 @@ Colours, markers and legends are those of `evidence_plots`.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sahlib.figures.drawing import OTHER, WIDTH, outline, show, styled
+from sahlib.figures.drawing import OTHER, WIDTH, outline, slice_rows, styled
 from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend
 
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
@@ -70,19 +69,9 @@ def gate_maps(
     the level's own; titles: one per level; names: k texts. Below each map stands its range, for a gate may use but a
     small part of 0 to 1.
     """
-    columns, (height, width) = len(maps) + 1, images.shape[1:]
-    side = min(WIDTH / columns, 2.2)
-    headings = [textwrap.fill(t, max(12, int(side * 13))) for t in ("CT, truth outlined", *titles)]
-    lines = 1 + max(h.count("\n") for h in headings)
-    size = (side * columns, len(images) * (side * height / width + 0.27) + 0.15 * lines + 0.48)
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
-    axes = figure.subplots(len(images), columns, squeeze=False)
-    for ax, heading in zip(axes[0], headings, strict=True):
-        ax.set_title(heading)
+    side, (height, width) = min(WIDTH / (len(maps) + 1), 2.2), images.shape[1:]
+    figure, axes = slice_rows(images, truth, titles, side, below=0.27, foot=0.48)
     for k, row in enumerate(axes):
-        show(row[0], images[k])
-        outline(row[0], truth[k])
         row[0].set_ylabel(names[k], fontsize=7.5)
         for ax, level in zip(row[1:], maps, strict=True):
             extent = (-0.5, width - 0.5, height - 0.5, -0.5)  # the level's pixels over those of the slice
