@@ -71,8 +71,7 @@ def _check(chosen: argparse.Namespace) -> int:
 
     study = Study.of_profile("quick", **reproduce.study_changes(chosen))
     source = open_source(study)
-    lesion = "any" if study.target == "any" else "SAH"
-    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), lesion)
+    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study.lesion)
     print(check_page.write(found, chosen.to))
     return 0 if len(found.scans) else 1  # not one scan can be read
 
@@ -177,7 +176,7 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     """How a folder of scans is to be read."""
     sets = f"{', '.join(DATASETS)} (default: recognised by the folder's layout; without a folder, phantom)"
-    patients = "first group = patient, in a file's stem"
+    patients = "first group = patient, in a scan's name: the folders and stem of its file, or its DICOM folder"
     single = "accept slices without a patient; every table then says that scores may be too good"
     labels = "what a mask's values or colours mean: 4=SAH #00ffff=SAH"
     parser.add_argument("--dataset", default="", help=sets)

@@ -58,18 +58,23 @@ def is_headless() -> bool:
     return os.environ.get(VARIABLE) == "1" or not _in_a_kernel()
 
 
-@contextlib.contextmanager
-def unattended() -> Iterator[None]:
+def unattended() -> contextlib.AbstractContextManager[None]:
     """Kernels started meanwhile know that they are headless; they inherit this process's environment."""
-    before = os.environ.get(VARIABLE)
-    os.environ[VARIABLE] = "1"
+    return environment(VARIABLE, "1")
+
+
+@contextlib.contextmanager
+def environment(name: str, value: str) -> Iterator[None]:
+    """Within the block this process, and what it starts, has that environment variable."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[VARIABLE]
+            del os.environ[name]
         else:
-            os.environ[VARIABLE] = before
+            os.environ[name] = before
 
 
 def _in_a_kernel() -> bool:

@@ -24,7 +24,7 @@ from sahlib.data import slices
 from sahlib.data.check.examine import examine
 from sahlib.data.check.findings import SPOILS
 from sahlib.data.sources import open_source, recognise
-from sahlib.progress import over, unattended
+from sahlib.progress import environment, over, unattended
 from sahlib.report import notebook_page
 from sahlib.study import Study, StudyError
 from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
@@ -58,13 +58,13 @@ def assigned(assignments: list[str]) -> dict:
     return fields
 
 
-def command_line(study: Study, external: str = "", reading: dict | None = None) -> str:
+def command_line(study: Study, external: str = "", reading: dict | None = None, anyway: bool = False) -> str:
     """The ./run_all.sh line that gives this very Study, quoted for a shell.
 
     A folder is named from the project's or from the home folder where it lies in one of them, so that the line can be
     published. The precision is always named, because a profile leaves it to the hardware.
 
-    external, reading  as for run
+    external, reading, anyway  as for run
     """
     profile = Study.of_profile(study.profile)
     parts = ["./run_all.sh", f"--profile {study.profile}", f"--dataset {study.dataset}"]
@@ -82,7 +82,7 @@ def command_line(study: Study, external: str = "", reading: dict | None = None) 
     if external:
         parts.append(f"--external {_shown(external)}")
     parts += [_option("external_set", f"{name}={_text(value)}") for name, value in (reading or {}).items()]
-    return " ".join(parts)
+    return " ".join([*parts, *(["--anyway"] if anyway else [])])
 
 
 def run(
@@ -106,19 +106,21 @@ def run(
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
     source = open_source(study)
-    if not anyway:
-        require_sound(source, study, workspace)
     if external:
         external = str(Path(external).expanduser().resolve())
         try:
             there = external_validation.study_elsewhere(study, external, **(reading or {}))
-            open_source(there).scan(0)
+            scan = open_source(there).scan(0)
+            slices.preprocess(scan, there.size, there.window_values, there.grey_window_values)
         except StudyError as error:
             raise StudyError(f"--external: {error} (Its options are given as --external-set NAME=VALUE.)") from error
+    if not anyway:
+        require_sound(source, study, workspace)
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
-    results = workspace.figures(study, source.fingerprint())
+    fingerprint = source.fingerprint()
+    results = workspace.figures(study, fingerprint)
     print(f"{study.dataset}, {len(source)} scans, profile {study.profile}; results in {results}")
-    executed_notebooks = workspace.executed_notebooks(study, source.fingerprint())
+    executed_notebooks = workspace.executed_notebooks(study, fingerprint)
     with disk_errors_named(executed_notebooks):
         executed_notebooks.mkdir(parents=True, exist_ok=True)
 
@@ -142,7 +144,7 @@ def run(
     # What a run found finished took no time in it; how long each training took stands in its own record.
     with writing(results / "times.csv") as file:
         pd.Series(seconds, name="seconds").to_csv(file, index_label="notebook")
-    command = command_line(study, external, reading)
+    command = command_line(study, external, reading, anyway)
     page = report_page.write(results, results / "report.html", command)
     # The newest study's report lies in sight, one level up.
     with writing(results.parent / page.name) as newest:
@@ -161,16 +163,18 @@ def run(
 
 
 def require_sound(source, study: Study, workspace: Workspace) -> None:
-    """StudyError where the scans hold what will spoil results; where slices were made of them, that was accepted."""
+    """StudyError where the scans hold what will spoil results; scans that have become slices are not checked again."""
     if study.dataset == "phantom" or slices.store_path(study, source, workspace.processed).exists():
         return
-    lesion = "any" if study.target == "any" else "SAH"
-    grave = [f.sentence for f in examine(source, over("scans to check"), lesion).findings if f.gravity == SPOILS]
+    found = examine(source, over("scans to check"), study.lesion).findings
+    grave = [finding.sentence for finding in found if finding.gravity == SPOILS]
     if grave:
         more = [f"and {len(grave) - NAMED} more"] if len(grave) > NAMED else []
+        # What cannot be read cannot be trained on either.
+        way = "" if any(finding.kind == "unreadable" for finding in found) else "; --anyway trains all the same"
         raise StudyError(
             "\n- ".join(["The scans hold what will spoil results:", *grave[:NAMED], *more])
-            + f"\n./run_all.sh check {_shown(study.data_dir)} shows all; --anyway trains all the same."
+            + f"\n./run_all.sh check {_shown(study.data_dir)} shows all{way}."
         )
 
 
@@ -222,20 +226,13 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
 @contextlib.contextmanager
 def own_kernel() -> Iterator[None]:
     """Within the block Jupyter knows a kernel KERNEL, this very interpreter; a foreign "python3" may lie anywhere."""
-    before = os.environ.get("JUPYTER_PATH")
     with tempfile.TemporaryDirectory() as folder:
         spec = Path(folder) / "kernels" / KERNEL / "kernel.json"
         spec.parent.mkdir(parents=True)
         start = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         spec.write_text(json.dumps({"argv": start, "display_name": "Python 3", "language": "python"}))
-        os.environ["JUPYTER_PATH"] = os.pathsep.join(filter(None, [folder, before]))
-        try:
+        with environment("JUPYTER_PATH", os.pathsep.join(filter(None, [folder, os.environ.get("JUPYTER_PATH")]))):
             yield
-        finally:
-            if before is None:
-                del os.environ["JUPYTER_PATH"]
-            else:
-                os.environ["JUPYTER_PATH"] = before
 
 
 class _Indented:

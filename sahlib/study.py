@@ -50,7 +50,7 @@ class Study:
     # data
     dataset: str = "phantom"
     data_dir: str = ""  # folder of a dataset read from disk; what counts is its content, not its place
-    patient_pattern: str = ""  # regular expression whose first group is the patient, in a file's stem or DICOM folder
+    patient_pattern: str = ""  # regular expression whose first group is the patient, in the name of a scan
     slices_are_patients: bool = False  # accept slices without a patient, and say so in every table
     label_map: tuple[str, ...] = ()  # "VALUE=CLASS" for masks whose values need telling: "4=SAH", or "#00ffff=SAH"
     raters: str = "majority"  # where a scan has several masks: "majority", "union", or one rater's name
@@ -107,9 +107,7 @@ class Study:
             raise StudyError(f"dataset {self.dataset!r} needs data_dir, the folder that holds its scans.")
         if not self.windows:
             raise StudyError("windows must name at least one.")
-        self.window_values  # noqa: B018 (refuses what is no window)
-        if self.grey_window:
-            _window(self.grey_window)
+        self.window_values, self.grey_window_values  # noqa: B018 (refuses what is no window)
         choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
         for name, known in choices.items():
             value = getattr(self, name)
@@ -166,9 +164,14 @@ class Study:
         return tuple(map(_window, self.windows))
 
     @property
-    def grey_window_values(self) -> tuple[float, float]:
-        """(level, width) of grey_window in HU."""
-        return _window(self.grey_window)
+    def grey_window_values(self) -> tuple[float, float] | None:
+        """(level, width) of grey_window in HU; None where grey levels are taken as they are."""
+        return _window(self.grey_window) if self.grey_window else None
+
+    @property
+    def lesion(self) -> str:
+        """What counts as a lesion where one has to be named: "any" hemorrhage, or SAH."""
+        return "any" if self.target == "any" else "SAH"
 
     @property
     def recipe(self) -> str:

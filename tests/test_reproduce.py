@@ -204,6 +204,25 @@ def test_a_mistake_in_how_other_scans_are_read_costs_no_training(
     assert words in told.err and "--external-set NAME=VALUE" in told.err and "trained" not in told.out
 
 
+def test_other_scans_that_cannot_be_shown_in_the_windows_of_the_study_cost_no_training(
+    one_notebook, paired_folder, tmp_path, capsys
+):
+    one_notebook("print('trained')")
+    words = ["run", "--profile", "smoke", "--output", str(tmp_path / "out"), "--set", "windows=brain,bone"]
+    assert main([*words, "--external", str(paired_folder)]) == 2
+    told = capsys.readouterr()
+    assert "holds grey levels of one window" in told.err and "trained" not in told.out
+
+
+def test_what_cannot_be_read_is_not_to_be_trained_on_anyway(paired_folder, tmp_path, capsys):
+    broken = sorted((paired_folder / "images").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    without = [word for word in arguments(paired_folder, tmp_path) if word != "--anyway"]
+    assert main(without) == 2
+    told = capsys.readouterr().err
+    assert f"{broken} cannot be read" in told and "--anyway" not in told
+
+
 def test_other_scans_may_be_accepted_without_patients(one_notebook, paired_folder, tmp_path, capsys):
     one_notebook("print('trained')")
     other = shutil.copytree(paired_folder, tmp_path / "other")
@@ -273,6 +292,7 @@ def test_a_run_ends_with_the_report_and_its_command(paired_folder, tmp_path, mon
     assert f"The report, verdict first: {found}\n" in capsys.readouterr().out
     command = BeautifulSoup(found.read_text(), "html.parser").pre.get_text()
     assert f"--data-dir {paired_folder}" in command and f"--external {paired_folder}" in command
+    assert command.endswith(" --anyway")
 
 
 def again(command):

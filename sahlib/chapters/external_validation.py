@@ -70,10 +70,11 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
 
 def study_elsewhere(study: Study, folder: str, **reading: object) -> Study:
     """The Study with the other scans as its data; StudyError for a field that decided what the networks were taught."""
-    unread = {"data_dir": "", "patient_pattern": "", "label_map": (), "slices_are_patients": False}
+    of_a_folder = (*READING, "grey_window")
+    unread = {field: getattr(Study, field) for field in ("data_dir", *of_a_folder)}
     if not folder:
         return replace(study, **unread, dataset="phantom", phantom_seed=study.phantom_seed + FRESH_SEED)
-    if taught := sorted(reading.keys() - {*READING, "dataset", "grey_window"}):
+    if taught := sorted(reading.keys() - {*of_a_folder, "dataset"}):
         raise StudyError(f"{taught[0]} was settled when the networks were trained; leave it out.")
     root = Path(folder).expanduser()
     return replace(study, **{**unread, "dataset": recognise(root), "data_dir": str(root), **reading})

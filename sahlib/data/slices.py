@@ -84,7 +84,7 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
     path = store_path(study, source, processed)
     if not path.exists():
         _build(path, progress(source), _recipe(study, source))
-    return open_store(path).of("any" if study.target == "any" else "SAH")
+    return open_store(path).of(study.lesion)
 
 
 def store_path(study: Study, source, processed: Path) -> Path:

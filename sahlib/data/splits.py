@@ -96,9 +96,9 @@ def by_patient(
             raise ValueError("a side has no patient who bleeds")
     except ValueError as error:
         raise StudyError(
-            f"{len(patients)} patients, {bleeds.sum()} of them with SAH, are too few for "
+            f"{len(patients)} patients, {bleeds.sum()} of them with a lesion, are too few for "
             f"{f'{folds} folds' if folds else 'training, validation and test'}: each needs patients with and without "
-            "SAH; add patients."
+            "one; add patients."
         ) from error
     sides = zip(SIDES, (train, validation, test), strict=True)
     return Split({patient: side for side, on_side in sides for patient in sorted(on_side)})

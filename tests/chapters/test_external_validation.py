@@ -8,7 +8,7 @@ from helpers.folders import write_paired_folder
 
 from sahlib.chapters import external_validation, figures, results
 from sahlib.scoring import metrics, prediction
-from sahlib.study import StudyError
+from sahlib.study import Study, StudyError
 from sahlib.workspace import Workspace
 
 
@@ -58,6 +58,16 @@ def test_the_bar_to_beat_is_fitted_at_home(home, tmp_path):
     abroad = external_validation.test(loaded, workspace, write_paired_folder(tmp_path / "theirs", patients=4, seed=5))
     assert abroad.band == loaded.band
     assert "threshold predictor" in external_validation.in_words(loaded, abroad)
+
+
+def test_how_the_own_scans_are_read_says_nothing_of_others(tmp_path):
+    theirs = str(write_paired_folder(tmp_path / "theirs", patients=1))
+    of_folder = {"raters": "union", "grey_window": "40/400", "label_map": ("4=SAH",), "patient_pattern": "(a)"}
+    own = Study.of_profile("smoke", dataset="mbh_seg", data_dir="scans", **of_folder)
+    there = external_validation.study_elsewhere(own, theirs)
+    assert {name: getattr(there, name) for name in of_folder} == {name: getattr(Study, name) for name in of_folder}
+    there = external_validation.study_elsewhere(own, theirs, grey_window="50/100")
+    assert (there.dataset, there.data_dir, there.grey_window) == ("paired_folder", theirs, "50/100")
 
 
 def test_a_folder_that_is_no_dataset_is_named(home, tmp_path):

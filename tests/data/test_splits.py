@@ -60,7 +60,9 @@ def test_the_seed_decides_and_the_order_of_patients_does_not():
 
 @pytest.mark.parametrize(("bleeding", "others"), [(0, 30), (1, 30), (2, 30), (1, 1), (2, 1)])
 def test_too_few_patients_are_counted_out_loud(bleeding, others):
-    with pytest.raises(StudyError, match=f"{bleeding + others} patients, {bleeding} of them with SAH, are too few"):
+    with pytest.raises(
+        StudyError, match=f"{bleeding + others} patients, {bleeding} of them with a lesion, are too few"
+    ):
         by_patient(lesions(bleeding, others), 0.70, 0.15, 0)
 
 
@@ -102,5 +104,5 @@ def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
 
 
 def test_too_few_patients_for_so_many_folds_are_counted_out_loud():
-    with pytest.raises(StudyError, match="12 patients, 4 of them with SAH, are too few for 5 folds"):
+    with pytest.raises(StudyError, match="12 patients, 4 of them with a lesion, are too few for 5 folds"):
         by_patient(lesions(4, 8), 0.70, 0.15, 0, folds=5)

@@ -32,7 +32,7 @@ from sahlib.data.sources.dicom_seg import nifti_labels, segmentation_labels
 from sahlib.data.sources.dicom_series import Other, Slice, hounsfield, ordered, read_header, spacing_mm, thickness_mm
 from sahlib.data.sources.files import NIFTI_ENDINGS, FolderSource, digest, has_ending, require_folder, walk
 from sahlib.data.sources.names import natural, patient_by_pattern, plain
-from sahlib.data.sources.volume_folder import value_classes
+from sahlib.data.sources.volume_folder import READER, value_classes
 from sahlib.study import StudyError
 
 # What commonly lies beside slices and is none; anything else among them that is not DICOM is a damaged slice.
@@ -141,6 +141,7 @@ class Dicom(FolderSource):
         parts = [(c.name, c.patient_id, len(c.slices), *(s.path for s in c.slices), c.mask) for c in self.cases]
         return {
             "source": self.name,
+            "reader": READER,
             "scans": len(self),
             "slices": sum(len(c.slices) for c in self.cases),
             "label_map": sorted(self.label_map),
@@ -234,10 +235,11 @@ def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_p
     identities = {name: plain(identity) for name, identity in identities.items()}
     if slices_are_patients or pattern:
         return {name: name if slices_are_patients else patient_by_pattern(name, pattern) for name in identities}
-    if len(identities) > 1 and len(set(identities.values())) == 1 and any(identities.values()):
+    told = [identity for identity in identities.values() if identity]
+    if len(told) > 1 and len(set(told)) == 1:
         raise StudyError(
-            f"All {len(identities)} series in {root} carry the same PatientID, as anonymised exports do; give "
-            "--patient-pattern (patient_pattern in a notebook), a regular expression over the folders' names, for "
+            f"All {len(told)} series in {root} with a PatientID carry the same PatientID, as anonymous exports do; "
+            "give --patient-pattern (patient_pattern in a notebook), a regular expression over the folders' names, for "
             "example '^([^/]+)', or add --slices-are-patients if each is another patient's."
         )
     above: dict[str, str] = {}

@@ -27,7 +27,7 @@ from sahlib.study import StudyError
 
 SAME_PLACE_MM = 0.01  # positions this near along the normal are one position
 SAME_STEP_MM = 5e-4  # by which the pixel steps of two slices of a series may differ: 0.25 mm over 512 pixels
-LOST_RATIO = 5  # a step so much longer than its slices are thick has lost one, though all steps be alike
+LOST_RATIO = 5.5  # a step so much longer than its slices are thick has lost one, though all steps be alike
 SAME_THICKNESS = 0.02  # of a step by which slices may be told thicker or thinner than they lie apart
 GAP_RATIO = 1.5  # a step this much longer than the others, for its slices' thickness, has lost a slice
 AXIAL_COSINE = 0.7  # of the angle between the slices' normal and the body's axis; tilts reach 30 degrees, cosine 0.87
@@ -147,9 +147,15 @@ def read_header(path: Path) -> Slice | Other:
             instance_uid=str(dataset.get("SOPInstanceUID", "")),
             patient=str(dataset.get("PatientID") or "").strip(),
             plane=plane(dataset, (int(dataset.Rows), int(dataset.Columns))),
-            thickness_mm=numbers(dataset, "SliceThickness", 1)[0] if dataset.get("SliceThickness") else float("nan"),
+            thickness_mm=_thickness(dataset),
             lossy=told == "01" if told else dataset.file_meta.TransferSyntaxUID in LOSSY,
         )
+
+
+def _thickness(dataset) -> float:
+    """SliceThickness in mm; NaN where it is not given or no thickness."""
+    told = numbers(dataset, "SliceThickness", 1)[0] if dataset.get("SliceThickness") else 0
+    return told if told > 0 else float("nan")
 
 
 def numbers(dataset, keyword: str, count: int) -> np.ndarray:
@@ -250,10 +256,10 @@ def _check_gaps(name: str, heights: np.ndarray, slices: Sequence[Slice]) -> None
     """Head CT may be thin at the base and thick above, so a step is judged against the thickness of its slices."""
     steps = np.diff(heights)
     thickness = np.array([s.thickness_mm for s in slices])
-    relative = steps / ((thickness[:-1] + thickness[1:]) / 2 if (thickness > 0).all() else 1)
+    told = (thickness > 0).all()
+    relative = steps / ((thickness[:-1] + thickness[1:]) / 2 if told else 1)
     # Where many slices are missing their steps must not become the rule: the lower quartile is.
     usual = np.quantile(relative, 0.25, method="lower")
-    told = np.isfinite([s.thickness_mm for s in slices]).all()
     lost = (relative > GAP_RATIO * usual) | (told & (relative > LOST_RATIO))
     for k in np.flatnonzero(lost)[:1]:
         below, above = (f"{slices[z].path.name} at {heights[z]:g} mm" for z in (k, k + 1))

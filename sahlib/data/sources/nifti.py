@@ -81,8 +81,11 @@ def find_cases(
 
 
 def _from_table(root: Path) -> list[Case]:
-    cases = []
-    for row in read_table(root / "pairs.csv", ("image", "mask")):
+    cases, rows = [], read_table(root / "pairs.csv", ("image", "mask"))
+    named = any(row.get("patient_id") for row in rows)
+    for row in rows:
+        if named and not row["patient_id"]:
+            raise StudyError(f"{root}/pairs.csv names no patient for {row['image']!r}; add it.")
         places = [row[kind].strip().replace("\\", "/") for kind in ("image", "mask")]
         image, mask = (root / place for place in places)
         for kind, path in (("image", image), ("mask", mask)):

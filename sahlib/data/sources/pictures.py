@@ -33,9 +33,9 @@ def read_grey(path: Path) -> np.ndarray:
     import cv2
 
     open_picture(path)
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
     if pixels is None:
         raise StudyError(f"{path} cannot be read by OpenCV; export it again as PNG or remove it with its pair.")
     if pixels.dtype != np.uint8:
         raise StudyError(f"{path} holds {pixels.dtype} values; apply a brain window and export it as 8-bit grey.")
-    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    return pixels

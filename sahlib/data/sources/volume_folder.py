@@ -20,8 +20,8 @@ from sahlib.data.sources.files import Case, FolderSource, digest
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
-# Raise when the same files would give other pixels, so that no store of old pixels is taken for new ones.
-READER = 1
+# Raise when the same files would give other pixels or millimetres, so that no old store is taken for a new one.
+READER = 2
 # A word by which a dataset.json may call a class.
 WORDS = {
     "SAH": "subarachnoid", "IVH": "intraventricular", "IPH": "intraparenchymal", "SDH": "subdural", "EDH": "epidural",

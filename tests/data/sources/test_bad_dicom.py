@@ -249,10 +249,13 @@ def test_patients_that_cannot_be_told_apart_are_refused(scan, tmp_path):
         write_series(tmp_path / name, series(scan))
         write_nifti(tmp_path / f"{name}.nii.gz", scan.labels, affine_of(scan))
     refused(tmp_path, "All 2 series .* carry the same PatientID, .*--patient-pattern")
+    write_series(tmp_path / "c", series(scan, patient=""))
+    write_nifti(tmp_path / "c.nii.gz", scan.labels, affine_of(scan))
+    refused(tmp_path, "All 2 series .* carry the same PatientID, .*--patient-pattern")
     refused(tmp_path, "finds no patient in 'a'", patient_pattern="^p(.*)")
     refused(tmp_path, "is not a regular expression", patient_pattern="(")
     refused(tmp_path, "'#00ffff=SAH' is a colour", label_map=("#00ffff=SAH",))
-    assert len(read(tmp_path, slices_are_patients=True)) == 2
+    assert len(read(tmp_path, slices_are_patients=True)) == 3
 
 
 def test_series_without_one_mask_are_named(scan, datasets, tmp_path):

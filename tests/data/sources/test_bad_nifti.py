@@ -276,6 +276,7 @@ def test_folders_that_cannot_be_paired(tmp_path):
         ("image,mask\na.nii.gz,notes.txt\n", "the mask 'notes.txt'"),
         ("image,mask\na.nii.gz,a_mask.nii.gz\na.nii.gz,a_mask.nii.gz\n", "'a' is there twice"),
         ("image,mask\n", "holds no NIfTI scans"),
+        ("image,mask,patient_id\na.nii.gz,a_mask.nii.gz,anna\na.nii.gz,a_mask.nii.gz,\n", "no patient for 'a.nii.gz'"),
         ("", "lacks the column image and mask; it has nothing"),
         (b"\xff\xfe\x00\x81", "cannot be read as CSV|lacks the column"),
     ],

@@ -198,7 +198,7 @@ def test_thin_slices_at_the_base_are_no_gap(scans, tmp_path):
     same(read, replace(scans[0], thickness_mm=np.array([2.5] * 3 + [5.0] * 5)))
 
 
-def test_spacing_between_slices_is_measured_and_not_their_thickness(scans, tmp_path):
+def test_a_thickness_that_does_not_fit_the_steps_gives_way_to_them(scans, tmp_path):
     datasets = write(tmp_path, scans[0])
     for dataset in datasets:
         dataset.SliceThickness = 1.0
@@ -213,7 +213,7 @@ def test_a_slice_that_is_there_twice_is_kept_once(scans, tmp_path):
 
 
 def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
-    datasets = write(tmp_path, scans[0])
+    write(tmp_path, scans[0])
     scout, picture, mr = (file_dataset(uid) for uid in ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1"))
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     for dataset, modality in ((scout, "CT"), (picture, "CT"), (mr, "MR")):
@@ -233,7 +233,6 @@ def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
         "mr/1.dcm and 1 more ignored: its Modality is MR, not CT.",
         "other/seg.dcm ignored: it refers to no series here.",
     }
-    assert len(datasets) == len(source.scan(0).image)
 
 
 def test_patients_are_folders_and_share_a_name_where_patient_id_is_the_same(scans, tmp_path):
