@@ -121,12 +121,14 @@ class Study:
             value = getattr(self, name)
             if not value or len(set(value)) != len(value):
                 raise StudyError(f"{name} must be a list of different values, at least one; it is {list(value)}.")
-        # ResNet34 halves an image five times, the other networks four.
+        # ResNet34 halves an image five times, the other networks four; of what is left a batch of one needs 2x2 pixels,
+        # or their batch normalisation has nothing to go by.
         step = 32 if "unet_resnet34" in self.models else 16
-        if self.size < 32 or self.size % step:
+        if self.size < 2 * step or self.size % step:
             raise StudyError(
-                f"size {self.size} must be a multiple of {step} and at least 32, because {', '.join(self.models)} "
-                f"halve an image again and again; the nearest is {max(32, round(self.size / step) * step)}."
+                f"size {self.size} must be a multiple of {step} and at least {2 * step}, because "
+                f"{', '.join(self.models)} halve an image again and again; the nearest is "
+                f"{max(2, round(self.size / step)) * step}."
             )
         if len(self.channels) != 5 or min(self.channels) < 1:
             raise StudyError(f"channels must be five positive widths, top level first; they are {list(self.channels)}.")

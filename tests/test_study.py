@@ -26,6 +26,7 @@ def test_every_profile_is_valid_and_survives_json(profile):
         ({"size": 250}, ["250", "16", "256"]),
         ({"size": 16}, ["16", "32"]),
         ({"size": 240, "models": ["unet", "unet_resnet34", "attention_unet"]}, ["240", "unet_resnet34", "32"]),
+        ({"size": 32, "models": ["unet", "unet_resnet34", "attention_unet"]}, ["at least 64", "nearest is 64"]),
         ({"learning_rat": 1e-3}, ["learning_rat", "learning_rate"]),
         ({"dataset": "kaggle"}, ["kaggle", "phantom", "paired_folder"]),
         ({"dataset": "paired_folder"}, ["paired_folder", "data_dir", "folder"]),

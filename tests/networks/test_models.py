@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sahlib.networks import models
-from sahlib.study import MODELS, StudyError
+from sahlib.study import MODELS, Study, StudyError
 
 CHANNELS = (4, 8, 8, 8, 8)
 
@@ -24,6 +24,19 @@ def test_every_network_maps_images_to_logits_of_their_size(network, size):
 def test_the_paper_s_two_networks_take_every_multiple_of_16(name):
     with torch.no_grad():
         assert models.build(name, CHANNELS).eval()(torch.rand(1, 1, 48, 80)).shape == (1, 1, 48, 80)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_network_learns_from_a_last_batch_of_one_at_the_smallest_size(name):
+    size = next(size for size in range(16, 129, 16) if _is_allowed(size, name))
+    models.build(name, CHANNELS).train()(torch.rand(1, 1, size, size)).sum().backward()
+
+
+def _is_allowed(size, name):
+    try:
+        return bool(Study(size=size, models=tuple(dict.fromkeys(("unet", "attention_unet", name)))))
+    except StudyError:
+        return False
 
 
 def test_gradients_reach_every_parameter(network):
