@@ -1,10 +1,12 @@
 """The mask of a DICOM series, as NIfTI or DICOM-SEG, brought onto the series' slices.
 
 A mask has to lie on the series' own grid: its axes may come in another order or direction, its voxels may not lie
-elsewhere. Nothing is resampled. A stack under a gantry tilt has two grids: the one acquired, and the upright one that
-ITK (and so SimpleITK and ITK-SNAP) makes of it when it reads the files: the first slice's place and the slices'
-normal, with steps as long as the way between the slices' corners (itkImageSeriesReader.hxx). Both are accepted.
-NIfTI has one step for all slices, so a series that is thin at the base and thick above needs a DICOM-SEG.
+elsewhere. Nothing is resampled. A stack under a gantry tilt has several grids: the one acquired, with steps as long as
+the way between the slices' corners and along it; the upright one that ITK (and so SimpleITK and ITK-SNAP) makes of it
+when it reads the files, with such steps along the slices' normal (itkImageSeriesReader.hxx); and dcm2niix's, whose
+steps are as long as the slices lie apart along their normal, in either direction (its sform, its qform). Each has the
+first slice's place, and all are accepted. NIfTI has one step for all slices, so a series that is thin at the base and
+thick above needs a DICOM-SEG.
 
 Segmentations follow DICOM PS3.3 C.8.20: BINARY has a frame per segment and slice, LABELMAP (Supplement 243) one per
 slice whose pixels are segment numbers. A slice without a frame shows nothing.
@@ -127,15 +129,17 @@ def _place(mask: Path, described: Dataset, shape: tuple[int, int], slices: Seque
     return z, lies
 
 
-def _distance(slices: Sequence[Slice], corners: np.ndarray, steps: np.ndarray) -> float:
-    """Most by which voxels with these corners [D,3] and (column, row) steps [3,2] lie beside the slices', in pixels."""
+def _distance(slices: Sequence[Slice], corners: np.ndarray, axes: np.ndarray) -> float:
+    """Most by which voxels with these corners [D,3] and (column, row) axes [3,2] lie beside the slices', in pixels."""
     first = slices[0].plane
-    turned = (np.abs(steps - first.affine[:3, :2]).max(axis=0) * (np.array(first.shape[::-1]) - 1)).sum()
-    acquired = np.array([s.plane.affine[:3, 3] for s in slices])
-    travelled = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(acquired, axis=0), axis=1))])
+    turned = (np.abs(axes - first.affine[:3, :2]).max(axis=0) * (np.array(first.shape[::-1]) - 1)).sum()
+    acquired, normal = np.array([s.plane.affine[:3, 3] for s in slices]), first.affine[:3, 2]
+    steps = np.diff(acquired, axis=0)
+    lengths = np.linalg.norm(steps, axis=1, keepdims=True)
+    ways = [length * way for length in (lengths, steps @ normal[:, None]) for way in (steps / lengths, normal)]
+    stacks = [np.cumsum([0 * normal, *way], axis=0) for way in ways]
     # A reader may start at either end of the stack.
-    upright = [acquired[k] + np.outer(travelled - travelled[k], first.affine[:3, 2]) for k in (0, -1)]
-    shifted = min(np.abs(corners - stack).max() for stack in (acquired, *upright))
+    shifted = min(np.abs(corners - stack - acquired[k] + stack[k]).max() for stack in stacks for k in (0, -1))
     return float((turned + shifted) / np.linalg.norm(first.affine[:3, :2], axis=0).min())
 
 

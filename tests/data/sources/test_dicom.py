@@ -178,13 +178,16 @@ def test_a_label_map_says_what_the_values_of_a_nifti_mask_are(scans, tmp_path):
     same(Dicom.open(tmp_path, label_map=("4=SAH", "9=background")).scan(0), scans[0], only_sah(scans[0]))
 
 
-def test_under_a_gantry_tilt_slices_stay_as_acquired_on_either_grid(scans, tmp_path):
+def test_under_a_gantry_tilt_slices_stay_as_acquired_on_every_readers_grid(scans, tmp_path):
     scan, step = scans[0], np.array([0, 1.5, 4.0])
     write(tmp_path, scan, corners=START + np.outer(np.arange(8), step))
-    upright = affine_of(scan, [0, 0, np.linalg.norm(step)])
-    for affine in (affine_of(scan, step), upright):
-        write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine)
+    itk, sform, qform = [0, 0, np.hypot(1.5, 4.0)], step / np.hypot(1.5, 4.0) * 4.0, [0, 0, 4.0]
+    for own in (step, itk, sform, qform):
+        write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine_of(scan, np.array(own)))
         same(Dicom.open(tmp_path).scan(0), replace(scan, thickness_mm=4.0))
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine_of(scan, np.array([0, 0, 3.8])))
+    with pytest.raises(StudyError, match="lies on another grid"):
+        Dicom.open(tmp_path).scan(0)
 
 
 def test_thin_slices_at_the_base_are_no_gap(scans, tmp_path):
