@@ -7,6 +7,7 @@ Both are made from an `Examination`, by a template each. Every value that came f
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable
 from html import escape
@@ -26,7 +27,9 @@ from sahlib.study import WINDOWS
 from sahlib.workspace import writing
 
 TEXT_WIDTH = 100
-ROWS = 12  # patients that the text lists, and findings of one kind that it lists and the HTML shows before a fold
+ROWS = 12  # patients that the text lists
+ALIKE = 3  # findings in the same words that the text lists and the HTML shows before a fold
+NAME = re.compile(r"(?<=[Pp]atient )\S+|\S*[/\d]\S*")  # of whom or of what a finding speaks, and its numbers
 SIGNS = dict(zip(GRAVITIES, "✗!i", strict=True))
 
 
@@ -67,7 +70,7 @@ def _render(template: str, examination: Examination, **more) -> str:
     """A template filled with what both pages tell."""
     groups: dict[str, dict[str, list[Finding]]] = {gravity: {} for gravity in GRAVITIES}
     for finding in examination.findings:
-        groups[finding.gravity].setdefault(finding.kind, []).append(finding)
+        groups[finding.gravity].setdefault(NAME.sub("", finding.sentence), []).append(finding)
     table = _table(examination.patients) if len(examination.patients) else []
     return ENVIRONMENT.get_template(template).render(
         examination=examination,
@@ -78,6 +81,7 @@ def _render(template: str, examination: Examination, **more) -> str:
         table=table,
         widths=[max(map(len, column)) for column in zip(*table, strict=True)],
         rows=ROWS,
+        alike=ALIKE,
         width=TEXT_WIDTH,
         **more,
     )

@@ -131,7 +131,9 @@ def write_nifti(path, labels, affine, axes="LPS", dtype=np.uint8):
 
 def segmentation(labels, datasets, segments, kind="BINARY", places=("reference", "position"), turn=(False,) * 3):
     """A DICOM-SEG of canonical labels on a series in the same view; segments: {number: (label, class value)}."""
-    dataset = file_dataset(SegmentationStorage if kind == "BINARY" else LABEL_MAP_STORAGE)
+    dataset = file_dataset(LABEL_MAP_STORAGE if kind == "LABELMAP" else SegmentationStorage)
+    if kind == "FRACTIONAL":
+        dataset.SegmentationFractionalType, dataset.MaximumFractionalValue = "PROBABILITY", 255
     dataset.Modality, dataset.SegmentationType, dataset.SeriesInstanceUID = "SEG", kind, generate_uid()
     reference = Dataset()
     reference.SeriesInstanceUID = datasets[0].SeriesInstanceUID
@@ -146,10 +148,10 @@ def segmentation(labels, datasets, segments, kind="BINARY", places=("reference",
         if not whole.any():
             continue
         whole = turned(whole, np.zeros(3), np.zeros(3), np.zeros(3), turn)[0]
-        for number in segments if kind == "BINARY" else [0]:
-            if kind == "BINARY" and not (whole == number).any():
+        for number in [0] if kind == "LABELMAP" else segments:
+            if number and not (whole == number).any():
                 continue
-            frames.append(whole == number if kind == "BINARY" else whole)
+            frames.append((whole == number) * (255 if kind == "FRACTIONAL" else 1) if number else whole)
             groups.append(_group(source, number, places))
     shared, orientation, measures = Dataset(), Dataset(), Dataset()
     orientation.ImageOrientationPatient = datasets[0].ImageOrientationPatient

@@ -52,11 +52,11 @@ def findings(
 ) -> tuple[Finding, ...]:
     """Everything there is to say of the scans and of those that could not be read, gravest first.
 
-    remarks  sentences of the source on what it left out of the folder
+    remarks  sentences of the source on how the folder was read and what it left out
     lesion   what is to be segmented: a class, or "any"
     """
     found = [Finding(SPOILS, "unreadable", sentence) for sentence in unreadable]
-    found += [Finding(INFORM, "left out", sentence) for sentence in remarks]
+    found += [Finding(INFORM, "reading", sentence) for sentence in remarks]
     if len(scans):
         found += positives(slices, "lesion" if lesion == "any" else lesion, "hemorrhage" if lesion == "any" else lesion)
         found += [finding for rule in RULES for finding in rule(scans, slices)]

@@ -94,24 +94,25 @@ class Dicom(FolderSource):
                 _check_folder(root, folder, found, beside)
                 slices[folder] = found
         if not slices:
-            hint = f" ({others[0].path}: {others[0].reason})" if others else ""
-            raise StudyError(f"{root} holds no CT series in DICOM{hint}; give the folder above the series' folders.")
-        masks = _masks(slices, [other for other in others if other.is_mask])
+            found = f" ({others[0].path}: {others[0].reason})" if others else ""
+            way = "add the original CT series" if others else "give the folder above the series' folders"
+            raise StudyError(f"{root} holds no CT series in DICOM{found}; {way}.")
+        masks = _masks(slices, others)
         names = {folder.relative_to(root).as_posix(): folder for folder in slices}
         identities = {name: slices[folder][0].patient for name, folder in names.items()}
         series = [
             Series(name, patient, ordered(str(names[name]), slices[names[name]]), masks[names[name]])
             for name, patient in _patients(root, identities, patient_pattern, slices_are_patients).items()
         ]
-        ignored: dict[tuple[Path, str], list[str]] = defaultdict(list)
+        ignored: dict[str, list[str]] = defaultdict(list)
         for other in others:
             if other.path not in masks.values():
-                ignored[other.path.parent, other.reason].append(str(other.path.relative_to(root)))
+                ignored[other.reason].append(str(other.path.relative_to(root)))
         return cls(
             root,
             tuple(sorted(series, key=lambda s: (natural(s.patient_id), natural(s.name)))),
             tuple(label_map),
-            tuple(f"{_and_more(paths)} ignored: {reason}." for (_, reason), paths in ignored.items()),
+            tuple(f"{_and_more(paths)} ignored: {reason}." for reason, paths in ignored.items()),
         )
 
     @property
@@ -204,13 +205,13 @@ def _check_folder(root: Path, folder: Path, found: list[Slice], others: list[Oth
             raise StudyError(f"{other.path} belongs to a series of CT slices, but {other.reason}; remove it.")
 
 
-def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[Path, Path]:
+def _masks(slices: dict[Path, list[Slice]], others: list[Other]) -> dict[Path, Path]:
     by_uid: dict[str, Path] = {}
     for folder, found in slices.items():
         if (other := by_uid.setdefault(found[0].series_uid, folder)) != folder:
             raise StudyError(f"{folder} and {other} hold the same series; merge or remove one of them.")
     candidates: dict[Path, list[Path]] = defaultdict(list)
-    for path, uid in ((s.path, s.series_uid) for s in segmentations):
+    for path, uid in ((other.path, other.series_uid) for other in others if other.is_mask):
         if uid and uid not in by_uid and path.parent in slices:
             raise StudyError(
                 f"{path} was drawn on the series {uid}, not on the one it lies with; add that or remove it."
@@ -220,9 +221,10 @@ def _masks(slices: dict[Path, list[Slice]], segmentations: list[Other]) -> dict[
         places = [Path(f"{at}{ending}") for at in (folder, folder / "mask", folder / "seg") for ending in NIFTI_ENDINGS]
         candidates[folder] += [path for path in places if path.is_file()]
         if not candidates[folder]:
+            contours = next((f" ({o.path}: {o.reason})" for o in others if "RTSTRUCT" in o.reason), "")
             raise StudyError(
                 f"{folder} has no mask: add {folder.name}.nii.gz beside it, mask.nii.gz in it or a DICOM-SEG (empty "
-                "where nothing bleeds), or remove the series."
+                f"where nothing bleeds), or remove the series{contours}."
             )
         if len(candidates[folder]) > 1:
             first, second = candidates[folder][:2]

@@ -9,7 +9,8 @@ first slice's place, and all are accepted. NIfTI has one step for all slices, so
 thick above needs a DICOM-SEG.
 
 Segmentations follow DICOM PS3.3 C.8.20: BINARY has a frame per segment and slice, LABELMAP (Supplement 243) one per
-slice whose pixels are segment numbers. A slice without a frame shows nothing.
+slice whose pixels are segment numbers. A slice without a frame shows nothing. FRACTIONAL is read where every pixel is
+shown wholly or not at all, for a share wants a threshold that nothing here names.
 """
 
 from __future__ import annotations
@@ -58,10 +59,12 @@ def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, 
     lie on no slice, and pixels of two classes.
     """
     with opened(mask) as dataset:
-        if (kind := dataset.get("SegmentationType")) not in ("BINARY", "LABELMAP"):
-            raise StudyError(f"{mask} is no BINARY or LABELMAP segmentation; export it as one of these.")
+        if (kind := dataset.get("SegmentationType")) not in ("BINARY", "FRACTIONAL", "LABELMAP"):
+            raise StudyError(f"{mask} is no segmentation of a kind that is read here; export it as BINARY.")
         require_decoder(dataset, mask)
         frames = stored_pixels(dataset)
+        if kind == "FRACTIONAL" and not np.isin(frames, (0, int(dataset.MaximumFractionalValue))).all():
+            raise StudyError(f"{mask} shows shares of pixels (FRACTIONAL); set a threshold and export it as BINARY.")
         groups = dataset.PerFrameFunctionalGroupsSequence
         if len(groups) != len(frames):
             raise ValueError(f"it has {len(frames)} frames and describes {len(groups)}")
@@ -80,7 +83,7 @@ def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, 
             z, lies = _place(mask, described, frame.shape, slices)
             frame = lies.view(frame)
             _require_size(mask, (len(slices), *frame.shape), slices)
-            if kind == "BINARY":
+            if kind != "LABELMAP":
                 frame = (frame > 0) * int(described.ReferencedSegmentNumber)
             for number in np.unique(frame[frame != background]).tolist():
                 if number not in meaning:

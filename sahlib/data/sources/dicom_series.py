@@ -123,7 +123,8 @@ def read_header(path: Path) -> Slice | Other:
             source = _code(references[0], "SeriesInstanceUID", UID) if references else ""
             return Other(path, source, "it refers to no series here", is_mask=True)
         if modality != "CT":
-            return Other(path, series, f"its Modality is {modality}, not CT")
+            contours = "its contours (RTSTRUCT) are no voxels; export them as DICOM-SEG or NIfTI"
+            return Other(path, series, contours if modality == "RTSTRUCT" else f"its Modality is {modality}, not CT")
         if "LOCALIZER" in (dataset.get("ImageType") or ""):
             return Other(path, series, "it is a localizer")
         kind = _code(dataset, "SOPClassUID", UID)

@@ -11,6 +11,7 @@ from helpers.dicom_writer import (
     START,
     affine_of,
     compress,
+    file_dataset,
     put_frame,
     save,
     segmentation,
@@ -239,7 +240,7 @@ def test_folders_without_series_are_refused_with_the_reason(scan, datasets, tmp_
     refused(tmp_path, "holds no CT series")
     datasets[0].Modality = "MR"
     save(datasets[0], tmp_path / "mr" / "1")
-    refused(tmp_path, r"holds no CT series in DICOM \(.*mr/1: its Modality is MR")
+    refused(tmp_path, r"holds no CT series in DICOM \(.*mr/1: its Modality is MR, not CT\); add the original")
     write_series(tmp_path, datasets[1:])
     refused(tmp_path, "holds CT slices itself")
 
@@ -265,6 +266,10 @@ def test_series_without_one_mask_are_named(scan, datasets, tmp_path):
     (tmp_path / "p 1" / "seg.nii").unlink()
     (tmp_path / "p 1.nii.gz").unlink()
     refused(tmp_path, "p 1 has no mask: add p 1.nii.gz")
+    contours = file_dataset("1.2.840.10008.5.1.4.1.1.481.3")
+    contours.Modality, contours.SeriesInstanceUID = "RTSTRUCT", generate_uid()
+    save(contours, tmp_path / "p 1" / "rt" / "1")
+    refused(tmp_path, r"p 1 has no mask: .*rt/1: its contours \(RTSTRUCT\) are no voxels; export them as DICOM-SEG")
     save(segmentation(scan.labels, series(scan), {1: ("", SAH)}), tmp_path / "p 1" / "seg.dcm")
     refused(tmp_path, "seg.dcm was drawn on the series .* not on the one it lies with")
 
@@ -375,6 +380,12 @@ def two_classes(dataset):
     frame(dataset).SegmentIdentificationSequence[0].ReferencedSegmentNumber = 2
 
 
+def fractional(dataset):
+    shares = np.full((dataset.NumberOfFrames, dataset.Rows, dataset.Columns), 127, np.uint8)
+    dataset.SegmentationType, dataset.MaximumFractionalValue, dataset.PixelData = "FRACTIONAL", 255, shares.tobytes()
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+
+
 BAD_SEGMENTATIONS = {
     "of no slice": (of_no_slice, "seg.dcm has a frame that lies on no slice"),
     "beside": (beside, "seg.dcm has a frame that lies on no slice"),
@@ -383,7 +394,8 @@ BAD_SEGMENTATIONS = {
     "mirrored": (other_orientation, "seg.dcm has a frame that lies on no slice"),
     "undescribed": (undescribed, "seg.dcm shows segment 9 without describing it"),
     "two classes": (two_classes, "seg.dcm gives a pixel of 2.dcm two classes"),
-    "fractional": (put(SegmentationType="FRACTIONAL"), "seg.dcm is no BINARY or LABELMAP"),
+    "fractional": (fractional, r"seg.dcm shows shares of pixels \(FRACTIONAL\); set a threshold"),
+    "other kind": (put(SegmentationType="SURFACE"), "seg.dcm is no segmentation of a kind that is read here"),
     "frames": (lambda dataset: dataset.PerFrameFunctionalGroupsSequence.pop(), "seg.dcm .*3 frames and describes 2"),
     "no pixels": (without("PixelData"), "seg.dcm cannot be read"),
     "no groups": (without("PerFrameFunctionalGroupsSequence"), "seg.dcm cannot be read"),

@@ -145,7 +145,7 @@ def test_signed_pixels_and_padding(scans, tmp_path):
 
 
 @pytest.mark.parametrize("places", [("reference",), ("position",), ("reference", "position")])
-@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
 def test_segmentations_are_placed_by_reference_and_by_position(scans, tmp_path, kind, places):
     labels = only_sah(scans[0])
     labels[2, :5, :7] = IVH
