@@ -141,21 +141,14 @@ class Content:
 
     @functools.cached_property
     def stored_windows(self) -> list[tuple[float, float]]:
-        """(level, width) of each window the store holds, in the unit of `unit`."""
-        if self.unit == "grey":
+        """(level, width) of each window the store holds, in the store's unit."""
+        if self.store.unit == "grey":
             return [(127.5, 255.0)]
         return [tuple(window) for window in self.store.meta["recipe"]["windows"]]
 
-    @functools.cached_property
-    def unit(self) -> str:
-        """ "HU", or "grey" where the source is 8-bit slices of a window that nobody has told."""
-        recipe = self.store.meta["recipe"]
-        grey = recipe["source"].get("source") == "paired_folder" and not recipe.get("grey_window")
-        return "grey" if grey else "HU"
-
     def windows(self) -> list[tuple[str, tuple[float, float]]]:
         """(name, window) of each window stored, and of the known ones that Hounsfield units can be shown in."""
-        if self.unit == "grey":
+        if self.store.unit == "grey":
             return [("grey levels as stored", self.stored_windows[0])]
         names = {window: name for name, window in WINDOWS.items()}
         named = [
@@ -166,11 +159,11 @@ class Content:
 
     def in_window(self, row: int, level: float, width: float) -> tuple[np.ndarray, str]:
         """The slice in a window, uint8 [h,w], and what it was computed from."""
-        words = f"{level - width / 2:g} to {level + width / 2:g} {'HU' if self.unit == 'HU' else 'of 255'}"
+        words = f"{level - width / 2:g} to {level + width / 2:g} {'HU' if self.store.unit == 'HU' else 'of 255'}"
         if (level, width) in self.stored_windows:
             return self.stored(row, level, width), f"{words}, as the networks see it"
         why = ""
-        if self.unit == "HU":
+        if self.store.unit == "HU":
             try:
                 return window_to_grey(self.hounsfield(row), level, width), f"{words}, from the scan"
             except (StudyError, OSError) as error:

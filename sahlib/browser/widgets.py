@@ -92,7 +92,7 @@ class Browser(widgets.VBox):
             self.jumps[name].disabled = what == "Dice" and not tested
 
         self.window = _choice("Window", [*content.windows(), (BY_HAND, BY_HAND)], "230px")
-        lowest, highest, widest = (-200, 1000, 3000) if content.unit == "HU" else (0, 255, 255)
+        lowest, highest, widest = (-200, 1000, 3000) if content.store.unit == "HU" else (0, 255, 255)
         levels, widths = ([round(value) for value in values] for values in zip(*content.stored_windows, strict=True))
         ends = min(lowest, *levels), max(highest, *levels)
         self.level = _slider(IntSlider, "Level", levels[0], *ends, "260px")

@@ -23,7 +23,7 @@ def figure_1(results: Results) -> Figure:
     """The workflow, with the numbers of this study."""
     study, store = results.study, results.store
     counted = {side: len(results.split.rows(store, side)) for side in SIDES}
-    steps = diagrams.workflow_steps(study, len(store), store.slices["patient_id"].nunique(), counted)
+    steps = diagrams.workflow_steps(study, len(store), store.slices["patient_id"].nunique(), counted, store.unit)
     data = pd.DataFrame(steps, columns=["step", "detail"])
     drawn = diagrams.workflow(steps)
     return published.figure(results, drawn, "figure_1_workflow", data, "Figure 1. Workflow of the study.")

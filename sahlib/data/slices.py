@@ -54,6 +54,11 @@ class SliceStore:
     def digest(self) -> str:
         return self.meta["digest"]
 
+    @property
+    def unit(self) -> str:
+        """What images were made of: "HU", or "grey" levels of a window that nobody has told."""
+        return self.meta.get("unit", "HU")  # stores of grey levels never lack it
+
     def of(self, lesion: str) -> SliceStore:
         """The same slices with another lesion in question."""
         return replace(self, lesion=lesion)
@@ -159,7 +164,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
     with disk_errors_named(path):
         try:
             partial.mkdir(parents=True)
-            rows = []
+            rows, units = [], set()
             with contextlib.ExitStack() as stack:
                 files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in _array_names(windows)]
                 for file in files:
@@ -169,6 +174,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
                     for file, array in zip(files, (labels, *images), strict=True):
                         file.write(array)
                     rows += _slice_rows(scan, labels, size)
+                    units.add("HU" if recipe.get("grey_window") else scan.unit)
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
                 for file in files:
                     file.seek(0)  # the number of slices was not known when the file was begun
@@ -179,7 +185,7 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
             slices.insert(2, "z", slices.groupby("patient_id").cumcount())
             slices.to_csv(partial / "slices.csv", index=False)
             meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
-            meta |= {"recipe": recipe, "provenance": provenance()}
+            meta |= {"unit": min(units, default="HU"), "recipe": recipe, "provenance": provenance()}
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
             if not path.exists():  # another process may have built the same store meanwhile
                 os.replace(partial, path)

@@ -24,15 +24,15 @@ NETWORK = "Network: "  # how the title of a step begins that stands beside other
 LINE = "#444444"
 
 
-def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, int]) -> list[tuple[str, str]]:
+def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, int], unit: str) -> list[tuple[str, str]]:
     """The steps of Figure 1 as (title, detail), in order. Titles that begin with NETWORK stand side by side.
 
-    slices and patients count what the store holds; split maps train, validation and test to their number of slices
+    slices and patients count what the store holds, unit is of what; split maps train, validation and test to their
+    number of slices
     """
     parts = " / ".join(str(split[side]) for side in SIDES)
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
-    # A folder of pictures holds grey levels of a window that it does not tell.
-    window = "" if study.dataset == "paired_folder" else f"{_windows(study)}; "
+    window = "" if unit == "grey" else f"{_windows(study)}; "
     widths = ", ".join(map(str, study.channels))
     networks = {
         "unet": f"Residual units; widths {widths}",

@@ -201,7 +201,7 @@ def test_another_lesion_has_its_own_truth_probabilities_and_counts(tmp_path):
 def test_a_stored_window_comes_back_bit_for_bit(tmp_path):
     store = a_store(tmp_path, labels_of([1, 2]), ["A", "A"], windows=((40, 80), (75, 215)))
     content = contents.of(store)
-    assert content.unit == "HU" and content.stored_windows == [(40, 80), (75, 215)]
+    assert content.store.unit == "HU" and content.stored_windows == [(40, 80), (75, 215)]
     for row in (0, 1):
         np.testing.assert_array_equal(content.stored(row, 40, 80), store.images[row])
         np.testing.assert_array_equal(content.stored(row, 75, 215), store.further_images[0][row])
@@ -221,12 +221,12 @@ def test_pictures_of_an_untold_window_are_grey_and_those_of_a_told_one_are_not(s
     """The fixture's store is made from such pictures, as a user's would be."""
     study, store, _ = small
     content = contents.of(store)
-    assert content.unit == "grey" and content.stored_windows == [(127.5, 255.0)]
+    assert content.store.unit == "grey" and content.stored_windows == [(127.5, 255.0)]
     np.testing.assert_array_equal(content.stored(3, 127.5, 255.0), store.images[3])
     expected = np.clip((store.images[3].astype(float) - 60) / 80, 0, 1) * 255
     assert np.abs(content.stored(3, 100, 80) - expected).max() <= 0.5 + 1e-6
     told = slices.prepare(dataclasses.replace(study, grey_window="brain"), tmp_path)
-    assert contents.of(told).unit == "HU"
+    assert contents.of(told).store.unit == "HU"
     with pytest.raises(StudyError, match="8-bit grey levels only"):
         contents.of(told, study=dataclasses.replace(study, grey_window="brain")).hounsfield(0)
 
@@ -258,7 +258,7 @@ def test_hounsfield_units_are_those_of_the_slices_scan(scanned):
     images = np.concatenate([scan.image for scan in open_source(study)])
     for row in np.random.default_rng(0).permutation(len(store)):  # in any order, scans read again when they are gone
         np.testing.assert_array_equal(content.hounsfield(row), images[row])
-    assert content.unit == "HU"
+    assert content.store.unit == "HU"
 
 
 def test_other_scans_than_the_stores_are_refused_and_are_looked_at_once(scanned, tmp_path, monkeypatch):

@@ -165,7 +165,7 @@ def test_an_architecture_is_saved_with_equal_bytes(tmp_path):
 
 def test_the_workflow_tells_the_study():
     study = Study(size=128, epochs=7, learning_rate=1e-3, seeds=(0, 1), models=("unet", "attention_unet"))
-    steps = diagrams.workflow_steps(study, 300, 12, SPLIT)
+    steps = diagrams.workflow_steps(study, 300, 12, SPLIT, "HU")
     text = " ".join(f"{title} {detail}" for title, detail in steps)
     for part in ("300 CT slices", "12 patients", "200 / 40 / 60", "128 × 128", "7 epochs", "0.001", "2 seeds", "80 HU"):
         assert part in text, part
@@ -178,7 +178,7 @@ def test_the_workflow_tells_the_study():
 
 def test_the_workflow_owns_up_to_slices_without_patients():
     study = Study(dataset="paired_folder", data_dir="mine", slices_are_patients=True)
-    steps = dict(diagrams.workflow_steps(study, 300, 300, SPLIT))
+    steps = dict(diagrams.workflow_steps(study, 300, 300, SPLIT, "grey"))
     assert "By slice" in steps["Split"]
     assert "HU" not in steps["Preprocessing"]
 
@@ -187,7 +187,7 @@ def test_the_workflow_owns_up_to_slices_without_patients():
 @pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_no_text_of_the_workflow_lies_on_another(models, profile):
     study = Study.of_profile(profile, models=models, seeds=tuple(range(5)))
-    figure = diagrams.workflow(diagrams.workflow_steps(study, 12345, 678, SPLIT))
+    figure = diagrams.workflow(diagrams.workflow_steps(study, 12345, 678, SPLIT, "HU"))
     assert overlaps(figure) == []
     texts = [t.get_text().replace("\n", " ") for t in figure.axes[0].texts]
     assert [MODELS[m] in texts for m in models] == [True] * len(models)

@@ -157,7 +157,8 @@ def test_the_source_of_the_data_is_told(own):
 
 def test_the_windows_are_told_where_there_were_hounsfield_units(own):
     assert "grey levels as they were exported" in told(own, "What it is")
-    both = told(own, "What it is", grey_window="brain", windows=("brain", "bone"))
+    told_window = dataclasses.replace(own, store=dataclasses.replace(own.store, meta=own.store.meta | {"unit": "HU"}))
+    both = told(told_window, "What it is", grey_window="brain", windows=("brain", "bone"))
     assert "2 channels in [0, 1] (brain window, 0 to 80 HU, bone window, -800 to 2000 HU)" in both
 
 

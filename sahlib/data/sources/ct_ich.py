@@ -5,7 +5,8 @@ the types of hemorrhage in every slice:
 
 - 1.3.1: ct_scans/049.nii with masks/049.nii in Hounsfield units. SliceNumber counts the file's slices from 1.
 - before 1.3: Patients_CT/049/brain/14.jpg with 14_HGE_Seg.jpg where there is hemorrhage. Grey levels of a brain window.
-- what the authors' script exports: image/0.png with label/0.png, numbered by the table's rows from 0. Grey levels.
+- what the authors' script exports: image/0.png with label/0.png, numbered by the table's rows from 0. Grey levels of
+  level 40, width 120.
   JPEG and PNG are taken as they lie; they do not say how they are oriented.
 
 The masks mix all types of hemorrhage, so a slice's pixels get the type the table names for it where it names exactly
@@ -30,11 +31,11 @@ import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.sources import files
-from sahlib.data.sources.files import FolderSource
+from sahlib.data.sources.files import READER, FolderSource
 from sahlib.data.sources.names import read_table
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.pictures import read_grey
-from sahlib.data.sources.volume_folder import READER, read_labels
+from sahlib.data.sources.volume_folder import read_labels
 from sahlib.study import StudyError
 
 TABLES = ("hemorrhage_diagnosis_raw_ct.csv", "hemorrhage_diagnosis.csv")
@@ -48,6 +49,7 @@ TYPES = {
 }
 SEGMENTATION = "_HGE_Seg"
 BLEEDS = {1: 1, 255: 1}  # what a mask may hold
+EXPORTED = "40/120"  # level/width of the authors' script
 LEFT_OUT = 255  # no class value
 WHOLE_SCAN = 0  # in place of a slice number; those begin at 1
 
@@ -98,9 +100,12 @@ class CtIch(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of slices left out."""
+        """What a reader of the check page should know of slices left out, and of the window of the authors' export."""
         why = "the table names several types or none for their pixels; --target any takes those of several types"
-        return (f"{self.left_out} slices are left out: {why}.",) if self.left_out else ()
+        left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
+        exported = self.cases[0][0].image.parent == self.root / "image"
+        window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
+        return (*left_out, *([window] if exported else []))
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
@@ -109,7 +114,6 @@ class CtIch(FolderSource):
             "source": self.name,
             "reader": READER,
             "scans": len(self),
-            "left_out": self.left_out,
             "any_hemorrhage": self.any_hemorrhage,
             "sha256": files.digest([self.table, *parts]),
         }

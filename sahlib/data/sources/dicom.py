@@ -30,9 +30,9 @@ import numpy as np
 from sahlib.data.scan import Scan
 from sahlib.data.sources.dicom_seg import nifti_labels, segmentation_labels
 from sahlib.data.sources.dicom_series import Other, Slice, hounsfield, ordered, read_header, spacing_mm, thickness_mm
-from sahlib.data.sources.files import NIFTI_ENDINGS, FolderSource, digest, has_ending, require_folder, walk
+from sahlib.data.sources.files import NIFTI_ENDINGS, READER, FolderSource, digest, has_ending, require_folder, walk
 from sahlib.data.sources.names import natural, patient_by_pattern, plain
-from sahlib.data.sources.volume_folder import READER, value_classes
+from sahlib.data.sources.volume_folder import value_classes
 from sahlib.study import StudyError
 
 # What commonly lies beside slices and is none; anything else among them that is not DICOM is a damaged slice.

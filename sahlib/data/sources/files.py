@@ -17,6 +17,8 @@ from sahlib.data.sources.names import natural, patient_by_pattern, plain, withou
 from sahlib.study import StudyError
 from sahlib.workspace import cores
 
+# Raise when the same files would give other pixels or millimetres, so that no old store is taken for a new one.
+READER = 2
 NIFTI_ENDINGS = (".nii.gz", ".nii")
 PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ENDINGS = (*NIFTI_ENDINGS, *PICTURE_ENDINGS)

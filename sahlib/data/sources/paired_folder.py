@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sahlib.data.scan import Scan, parse_label_map
 from sahlib.data.sources import files
-from sahlib.data.sources.files import PICTURE_ENDINGS, Case, FolderSource
+from sahlib.data.sources.files import PICTURE_ENDINGS, READER, Case, FolderSource
 from sahlib.data.sources.masks import Meaning, meaning
 from sahlib.data.sources.names import plain, read_table, spellings, without_ending
 from sahlib.data.sources.pictures import read_grey
@@ -56,8 +56,13 @@ class PairedFolder(FolderSource):
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients."""
         parts = [part for c in self.cases for part in (c.scan_id, c.patient_id, c.image, *c.masks)]
-        facts = {"source": self.name, "slices": len(self.cases), "sha256": files.digest(parts)}
-        return facts | ({"label_map": sorted(self.label_map)} if self.label_map else {})
+        return {
+            "source": self.name,
+            "reader": READER,
+            "slices": len(self),
+            "label_map": sorted(self.label_map),
+            "sha256": files.digest(parts),
+        }
 
 
 def recognises(root: Path) -> bool:

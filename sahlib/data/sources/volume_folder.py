@@ -16,12 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from sahlib.data.scan import CLASSES, Scan, parse_label_map, to_classes
-from sahlib.data.sources.files import Case, FolderSource, digest
+from sahlib.data.sources.files import READER, Case, FolderSource, digest
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
-# Raise when the same files would give other pixels or millimetres, so that no old store is taken for a new one.
-READER = 2
 # A word by which a dataset.json may call a class.
 WORDS = {
     "SAH": "subarachnoid", "IVH": "intraventricular", "IPH": "intraparenchymal", "SDH": "subdural", "EDH": "epidural",
