@@ -176,7 +176,7 @@ def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
 def blanks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     """Slices that show nothing, but for the first and last of a scan: beyond the head there is air."""
     head = ~slices["blank"]
-    inside = head.groupby(slices["patient_id"]).cummax() & head[::-1].groupby(slices["patient_id"]).cummax()
+    inside = head.groupby(slices["stack"]).cummax() & head[::-1].groupby(slices["stack"]).cummax()
     for gravity, marked, but in ((SPOILS, True, ", yet the mask marks a lesion there"), (LOOK, False, "")):
         blank = slices[slices["blank"] & ((slices["lesion"] > 0) == marked) & (inside | marked)]
         for who, own in blank["slice_id"].groupby(blank["patient_id"], sort=False):

@@ -56,6 +56,8 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
             {
                 "slice_id": slice_id,
                 "patient_id": scan.patient_id,
+                # Slices that lie in order: those of a scan, or a patient's that come one by one.
+                "stack": scan.slice_ids[0] if len(scan.image) > 1 else scan.patient_id,
                 "unit": scan.unit,
                 "voxel_ml": float(np.prod([*scan.spacing_mm, thickness])) / 1000,
                 **{name: int((labels == k).sum()) for k, name in enumerate(CLASSES[1:], 1)},

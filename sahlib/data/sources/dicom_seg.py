@@ -23,7 +23,8 @@ from pydicom import Dataset
 
 from sahlib.data.scan import CLASSES, to_classes
 from sahlib.data.sources.dicom_series import Plane, Slice, opened, plane, require_decoder, stored_pixels
-from sahlib.data.sources.nifti_file import read_volume, scaled
+from sahlib.data.sources.nifti_file import read_volume
+from sahlib.data.sources.volume_folder import whole
 from sahlib.study import StudyError
 
 TOLERANCE = 0.25  # of a pixel: the most by which a mask may lie beside its series
@@ -42,10 +43,8 @@ def nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -
     _require_size(mask, volume.voxels.shape, slices)
     if _distance(slices, affine[:, 3] + np.outer(np.arange(depth), affine[:, 2]), affine[:, :2]) > TOLERANCE:
         raise _off_grid(mask, "lies on another grid than", slices)
-    values = scaled(volume)
+    values = whole(volume)
     found = np.unique(values[values != 0]).tolist()
-    if any(value < 0 or value % 1 for value in found):
-        raise StudyError(f"{mask} holds values that are no whole numbers from 0 on; export it as a label map.")
     if found in BINARY_VALUES and not classes:
         classes = {int(found[0]): CLASSES.index("SAH")}
     return to_classes(values, _meaning(mask, "value", {int(value): "" for value in found}, classes) | {0: 0}, mask)

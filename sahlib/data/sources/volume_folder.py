@@ -87,13 +87,18 @@ def read_labels(path: Path, image: Volume, classes: Mapping[int, int]) -> np.nda
     """
     mask = read_volume(path)
     _require_same_grid(mask, image)
+    return to_classes(whole(mask), classes, path)
+
+
+def whole(mask: Volume) -> np.ndarray:
+    """The values [D,H,W] of a mask, whole numbers; StudyError where it holds fractions."""
     values = scaled(mask)
     if values.dtype.kind == "f":
-        whole = np.rint(values)
-        if np.abs(values - whole).max() > (0 if mask.scale is None else SCALED_MASK_TOLERANCE):
-            raise StudyError(f"{path} holds fractions, so it is no mask of classes; export it without resampling.")
-        values = whole
-    return to_classes(values, classes, path)
+        rounded = np.rint(values)
+        if np.abs(values - rounded).max() > (0 if mask.scale is None else SCALED_MASK_TOLERANCE):
+            raise StudyError(f"{mask.path} holds fractions, so it is no mask of classes; export it without resampling.")
+        values = rounded
+    return values
 
 
 def merge_raters(labels: list[np.ndarray], raters: str) -> np.ndarray:

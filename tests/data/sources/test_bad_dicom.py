@@ -299,8 +299,8 @@ BAD_NIFTI = {
         lambda scan: (np.where(scan.labels, np.inf, 0), affine_of(scan)),
         "p 1.nii.gz holds voxels that are not",
     ),
-    "fractions": (lambda scan: (scan.labels * 0.5, affine_of(scan)), "no whole numbers"),
-    "negative": (lambda scan: (scan.labels * -1.0, affine_of(scan)), "no whole numbers"),
+    "fractions": (lambda scan: (scan.labels * 0.5, affine_of(scan)), "p 1.nii.gz holds fractions"),
+    "negative": (lambda scan: (scan.labels * -1.0, affine_of(scan)), "p 1.nii.gz holds the values -1; say what"),
     "unexplained": (lambda scan: (scan.labels * 4.0, affine_of(scan)), "holds the values 4; say what"),
 }
 

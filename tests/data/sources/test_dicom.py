@@ -115,6 +115,16 @@ def test_a_nifti_mask_may_have_its_axes_in_any_order(scans, tmp_path, axes):
     same(Dicom.open(tmp_path).scan(0), scans[0])
 
 
+def test_a_nifti_mask_may_have_been_saved_through_a_scale_factor(scans, tmp_path):
+    write(tmp_path, scans[0])
+    (tmp_path / "p1.nii.gz").unlink()
+    write_nifti(tmp_path / "p1.nii", 100 * only_sah(scans[0]), affine_of(scans[0]))
+    content = bytearray((tmp_path / "p1.nii").read_bytes())
+    content[112:120] = np.array([0.00999995, 0], "<f4").tobytes()
+    (tmp_path / "p1.nii").write_bytes(content)
+    same(Dicom.open(tmp_path).scan(0), scans[0])
+
+
 @pytest.mark.parametrize("place", ["p1.nii", "p1/mask.nii.gz", "p1/mask.nii", "p1/seg.nii.gz", "p1/seg.nii"])
 def test_every_place_of_a_nifti_mask_is_found(scans, tmp_path, place):
     write(tmp_path, scans[0])
