@@ -18,6 +18,10 @@ TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class
 PRECISIONS = ("fp32", "bf16")
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
+# What is done to pictures that do not tell which way up their heads lie (data/orientation.py).
+ORIENTATIONS = (
+    "as stored", "mirrored", "flipped", "rot180", "rot90", "rot270", "transposed", "antitransposed", "auto",
+)  # fmt: skip
 OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
 # initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
@@ -54,6 +58,7 @@ class Study:
     slices_are_patients: bool = False  # accept slices without a patient, and say so in every table
     label_map: tuple[str, ...] = ()  # "VALUE=CLASS" for masks whose values need telling: "4=SAH", or "#00ffff=SAH"
     raters: str = "majority"  # where a scan has several masks: "majority", "union", or one rater's name
+    orientation: str = "as stored"  # of ORIENTATIONS, for pictures; "auto" finds each patient's
     target: str = "SAH"  # what is segmented: "SAH", "any" hemorrhage, or "all" classes, each by an output of its own
     phantom_patients: int = 120
     phantom_seed: int = 0
@@ -97,10 +102,10 @@ class Study:
                 raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
-        of_a_folder = self.data_dir, self.patient_pattern, self.slices_are_patients, self.label_map
-        if self.dataset == "phantom" and any(of_a_folder):
+        of_a_folder = ("data_dir", "patient_pattern", "slices_are_patients", "label_map", "orientation")
+        if self.dataset == "phantom" and any(getattr(self, name) != getattr(Study, name) for name in of_a_folder):
             raise StudyError(
-                "data_dir, patient_pattern, slices_are_patients and label_map belong to a dataset read from disk; add "
+                f"{', '.join(of_a_folder[:-1])} and {of_a_folder[-1]} belong to a dataset read from disk; add "
                 "--data-dir with your folder, or leave them out."
             )
         if self.dataset != "phantom" and not self.data_dir:
@@ -109,6 +114,7 @@ class Study:
             raise StudyError("windows must name at least one.")
         self.window_values, self.grey_window_values  # noqa: B018 (refuses what is no window)
         choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
+        choices["orientation"] = ORIENTATIONS
         for name, known in choices.items():
             value = getattr(self, name)
             if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:

@@ -19,7 +19,8 @@ import pandas as pd
 
 from sahlib.data.check.examine import Contact, Examination
 from sahlib.data.check.findings import GRAVITIES, Finding
-from sahlib.data.check.measures import VOXEL_MM
+from sahlib.data.check.measures import SIMILAR, VOXEL_MM
+from sahlib.data.orientation import FACE_AT, FACES, found
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import CLASS_COLOURS
 from sahlib.report.rendering import ENVIRONMENT
@@ -114,7 +115,16 @@ def _numbers(examination: Examination) -> list[tuple[str, str, str]]:
         ("Slice thickness", _range(patients[VOXEL_MM[2:]], 1), ""),
         ("Picture size", sizes.index[0] + " and others" * (len(sizes) > 1), ""),
         ("Values", " and ".join(units), ""),
+        ("Faces", *_faces(examination.slices[SIMILAR].dropna().to_numpy())),
     ]
+
+
+def _faces(similar: np.ndarray) -> tuple[str, str]:
+    """Where the heads' faces are in the pictures, and by how many slices that is told."""
+    turn = found(similar)[0]
+    if not turn:
+        return "in doubt", ""
+    return FACE_AT[turn], f"by {(similar.argmax(axis=1) == list(FACES).index(turn)).sum():,} of {len(similar):,} slices"
 
 
 def _range(values: pd.DataFrame, digits: int) -> str:

@@ -16,10 +16,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
 from sahlib.data.check import duplicates
-from sahlib.data.check.measures import BITS, TURNS, VOXEL_MM
+from sahlib.data.check.measures import BITS, SIMILAR, VOXEL_MM
+from sahlib.data.orientation import AS_STORED, FACE_AT, FACES, TURNS, found
 
 SPOILS, LOOK, INFORM = GRAVITIES = ("will spoil results", "look at this", "for information")
 
@@ -129,15 +131,15 @@ def orientation(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         common = ""
     if common:
         sentence = (
-            f"Over all patients the masks lie on blood only when they are {common}: export images and masks the same "
-            "way round."
+            f"Over all patients the masks lie on blood only when they are {TURNS[common].words}: export images and "
+            "masks the same way round."
         )
         yield Finding(SPOILS, "orientation", sentence)
     for who, turn in turns[~turns.isin(["", common])].items():
         own = marked["slice_id"][marked["patient_id"] == who]
         sentence = (
-            f"The masks of patient {who} ({_named(own)}) lie on blood only when they are {turn}: compare them with the "
-            "images and export both the same way round."
+            f"The masks of patient {who} ({_named(own)}) lie on blood only when they are {TURNS[turn].words}: compare "
+            "them with the images and export both the same way round."
         )
         yield Finding(SPOILS, "orientation", sentence)
 
@@ -146,8 +148,29 @@ def misfit(sums: pd.DataFrame) -> pd.Series:
     """What masks need, by name in TURNS, or "" where they fit: of each row with lesion pixels and summed contrasts."""
     contrasts, lesion = sums[list(TURNS)], sums["lesion"]
     best = contrasts.max(axis=1)
-    clear = (lesion >= LEAST_PIXELS) & (best >= LEAST_CONTRAST * lesion) & (contrasts["as it is"] < MOST_OF_BEST * best)
+    clear = (lesion >= LEAST_PIXELS) & (best >= LEAST_CONTRAST * lesion) & (contrasts[AS_STORED] < MOST_OF_BEST * best)
     return contrasts.idxmax(axis=1).where(clear, "")
+
+
+def heads(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
+    """Heads whose face is not at the top, in all scans of a kind or in one patient's."""
+    for unit, own in slices.groupby("unit", sort=False):
+        common = found(similar := own[SIMILAR].to_numpy())[0]
+        if common not in ("", AS_STORED):
+            agree = (similar[~np.isnan(similar[:, 0])].argmax(1) == list(FACES).index(common)).mean()
+            way = (
+                f"add --set orientation={common}, or {FACES[common]} if left and right are exchanged besides, which no "
+                "picture tells."
+                if unit == "grey"
+                else "their headers say otherwise, so look how they were made."
+            )
+            yield Finding(LOOK, "heads", f"The heads' faces are {FACE_AT[common]}, by {agree:.0%} of the slices: {way}")
+        for who, turn in (
+            (who, found(one[SIMILAR].to_numpy())[0]) for who, one in own.groupby("patient_id", sort=False)
+        ):
+            if turn not in ("", AS_STORED, common):
+                why = f"The face of patient {who} is {FACE_AT[turn]}, unlike those of others: export this head again."
+                yield Finding(LOOK, "heads", why)
 
 
 def masks(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
@@ -249,7 +272,7 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(LOOK, "sizes", f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} {why}")
 
 
-RULES = (copies, orientation, masks, blanks, units, clipping, shapes)
+RULES = (copies, orientation, heads, masks, blanks, units, clipping, shapes)
 
 
 def _named(things: Sequence[str]) -> str:

@@ -7,35 +7,19 @@ A scan becomes a row of one table and its slices rows of another. A new measure 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 
-import cv2
 import imagehash
 import numpy as np
 from PIL import Image
 
+from sahlib.data.orientation import FACES, TURNS, similarities
+from sahlib.data.regions import AIR_HU, DARK_GREY, SMALLEST_TOLD, cavity_region, head_region, skull_region, widened
 from sahlib.data.scan import CLASSES, Scan
 
 VOXEL_MM = ["row_mm", "column_mm", "thickness_mm"]
-AIR_HU, BONE_HU = -300, 150
-DARK_GREY, WHITE_GREY = 15, 250  # of 255: JPEG rings up to the first in air; a window's bone is above the second
-SMALLEST_CAVITY = 0.05  # of the picture: less is an air cell of the bone
-SMALLEST_HEAD = 0.01  # of the picture: less is a speck of noise or the very top of the scalp
-SMALLEST_HASHED = 0.08  # of the picture: at the top of the skull all heads are the same oval
+SIMILAR = [f"similar {turn}" for turn in FACES]
 HASH_SIDE = 32  # with the usual 8 or 16 heads cannot be told apart
 BITS = HASH_SIDE**2
-
-# What to do to a mask; to others than squares only what keeps their shape.
-TURNS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "as it is": lambda mask: mask,
-    "mirrored left to right": lambda mask: mask[:, ::-1],
-    "mirrored top to bottom": lambda mask: mask[::-1],
-    "turned by 180 degrees": lambda mask: mask[::-1, ::-1],
-    "turned by 90 degrees counterclockwise": lambda mask: np.rot90(mask),
-    "turned by 90 degrees clockwise": lambda mask: np.rot90(mask, -1),
-    "transposed": lambda mask: mask.T,
-    "transposed and turned by 180 degrees": lambda mask: mask[::-1, ::-1].T,
-}
 
 
 def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
@@ -72,6 +56,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
                 "labels": content_hash(labels),
                 "bits": perceptual_hash(shown, head),
                 **dict(zip(TURNS, contrasts(shown, tissue, lesion), strict=True)),
+                **dict(zip(SIMILAR, similarities(shown), strict=True)),
             }
         )
     files, whose = " and ".join(map(str, scan.sources[:2])), f"patient {scan.patient_id}"
@@ -99,46 +84,9 @@ def perceptual_hash(grey: np.ndarray, head: np.ndarray) -> bytes | None:
 
     None where the head [H,W] bool is too small to tell from another.
     """
-    if head.mean() < SMALLEST_HASHED:
+    if head.mean() < SMALLEST_TOLD:
         return None
     return np.packbits(imagehash.phash(Image.fromarray(grey), hash_size=HASH_SIDE).hash).tobytes()
-
-
-def head_region(image: np.ndarray, unit: str) -> np.ndarray:
-    """The largest bright component of a slice [H,W], filled; bool [H,W], all False where there is no head."""
-    bright = image > (AIR_HU if unit == "HU" else int(image.min()) + DARK_GREY)
-    return _filled(cv2.morphologyEx(bright.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), SMALLEST_HEAD)
-
-
-def skull_region(image: np.ndarray, unit: str) -> np.ndarray:
-    """The largest component of bone [H,W] bool; blood that a window has made white is rarely part of it."""
-    bone = (image > BONE_HU if unit == "HU" else image >= WHITE_GREY).astype(np.uint8)
-    _, parts, stats, _ = cv2.connectedComponentsWithStats(bone, connectivity=8)
-    if len(stats) < 2:
-        return np.zeros(image.shape, bool)
-    return parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
-
-
-def cavity_region(skull: np.ndarray) -> np.ndarray:
-    """What a skull [H,W] bool encloses; all False where it has an opening, as near its base, or encloses little."""
-    cavity = widened(_filled(skull.astype(np.uint8), 0) & ~skull, -1)
-    return cavity if cavity.mean() >= SMALLEST_CAVITY else np.zeros_like(cavity)
-
-
-def _filled(mask: np.ndarray, least: float) -> np.ndarray:
-    """The largest part of a mask [H,W] uint8 without its holes, bool; none where it is below `least` of the picture."""
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    filled = np.zeros_like(mask)
-    largest = max(outlines, key=cv2.contourArea, default=None)
-    if largest is not None and cv2.contourArea(largest) >= least * mask.size:
-        cv2.drawContours(filled, [largest], -1, 1, cv2.FILLED)
-    return filled.astype(bool)
-
-
-def widened(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """A mask [H,W] bool dilated by a disc of so many pixels, or eroded where they are negative."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * abs(pixels) + 1,) * 2)
-    return (cv2.dilate if pixels > 0 else cv2.erode)(mask.astype(np.uint8), disc).astype(bool)
 
 
 def contrasts(grey: np.ndarray, tissue: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -154,8 +102,8 @@ def contrasts(grey: np.ndarray, tissue: np.ndarray, mask: np.ndarray) -> np.ndar
     spread = 1.4826 * np.median(np.abs(grey[tissue] - middle))
     brightness = np.clip((grey - middle) / max(spread, 1.0), -4, 4)
     reach = max(2, min(mask.shape) // 40)
-    for index, turn in enumerate(TURNS.values()):
-        turned = np.ascontiguousarray(turn(mask))
+    for index, turn in enumerate(TURNS.values()):  # to others than squares only what keeps their shape
+        turned = np.ascontiguousarray(turn.of(mask))
         if turned.shape == mask.shape:
             inside, ring = turned & tissue, widened(turned, reach) & ~turned & tissue
             if inside.any() and ring.any():

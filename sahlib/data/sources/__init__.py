@@ -18,7 +18,7 @@ from types import ModuleType
 from sahlib.data.sources.files import require_folder
 from sahlib.study import DATASETS, Study, StudyError
 
-READING = ("patient_pattern", "slices_are_patients", "label_map", "raters")
+READING = ("patient_pattern", "slices_are_patients", "label_map", "raters", "orientation")
 
 
 def open_source(study: Study):

@@ -7,7 +7,7 @@ the types of hemorrhage in every slice:
 - before 1.3: Patients_CT/049/brain/14.jpg with 14_HGE_Seg.jpg where there is hemorrhage. Grey levels of a brain window.
 - what the authors' script exports: image/0.png with label/0.png, numbered by the table's rows from 0. Grey levels of
   level 40, width 120.
-  JPEG and PNG are taken as they lie; they do not say how they are oriented.
+  JPEG and PNG do not say how they are oriented; `orientation` does.
 
 The masks mix all types of hemorrhage, so a slice's pixels get the type the table names for it where it names exactly
 one. A slice that cannot be told is neither lesion nor background and is left out and counted: several types, a type
@@ -29,6 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sahlib.data.orientation import AS_STORED, in_doubt, turn_of, turned
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.sources import files
 from sahlib.data.sources.files import READER, FolderSource
@@ -77,6 +78,7 @@ class CtIch(FolderSource):
     rows: dict[tuple[int, int], tuple[int, ...]]
     cases: tuple[tuple[Pair, ...], ...]
     any_hemorrhage: bool = False
+    orientation: str = AS_STORED
 
     def scan(self, index: int) -> Scan:
         """The Scan of one patient; StudyError where table and mask contradict each other or no slice is left."""
@@ -94,18 +96,25 @@ class CtIch(FolderSource):
         )
 
     @functools.cached_property
+    def turns(self) -> dict[int, str]:
+        """Patient -> what turns the pictures, "" where that is in doubt; "auto" reads them all once."""
+        pictures = {case[0].patient: case for case in self.cases if case[0].number != WHOLE_SCAN}
+        return {who: turn_of(self.orientation, (read_grey(p.image) for p in case)) for who, case in pictures.items()}
+
+    @functools.cached_property
     def left_out(self) -> int:
         """Slices in no Scan, because nothing tells what their pixels are; reads the whole folder once."""
         return sum(int((self._told(case)[1] == LEFT_OUT).sum()) for case in self.cases)
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of slices left out, and of the window of the authors' export."""
+        """What a reader of the check page should know of slices left out, and of the authors' pictures."""
         why = "the table names several types or none for their pixels; --target any takes those of several types"
         left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
         exported = self.cases[0][0].image.parent == self.root / "image"
         window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
-        return (*left_out, *([window] if exported else []))
+        doubtful = [f"{patient:03d}" for patient, turn in self.turns.items() if not turn]
+        return (*left_out, *([window] if exported else []), *in_doubt(doubtful))
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""
@@ -115,6 +124,7 @@ class CtIch(FolderSource):
             "reader": READER,
             "scans": len(self),
             "any_hemorrhage": self.any_hemorrhage,
+            "orientation": self.orientation,
             "sha256": files.digest([self.table, *parts]),
         }
 
@@ -153,6 +163,8 @@ class CtIch(FolderSource):
             sources=tuple(path.relative_to(self.root) for path in paths),
             **known,
         )
+        if scan.unit == "grey":
+            scan = turned(scan, self.turns[patient])
         return scan, np.array(classes, np.uint8)
 
 
@@ -161,7 +173,7 @@ def recognises(root: Path) -> bool:
     return any((root / table).is_file() for table in TABLES)
 
 
-def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
+def open_folder(root: str | Path, target: str = "SAH", orientation: str = AS_STORED) -> CtIch:
     """The source of the unpacked set in any of its three forms, with `any_hemorrhage` for the target "any".
 
     Raises StudyError for a folder without table or scans, a scan without a mask or the reverse, and a table that is
@@ -182,7 +194,9 @@ def open_folder(root: str | Path, target: str = "SAH") -> CtIch:
         if one[:2] == other[:2]:
             raise StudyError(f"{one.image} and {other.image} have the same number; keep one of them.")
     cases = [tuple(group) for _, group in itertools.groupby(found, lambda p: p.patient)]
-    return CtIch(root, table, rows, tuple(cases), target == "any")
+    if orientation != AS_STORED and cases[0][0].number == WHOLE_SCAN:
+        raise StudyError(f"{root} holds NIfTI scans, which say how they lie; leave orientation out.")
+    return CtIch(root, table, rows, tuple(cases), target == "any", orientation)
 
 
 def read_rows(table: Path) -> dict[tuple[int, int], tuple[int, ...]]:

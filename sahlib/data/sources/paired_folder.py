@@ -10,9 +10,12 @@ of one patient on both sides of a split make every score too good.
 
 from __future__ import annotations
 
+import functools
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+from sahlib.data.orientation import AS_STORED, in_doubt, turn_of, turned
 from sahlib.data.scan import Scan, parse_label_map
 from sahlib.data.sources import files
 from sahlib.data.sources.files import PICTURE_ENDINGS, READER, Case, FolderSource
@@ -32,7 +35,19 @@ class PairedFolder(FolderSource):
     cases: tuple[Case, ...]
     meaning: Meaning
     label_map: tuple[str, ...] = ()
-    remarks: tuple[str, ...] = ()
+    orientation: str = AS_STORED
+    spellings: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def turns(self) -> dict[str, str]:
+        """Patient -> what turns the pictures, "" where that is in doubt; "auto" reads them all once."""
+        by_patient = itertools.groupby(self.cases, lambda case: case.patient_id)
+        return {who: turn_of(self.orientation, (read_grey(case.image) for case in own)) for who, own in by_patient}
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader of the check page should know of names and of patients who may not lie as they should."""
+        return (*self.spellings, *in_doubt([who for who, turn in self.turns.items() if not turn]))
 
     def scan(self, index: int) -> Scan:
         """The Scan of one slice; StudyError where a file is unreadable or the two do not fit together."""
@@ -44,7 +59,7 @@ class PairedFolder(FolderSource):
             raise StudyError(
                 f"{mask} is {width}x{height} but its image {case.image} is {columns}x{rows}; export both at one size."
             )
-        return Scan(
+        scan = Scan(
             patient_id=case.patient_id,
             image=image[None],
             labels=labels[None],
@@ -52,6 +67,7 @@ class PairedFolder(FolderSource):
             unit="grey",
             sources=(case.image.relative_to(self.root), mask.relative_to(self.root)),
         )
+        return turned(scan, self.turns[case.patient_id])
 
     def fingerprint(self) -> dict:
         """SHA-256 over the files' contents, names and patients."""
@@ -61,6 +77,7 @@ class PairedFolder(FolderSource):
             "reader": READER,
             "slices": len(self),
             "label_map": sorted(self.label_map),
+            "orientation": self.orientation,
             "sha256": files.digest(parts),
         }
 
@@ -71,7 +88,11 @@ def recognises(root: Path) -> bool:
 
 
 def open_folder(
-    root: str | Path, patient_pattern: str = "", slices_are_patients: bool = False, label_map: tuple[str, ...] = ()
+    root: str | Path,
+    patient_pattern: str = "",
+    slices_are_patients: bool = False,
+    label_map: tuple[str, ...] = (),
+    orientation: str = AS_STORED,
 ) -> PairedFolder:
     """Pairs the files, names their patients, and judges what the masks' values mean.
 
@@ -85,13 +106,13 @@ def open_folder(
     cases = files.matched(*(files.within(folder, PICTURE_ENDINGS) for folder in folders))
     if not cases:
         raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(PICTURE_ENDINGS)} files.")
-    own, remarks = str, ()
+    own, written = str, ()
     if not (slices_are_patients or patient_pattern):
-        table, remarks = _patients_by_table(root / "slices.csv", cases)
+        table, written = _patients_by_table(root / "slices.csv", cases)
         own = table.__getitem__
     named = files.with_patients(cases, "" if slices_are_patients else patient_pattern, own)
     meant = meaning((case.masks[0] for case in cases), label_map)
-    return PairedFolder(root, named, meant, tuple(label_map), remarks)
+    return PairedFolder(root, named, meant, tuple(label_map), orientation, written)
 
 
 def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -11,6 +11,7 @@ import pytest
 from sahlib.data.check import examine, measures
 from sahlib.data.check.duplicates import NEAR_BITS, near_copies
 from sahlib.data.check.findings import INFORM, LEAST_PIXELS, LOOK, SPOILS, misfit
+from sahlib.data.orientation import AS_STORED, TURNS
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
 from sahlib.data.sources.phantom.phantom import Phantom
@@ -183,25 +184,23 @@ def test_a_picture_twice_in_one_patient_is_found_but_likeness_there_is_not(scans
 # Masks
 
 
-TURNED = dict(list(measures.TURNS.items())[1:])
-UNDOES = {  # what brings a mask back that was turned so
-    "turned by 90 degrees counterclockwise": "turned by 90 degrees clockwise",
-    "turned by 90 degrees clockwise": "turned by 90 degrees counterclockwise",
-}
+TURNED = [name for name in TURNS if name != AS_STORED]
+UNDOES = {"rot90": "rot270", "rot270": "rot90"}  # what brings a mask back that was turned so
 
 
 def turned(scan, name):
-    return dataclasses.replace(scan, labels=np.stack([TURNED[name](label) for label in scan.labels]))
+    return dataclasses.replace(scan, labels=TURNS[name].of(scan.labels))
 
 
 @pytest.mark.parametrize("name", TURNED)
 def test_masks_the_wrong_way_round_in_all_patients_are_found(greys, name):
     sentences = found(*(turned(grey, name) for grey in greys))[SPOILS, "orientation"]
-    assert f"Over all patients the masks lie on blood only when they are {UNDOES.get(name, name)}:" in sentences[0]
+    words = TURNS[UNDOES.get(name, name)].words
+    assert f"Over all patients the masks lie on blood only when they are {words}:" in sentences[0]
 
 
 def test_masks_the_wrong_way_round_in_one_patient_are_found_and_named(scans):
-    sentences = found(turned(scans[0], "turned by 180 degrees"), *scans[1:])[SPOILS, "orientation"]
+    sentences = found(turned(scans[0], "rot180"), *scans[1:])[SPOILS, "orientation"]
     assert len(sentences) == 1
     assert sentences[0].startswith("The masks of patient P0000 (P0000_z")
     assert "turned by 180 degrees" in sentences[0]
@@ -221,10 +220,10 @@ def test_small_masks_and_masks_of_nothing_bright_say_nothing_of_orientation():
     sums = measures.contrasts(grey, np.ones_like(mask), mask)
 
     def turn(sums, lesion):
-        return misfit(pd.DataFrame([{"lesion": lesion, **dict(zip(measures.TURNS, sums, strict=True))}])).item()
+        return misfit(pd.DataFrame([{"lesion": lesion, **dict(zip(TURNS, sums, strict=True))}])).item()
 
     assert turn(sums, LEAST_PIXELS - 1) == ""
-    assert turn(sums * 10, 10 * int(mask.sum())) == "mirrored left to right"
+    assert turn(sums * 10, 10 * int(mask.sum())) == "mirrored"
     assert turn(np.zeros(8), 10_000) == ""
 
 
@@ -259,6 +258,23 @@ def test_the_head_is_filled_and_leaves_out_the_table():
     assert head[60, 64] and not head[116, 64] and not head[60, 5]
     assert head.sum() == pytest.approx(np.pi * 42**2, rel=0.03)
     assert not measures.head_region(image, "HU").any()
+
+
+def both_turned(scan, name):
+    return dataclasses.replace(scan, image=TURNS[name].of(scan.image), labels=TURNS[name].of(scan.labels))
+
+
+def test_heads_that_lie_on_their_side_are_told_with_the_option_that_turns_them(greys):
+    (sentence,) = found(*(both_turned(grey, "rot90") for grey in greys))[LOOK, "heads"]
+    assert sentence.startswith("The heads' faces are on the left, by ")
+    assert "add --set orientation=rot270, or transposed if left and right are exchanged besides" in sentence
+
+
+def test_a_picture_that_contradicts_its_header_and_one_unlike_the_others_are_told(scans):
+    (sentence,) = found(*(both_turned(scan, "flipped") for scan in scans))[LOOK, "heads"]
+    assert "at the bottom" in sentence and "their headers say otherwise" in sentence
+    (sentence,) = found(both_turned(scans[0], "rot180"), *scans[1:])[LOOK, "heads"]
+    assert sentence.startswith("The face of patient P0000 is at the bottom, unlike those of others")
 
 
 # Values

@@ -344,6 +344,8 @@ def test_ct_ich_as_nifti(scans, tmp_path, codes, top):
         number = len(scan.image) - kept[0] if turned else kept[0] + 1
         assert found.slice_ids[0] == f"{found.patient_id}_{number:02d}"
     assert source.left_out == mixed > 0
+    with pytest.raises(StudyError, match="which say how they lie; leave orientation out"):
+        open_source(study("ct_ich", tmp_path, orientation="auto"))
     whole = open_source(study("ct_ich", tmp_path, target="any"))
     assert whole.left_out == 0
     for found, scan in zip(whole, scans, strict=True):
@@ -382,6 +384,9 @@ def test_ct_ich_as_jpeg_and_as_exported_png(scans, tmp_path):
         assert source.left_out == sum(len(scan.labels) - len(told(scan)[0]) for scan in scans)
         assert slices.prepare(study("ct_ich", root), tmp_path / "out").unit == "grey"
         assert ("--set grey_window=40/120" in " ".join(source.remarks)) == (root == exported)
+        aside = open_source(study("ct_ich", root, orientation="rot90")).scan(0)
+        np.testing.assert_array_equal(aside.image, np.rot90(source.scan(0).image, axes=(1, 2)))
+        np.testing.assert_array_equal(aside.labels, np.rot90(source.scan(0).labels, axes=(1, 2)))
     assert slices.prepare(study("ct_ich", exported, grey_window="40/120"), tmp_path / "out").unit == "HU"
     (exported / "label" / "3.png").unlink()
     with pytest.raises(StudyError, match="3.png"):
