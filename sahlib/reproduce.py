@@ -110,8 +110,8 @@ def run(
         external = str(Path(external).expanduser().resolve())
         try:
             there = external_validation.study_elsewhere(study, external, **(reading or {}))
-            scan = open_source(there).scan(0)
-            slices.preprocess(scan, there.size, there.window_values, there.grey_window_values)
+            others = open_source(there)
+            slices.preprocess(others.scan(0), there.size, there.window_values, slices.grey_window(there, others))
         except StudyError as error:
             raise StudyError(f"--external: {error} (Its options are given as --external-set NAME=VALUE.)") from error
     if not anyway:

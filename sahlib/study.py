@@ -64,7 +64,8 @@ class Study:
     phantom_seed: int = 0
     size: int = 256  # height and width after resizing, section 2.2
     windows: tuple[str, ...] = ("brain",)  # of WINDOWS or "LEVEL/WIDTH" in HU; several are channels of one input
-    grey_window: str = ""  # like one of windows: that in which 8-bit slices were exported; "" takes them as they are
+    # Like one of windows: that in which 8-bit slices were exported. "" takes them as they are, "auto" finds it.
+    grey_window: str = ""
 
     # split, by patient: the paper gives no shares
     train_share: float = 0.70
@@ -173,8 +174,8 @@ class Study:
 
     @property
     def grey_window_values(self) -> tuple[float, float] | None:
-        """(level, width) of grey_window in HU; None where grey levels are taken as they are."""
-        return _window(self.grey_window) if self.grey_window else None
+        """(level, width) of grey_window in HU; None where it names none: "" or "auto"."""
+        return None if self.grey_window in ("", "auto") else _window(self.grey_window)
 
     @property
     def lesion(self) -> str:

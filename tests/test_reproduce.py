@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sahlib import reproduce
 from sahlib.__main__ import _parser, main
-from sahlib.study import MODELS, Study
+from sahlib.study import MODELS, ORIENTATIONS, Study
 from sahlib.workspace import PROJECT, Workspace
 
 
@@ -315,13 +315,12 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), m
 shares = st.floats(0.05, 0.29)
 positive = st.floats(1e-8, 1e3)
 fields = st.fixed_dictionaries(
-    {"precision": st.sampled_from(["fp32", "bf16"])},
+    {"precision": st.sampled_from(["fp32", "bf16"]), "size": st.sampled_from([64, 96, 256])},
     optional={
         "target": st.sampled_from(["SAH", "any", "all"]),
         "raters": words,
         "phantom_patients": st.integers(1, 500),
         "phantom_seed": st.integers(-5, 10**6),
-        "size": st.sampled_from([32, 96, 256]),
         "windows": st.lists(st.sampled_from(["brain", "subdural", "40/80", "-600/1500.5"]), min_size=1, max_size=3),
         "grey_window": st.sampled_from(["127.5/255", "-600/1500", "bone"]),
         "train_share": shares,
@@ -344,6 +343,7 @@ from_disk = st.fixed_dictionaries(
     optional={
         "patient_pattern": st.one_of(words, st.sampled_from([r"^(\d+)_", "-([a-z]+)", "--set", 'it\'s (a) "$HOME"'])),
         "slices_are_patients": st.booleans(),
+        "orientation": st.sampled_from(ORIENTATIONS),
         "label_map": st.lists(st.sampled_from(["4=SAH", "#00ffff=SAH", "1=IVH", " 2 = IPH"]), max_size=3, unique=True),
     },
 )
@@ -386,7 +386,8 @@ def test_every_field_of_a_study_can_be_told():
     other = {
         "phantom_patients": 7, "phantom_seed": 3, "split_seed": 5, "batch_size": 2, "raters": "union",
         "patient_pattern": "(a)", "slices_are_patients": True, "label_map": ("4=SAH",), "target": "any", "size": 64,
-        "windows": ("40/80", "bone"), "grey_window": "40/400", "train_share": 0.5, "validation_share": 0.2,
+        "windows": ("40/80", "bone"), "grey_window": "auto", "orientation": "rot90",
+        "train_share": 0.5, "validation_share": 0.2,
         "models": tuple(MODELS)[:3], "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3,
         "learning_rate": 0.5,
         "flip_probability": 0.1, "rotation_degrees": 3.0, "seeds": (4, 5), "precision": "bf16", "deterministic": True,

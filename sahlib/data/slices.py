@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.study import Study, StudyError, digest
 from sahlib.workspace import disk_errors_named, partial_name, provenance, read_csv
@@ -88,7 +89,7 @@ def prepare(study: Study, processed: Path, progress: Callable[[Iterable], Iterab
     source = open_source(study)
     path = store_path(study, source, processed)
     if not path.exists():
-        _build(path, progress(source), _recipe(study, source))
+        _build(path, progress(source), _recipe(study, source), grey_window(study, source))
     return open_store(path).of(study.lesion)
 
 
@@ -104,7 +105,14 @@ def _recipe(study: Study, source) -> dict:
         "source": source.fingerprint(),
         "size": study.size,
         "windows": study.window_values,
-    } | ({"grey_window": study.grey_window_values} if study.grey_window else {})
+    } | ({"grey_window": study.grey_window_values or study.grey_window} if study.grey_window else {})
+
+
+def grey_window(study: Study, source) -> tuple[float, float] | None:
+    """(level, width) in HU that a Study names for 8-bit slices, or finds with "auto"; None where it takes them as they
+    are.
+    """
+    return estimated(source) if study.grey_window == "auto" else study.grey_window_values
 
 
 def open_store(path: Path) -> SliceStore:
@@ -157,7 +165,7 @@ def window_to_grey(hounsfield: np.ndarray, level: float, width: float) -> np.nda
     return np.rint(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
-def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
+def _build(path: Path, scans: Iterable[Scan], recipe: dict, grey_window: tuple[float, float] | None) -> None:
     """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset."""
     size, windows = recipe["size"], recipe["windows"]
     partial = partial_name(path)
@@ -170,11 +178,11 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
                 for file in files:
                     file.write(bytes(NPY_HEADER_BYTES))
                 for scan in scans:
-                    images, labels = preprocess(scan, size, windows, recipe.get("grey_window"))
+                    images, labels = preprocess(scan, size, windows, grey_window)
                     for file, array in zip(files, (labels, *images), strict=True):
                         file.write(array)
                     rows += _slice_rows(scan, labels, size)
-                    units.add("HU" if recipe.get("grey_window") else scan.unit)
+                    units.add("HU" if grey_window else scan.unit)
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
                 for file in files:
                     file.seek(0)  # the number of slices was not known when the file was begun
@@ -185,7 +193,12 @@ def _build(path: Path, scans: Iterable[Scan], recipe: dict) -> None:
             slices.insert(2, "z", slices.groupby("patient_id").cumcount())
             slices.to_csv(partial / "slices.csv", index=False)
             meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
-            meta |= {"unit": min(units, default="HU"), "recipe": recipe, "provenance": provenance()}
+            meta |= {
+                "unit": min(units, default="HU"),
+                "grey_window": grey_window,
+                "recipe": recipe,
+                "provenance": provenance(),
+            }
             (partial / "meta.json").write_text(json.dumps(meta, indent=1))
             if not path.exists():  # another process may have built the same store meanwhile
                 os.replace(partial, path)

@@ -19,7 +19,8 @@ import pandas as pd
 
 from sahlib.data.check.examine import Contact, Examination
 from sahlib.data.check.findings import GRAVITIES, Finding
-from sahlib.data.check.measures import SIMILAR, VOXEL_MM
+from sahlib.data.check.measures import LEVELS, SIMILAR, VOXEL_MM
+from sahlib.data.grey_window import told, written
 from sahlib.data.orientation import FACE_AT, FACES, found
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import CLASS_COLOURS
@@ -114,9 +115,18 @@ def _numbers(examination: Examination) -> list[tuple[str, str, str]]:
         ("Pixel spacing", _range(patients[VOXEL_MM[:2]], 2), ""),
         ("Slice thickness", _range(patients[VOXEL_MM[2:]], 1), ""),
         ("Picture size", sizes.index[0] + " and others" * (len(sizes) > 1), ""),
-        ("Values", " and ".join(units), ""),
+        ("Values", " and ".join(units), _window(examination.slices)),
         ("Faces", *_faces(examination.slices[SIMILAR].dropna().to_numpy())),
     ]
+
+
+def _window(slices: pd.DataFrame) -> str:
+    """The window that grey levels look like, in words; "" for Hounsfield units."""
+    grey = slices[slices["unit"] == "grey"]
+    if grey.empty:
+        return ""
+    windows = told(grey[LEVELS].to_numpy())
+    return f"window {' or '.join(map(written, windows))}" if windows else "of an unknown window"
 
 
 def _faces(similar: np.ndarray) -> tuple[str, str]:

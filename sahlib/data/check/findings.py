@@ -20,8 +20,10 @@ import numpy as np
 import pandas as pd
 
 from sahlib.data.check import duplicates
-from sahlib.data.check.measures import BITS, SIMILAR, VOXEL_MM
+from sahlib.data.check.measures import BITS, LEVELS, SIMILAR, VOXEL_MM
+from sahlib.data.grey_window import told, written
 from sahlib.data.orientation import AS_STORED, FACE_AT, FACES, TURNS, found
+from sahlib.study import WINDOWS
 
 SPOILS, LOOK, INFORM = GRAVITIES = ("will spoil results", "look at this", "for information")
 
@@ -231,6 +233,18 @@ def units(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(INFORM, "window", sentence)
 
 
+def exported(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
+    """8-bit slices of another window than the brain's."""
+    windows = told(slices.loc[slices["unit"] == "grey", LEVELS].to_numpy())
+    if windows and WINDOWS["brain"] not in windows:
+        ends = " or ".join(f"{level - width / 2:g} to {level + width / 2:g} HU" for level, width in windows)
+        sentence = (
+            f"By the brain's grey levels the window goes from {ends}: add --set grey_window="
+            f"{' or '.join(map(written, windows))} to show these slices in the same window as other scans."
+        )
+        yield Finding(LOOK, "grey window", sentence)
+
+
 def clipping(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
     """8-bit slices whose window was too narrow for blood or brain."""
     for who, own in slices[slices["unit"] == "grey"].groupby("patient_id", sort=False):
@@ -272,7 +286,7 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(LOOK, "sizes", f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} {why}")
 
 
-RULES = (copies, orientation, heads, masks, blanks, units, clipping, shapes)
+RULES = (copies, orientation, heads, masks, blanks, units, exported, clipping, shapes)
 
 
 def _named(things: Sequence[str]) -> str:

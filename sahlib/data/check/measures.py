@@ -12,12 +12,14 @@ import imagehash
 import numpy as np
 from PIL import Image
 
+from sahlib.data.grey_window import brain_levels
 from sahlib.data.orientation import FACES, TURNS, similarities
 from sahlib.data.regions import AIR_HU, DARK_GREY, SMALLEST_TOLD, cavity_region, head_region, skull_region, widened
 from sahlib.data.scan import CLASSES, Scan
 
 VOXEL_MM = ["row_mm", "column_mm", "thickness_mm"]
 SIMILAR = [f"similar {turn}" for turn in FACES]
+LEVELS = ["brain decile", "brain median"]
 HASH_SIDE = 32  # with the usual 8 or 16 heads cannot be told apart
 BITS = HASH_SIDE**2
 
@@ -57,6 +59,7 @@ def measure(scan: Scan, grey: np.ndarray) -> tuple[dict, list[dict]]:
                 "bits": perceptual_hash(shown, head),
                 **dict(zip(TURNS, contrasts(shown, tissue, lesion), strict=True)),
                 **dict(zip(SIMILAR, similarities(shown), strict=True)),
+                **dict(zip(LEVELS, brain_levels(shown), strict=True)),
             }
         )
     files, whose = " and ".join(map(str, scan.sources[:2])), f"patient {scan.patient_id}"
