@@ -182,6 +182,20 @@ def test_out_of_gpu_memory_names_the_batch_size_that_fits(small, tmp_path, monke
     assert train(small, tmp_path, batch_size=fits).record["best_epoch"]
 
 
+def test_the_batch_size_that_fits_is_that_of_all_outputs(small, tmp_path, monkeypatch):
+    forward = models.forward
+
+    def full(network, images, precision):
+        if len(images) * models.output_layer(network).out_channels > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(network, images, precision)
+
+    monkeypatch.setattr(models, "forward", full)
+    monkeypatch.setattr(loop, "lesion_shares", lambda *_: dict.fromkeys(("SAH", "IVH", "IPH"), 0.1))
+    with pytest.raises(StudyError, match="set batch_size to 4, at which"):
+        train(small, tmp_path)
+
+
 def test_out_of_gpu_memory_at_every_batch_size_says_so(small, tmp_path, monkeypatch):
     full_above(0, monkeypatch)
     with pytest.raises(StudyError, match="no batch size does: set smaller channels"):
