@@ -30,7 +30,7 @@ class Evidence:
     profile: str
     dataset: str
     batch_size: int = 16
-    draws: int = 2000
+    draws: int = intervals.DRAWS
 
     @property
     def unet(self) -> str:
