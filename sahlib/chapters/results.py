@@ -92,7 +92,7 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
                 model: rate_search.search_learning_rate(own.store, own.split, study, model, workspace.runs)
                 for model in study.models
             }
-            rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
+            rates = {model: rate_search.chosen_rate(search) for model, search in searches.items()}
         found[recipe] = _results(
             # Where each network has its own rate, `searches` tells them.
             study.under("prior" if searches else recipe),
