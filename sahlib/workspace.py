@@ -151,7 +151,7 @@ def provenance() -> dict:
 
 
 def made_by() -> str:
-    """The same in one line, for a notebook's first output."""
+    """Commit, versions and device in one line, for a notebook's first output."""
     facts = provenance()
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
     return f"Commit {shortened(facts['commit'])}, Python {facts['python']}, {libraries}; {facts['device']}"
@@ -163,7 +163,7 @@ def shortened(commit: str) -> str:
 
 
 def git_commit() -> str:
-    """The commit of this checkout, "+changes" where files differ from it; "unknown" outside a checkout."""
+    """The commit of this checkout, "+changes" where the code differs from it; "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", PROJECT, *arguments], capture_output=True, text=True, check=True)

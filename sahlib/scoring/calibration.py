@@ -1,8 +1,8 @@
 """Does a probability of 0.7 mean 7 lesion pixels in 10? Reliability, Brier skill, soft counts.
 
 The reliability curve and the Brier score are functions of one small table of sums per bin, read from the slices one at
-a time. Air fills half of a slice and every network is right about it, so whatever is averaged
-over all pixels flatters; the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
+a time. Air fills half of a slice and every network is right about it, so whatever is averaged over all pixels flatters;
+the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
 """
 
 from __future__ import annotations

@@ -56,13 +56,8 @@ def surface_scores(
         if case == "scored":
             values[k] = _scores(prediction[k], truth[k], spacing[k])
         elif case in ("missed", "false alarm"):
-            values[k] = [*[0] * len(columns), diagonal_mm(truth.shape[1:], *spacing[k])]
+            values[k] = [*[0] * len(columns), np.hypot(*np.multiply(truth.shape[1:], spacing[k]))]
     return pd.DataFrame(values, columns=[*columns, "hd95_mm"]).assign(case=case_of)
-
-
-def diagonal_mm(shape: tuple[int, int], row_mm: float, column_mm: float) -> float:
-    """Length of the diagonal of a slice [H,W] in mm: what HD95 is of a mask against an empty one."""
-    return float(np.hypot(shape[0] * row_mm, shape[1] * column_mm))
 
 
 def mean_with_lesion(scores: pd.DataFrame) -> pd.Series:
