@@ -3,7 +3,8 @@
     python benchmarks/store_throughput.py
 
 The scans are the phantom's at 512x512 in 32 slices, int16, with fresh noise in every voxel, so that gzip finds no more
-to save than in a real scan; a mask each. Files are read from the system's cache. Nothing else should run meanwhile.
+to save than in a real scan; a mask each. Files are read from the system's cache. The stages are timed one after the
+other, in a pass of their own before that of the whole. Nothing else should run meanwhile.
 Writes benchmarks/results/store_throughput-<device>.csv and .md.
 """
 

@@ -162,11 +162,12 @@ def test_a_second_process_waits_for_the_first_and_takes_its_run(small, tmp_path,
         assert second.result(60) == first and first.weights.stat().st_mtime_ns == written
 
 
-def full_above(batch_size, monkeypatch):
+def full_above(masks, monkeypatch):
+    """A GPU in whose memory a step with more masks than so many has no room."""
     forward = models.forward
 
     def full(network, images, precision):
-        if len(images) > batch_size:
+        if len(images) * models.output_layer(network).out_channels > masks:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(network, images, precision)
 
@@ -183,14 +184,7 @@ def test_out_of_gpu_memory_names_the_batch_size_that_fits(small, tmp_path, monke
 
 
 def test_the_batch_size_that_fits_is_that_of_all_outputs(small, tmp_path, monkeypatch):
-    forward = models.forward
-
-    def full(network, images, precision):
-        if len(images) * models.output_layer(network).out_channels > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return forward(network, images, precision)
-
-    monkeypatch.setattr(models, "forward", full)
+    full_above(16, monkeypatch)
     monkeypatch.setattr(loop, "lesion_shares", lambda *_: dict.fromkeys(("SAH", "IVH", "IPH"), 0.1))
     with pytest.raises(StudyError, match="set batch_size to 4, at which"):
         train(small, tmp_path)
