@@ -247,6 +247,14 @@ def test_rule_for_training(key, changes, verdict):
     assert by_key(found).loc[key, "verdict"] == verdict
 
 
+def test_a_rise_over_no_drop_is_told_without_a_made_up_number():
+    rising = evidence()
+    for h in rising.histories["unet_resnet34"]:
+        h["validation_loss"] = np.linspace(1, 2, len(h))
+    row = by_key(ledger(rising, stub(0, -1, 1, 1), fixed_interval)).loc["no_overfitting"]
+    assert row["verdict"] == FAILS and "U-Net (ResNet34) ∞\u00a0%" in row["ours"]
+
+
 def test_training_needs_seeds_epochs_and_finite_losses():
     none = (stub(0, -1, 1, 1), fixed_interval)
     key = "unet_converges_faster"
