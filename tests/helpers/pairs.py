@@ -48,39 +48,35 @@ RULES = {
 }
 
 
-def convention_bounds() -> pd.DataFrame:
-    """For each network, convention and group of metrics: can the printed numbers be this convention's at all?
+@functools.cache
+def possible_alone() -> dict[tuple[str, str, str], bool]:
+    """(network, convention, group of metrics) -> whether their printed numbers can be this convention's at all.
 
-    returns: model, convention, group, quantity (bounded by the group's others), printed, low, high (bounds, the
-    others' rounding included), slack (how far the printed value's interval reaches into the bounds; negative: the gap)
-    and possible. The group "all five" asks whether Dice can be F1. Proofs in the module's docstring.
+    The last of each group is bounded by the group's others, their rounding included; "all five" asks whether Dice can
+    be F1. Proofs in the module's docstring.
     """
-    rows = []
+    found = {}
     for model, convention in itertools.product(NETWORKS, CONVENTIONS):
         pooled = CONVENTIONS[convention].unit == "all"
         (p0, p1), (r0, r1), (j0, j1) = (rounded(model, m) for m in ("precision", "recall", "iou"))
-        dice_low = _dice_of(j0) if pooled else j0
-        f1_low = _harmonic(p0, r0) if pooled else max(0.0, p0 + r0 - 1)
-        for group, quantity, low, high in (
-            ("dice, iou", "dice", dice_low, _dice_of(j1)),
-            ("precision, recall, f1", "f1", f1_low, _harmonic(p1, r1)),
+        for group, bounded, low, high in (
+            ("iou, dice", "dice", _dice_of(j0) if pooled else j0, _dice_of(j1)),
+            ("precision, recall, f1", "f1", _harmonic(p0, r0) if pooled else max(0.0, p0 + r0 - 1), _harmonic(p1, r1)),
             ("all five", "dice", *rounded(model, "f1")),
         ):
-            below, above = rounded(model, quantity)
-            slack, printed = min(above - low, high - below), TABLE_3.value(quantity, model)
-            rows.append((model, convention, group, quantity, printed, low, high, slack, slack >= 0))
-    columns = ["model", "convention", "group", "quantity", "printed", "low", "high", "slack", "possible"]
-    return pd.DataFrame(rows, columns=columns)
+            below, above = rounded(model, bounded)
+            found[model, convention, group] = above >= low and high >= below
+    return found
 
 
 def obstacle(model: str, overlap: str, triple: str) -> str:
     """The rule (a key of RULES) that forbids Dice and IoU under one convention beside P, R, F1 under another; or ""."""
     (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (rounded(model, m) for m in TABLE_3.rows)
-    single = _possible_alone()
+    single = possible_alone()
     one, zero, left, sah = OVER_SLICES
     pair = (overlap, triple)
     obeyed = {  # by those pairs that a rule is about
-        "curve": single[model, overlap, "dice, iou"] and single[model, triple, "precision, recall, f1"],
+        "curve": single[model, overlap, "iou, dice"] and single[model, triple, "precision, recall, f1"],
         "same": overlap != triple or (f1 >= d0 and d1 >= f0),
         "F >= D": overlap not in (zero, left) or triple not in (one, left, sah) or f1 >= d0,
         "R >= J": pair not in ((sah, one), (sah, left)) or r1 >= j0,
@@ -94,21 +90,16 @@ def obstacle(model: str, overlap: str, triple: str) -> str:
 def convention_pairs() -> pd.DataFrame:
     """All pairs of conventions, Dice and IoU under `overlap`, precision, recall and F1 under `triple`.
 
-    returns: model, overlap, triple, possible, rule (what forbids it), why (its proof), and for possible ones
-    near_perfect: the least share of those units that have a lesion or a prediction which must have a Dice above HIGH.
-    Only where 0/0 counts as 1 can empty slices stand in for them.
+    returns: model, overlap, triple, possible, rule (of RULES, what forbids it), and for possible ones near_perfect: the
+    least share of those units that have a lesion or a prediction which must have a Dice above HIGH. Only where 0/0
+    counts as 1 can empty slices stand in for them.
     """
     rows = []
     for model, overlap, triple in itertools.product(NETWORKS, CONVENTIONS, CONVENTIONS):
         rule = obstacle(model, overlap, triple)
         share = math.nan if rule else _near_perfect(model, overlap, triple)
-        rows.append((model, overlap, triple, not rule, rule, RULES.get(rule, ""), share))
-    return pd.DataFrame(rows, columns=["model", "overlap", "triple", "possible", "rule", "why", "near_perfect"])
-
-
-@functools.cache
-def _possible_alone() -> dict[tuple[str, str, str], bool]:
-    return convention_bounds().set_index(["model", "convention", "group"])["possible"].to_dict()
+        rows.append((model, overlap, triple, not rule, rule, share))
+    return pd.DataFrame(rows, columns=["model", "overlap", "triple", "possible", "rule", "near_perfect"])
 
 
 def _dice_of(iou: float) -> float:
