@@ -14,8 +14,10 @@ from sahlib.paper.transcript import SETTINGS, TABLE_3
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import CONVENTIONS
 
+TOLERANCE = 0.00049  # a little less than half of the last printed decimal
 
-def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -> pd.DataFrame:
+
+def witness(model: str, overlap: str, triple: str) -> pd.DataFrame:
     """Counts of 1361 to 1376 slices whose scores under the two conventions round to the five printed numbers.
 
     No claim that the paper's slices were such: a proof that arithmetic does not forbid the pair.
@@ -38,7 +40,7 @@ def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -
         total = np.bincount(block, scores, size)
         units = np.bincount(block, minlength=size).astype(float)
         value = TABLE_3.value(metric, model)
-        conditions += [total - (value + tolerance) * units, (value - tolerance) * units - total, -units]
+        conditions += [total - (value + TOLERANCE) * units, (value - TOLERANCE) * units - total, -units]
         limits += [0, 0, -1]
     found = optimize.milp(
         np.zeros(size),
