@@ -54,7 +54,8 @@ class Results:
 
     def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
         """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
-        return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
+        positions = np.searchsorted(self.test_rows, rows)
+        return self.runs[model][0].probabilities[positions] > prediction.THRESHOLD
 
 
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
