@@ -3,7 +3,8 @@
     python benchmarks/store_throughput.py
 
 The scans are the phantom's at 512x512 in 32 slices, int16, with fresh noise in every voxel, so that gzip finds no more
-to save than in a real scan; a mask each. Files are read from the system's cache. Nothing else should run meanwhile.
+to save than in a real scan; a mask each. Files are read from the system's cache. The stages are timed one after the
+other, in a pass of their own before that of the whole. Nothing else should run meanwhile.
 Writes benchmarks/results/store_throughput-<device>.csv and .md.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import tempfile
 import time
 from collections import defaultdict
@@ -21,6 +21,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from throughput_report import measured_on, write_table
 
 from sahlib.data import slices
 from sahlib.data.scan import SAH, Scan
@@ -29,7 +30,7 @@ from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.data.sources.volume_folder import VolumeFolder, read_labels
 from sahlib.study import Study
-from sahlib.workspace import provenance, writing
+from sahlib.workspace import provenance
 
 RESULTS = Path(__file__).parent / "results"
 STAGES = {
@@ -115,8 +116,7 @@ def markdown(table: pd.DataFrame, facts: dict, count: int, size: int, load: floa
     caption = (
         f"{count} scans of 512×512×32 voxels, int16, with masks, to {size}×{size} pixels; one process, files in the "
         f"system's cache, the fastest of the repetitions; {load:.1f} other processes were running on average. "
-        f"{facts['device']}; Python {facts['python']}; "
-        f"{facts['time'][:10]}, commit {facts['commit'][:10]}{'+changes' * facts['commit'].endswith('+changes')}."
+        f"{measured_on(facts)}"
     )
     return "\n".join([*lines, "", caption, ""])
 
@@ -145,16 +145,8 @@ def main() -> None:
                 rows.append({"files": ending, "stage": stage, "seconds": best[stage], "share": share})
                 rows[-1]["slices_per_second"] = 32 * chosen.scans / best["store"]
     table = pd.DataFrame(rows)
-    text = markdown(table, facts, chosen.scans, chosen.size, load)
-    device = re.sub(r"\(\w+\)", "", facts["device"].lower())  # (R) and (TM)
-    stem = "store_throughput-" + re.sub(r"[^a-z0-9]+", "-", device).strip("-")
-    with writing(RESULTS / f"{stem}.csv") as file:
-        table.to_csv(file, index=False, float_format="%.5g", lineterminator="\n")
-    with writing(RESULTS / f"{stem}.md") as file:
-        file.write_text(text, encoding="utf-8", newline="\n")
-    print(f"{text}\nWritten to {RESULTS / stem}.csv and .md")
+    write_table(table, markdown(table, facts, chosen.scans, chosen.size, load), "store_throughput", facts, RESULTS)
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     main()

@@ -1,4 +1,4 @@
-"""What a throughput measurement leaves: a CSV file, the table of the README in Markdown, and a chart."""
+"""What a throughput measurement leaves: a CSV file and a table in Markdown, and of training a chart."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sahlib.figures import drawing
 from sahlib.study import MODELS, Study
-from sahlib.workspace import cores, provenance, writing
+from sahlib.workspace import cores, provenance, shortened, writing
 
 BATCH_SIZE = 16  # the paper's
 WORKERS = min(8, cores())
@@ -33,36 +33,45 @@ LOOKS = {
 def write_report(table: pd.DataFrame, study: Study, slices: int, epochs: int, peak: float, folder: Path) -> None:
     """train_throughput-<device>.csv, .md and .png in `folder`."""
     facts = provenance()
-    device = re.sub(r"\(\w+\)", "", facts["device"].lower())  # (R) and (TM)
-    stem = "train_throughput-" + re.sub(r"[^a-z0-9]+", "-", device).strip("-")
     text = markdown(table, study.precision, caption(study, slices, epochs, peak, facts))
     title = f"{facts['device']}, {study.size}×{study.size}, channels {study.channels[0]} to {study.channels[-1]}"
-    with writing(folder / f"{stem}.csv") as file:
-        table.to_csv(file, index=False, float_format="%.5g", lineterminator="\n")
-    with writing(folder / f"{stem}.md") as file:
-        file.write_text(text, encoding="utf-8", newline="\n")
-    with writing(folder / f"{stem}.png") as file:
+    with writing(write_table(table, text, "train_throughput", facts, folder).with_suffix(".png")) as file:
         chart(table, title).savefig(file, format="png", dpi=250, metadata={"Software": None})
-    print(f"\n{text}\nWritten to {folder / stem}.csv, .md and .png", flush=True)
+
+
+def write_table(table: pd.DataFrame, text: str, kind: str, facts: dict, folder: Path) -> Path:
+    """<kind>-<device>.csv of the table and .md of the text in `folder`; returns the place of the first."""
+    device = re.sub(r"\(\w+\)", "", facts["device"].lower())  # (R) and (TM)
+    path = folder / f"{kind}-{re.sub(r'[^a-z0-9]+', '-', device).strip('-')}.csv"
+    with writing(path) as file:
+        table.to_csv(file, index=False, float_format="%.5g", lineterminator="\n")
+    with writing(path.with_suffix(".md")) as file:
+        file.write_text(text, encoding="utf-8", newline="\n")
+    print(f"\n{text}\nWritten to {path} and beside it", flush=True)
+    return path
+
+
+def measured_on(facts: dict, *libraries: str) -> str:
+    """Device, versions, day and commit, of `provenance`."""
+    versions = "".join(f", {name} {facts['libraries'][name]}" for name in libraries)
+    made = f"{facts['time'][:10]}, commit {shortened(facts['commit'])}"
+    return f"{facts['device']}; Python {facts['python']}{versions}; {made}."
 
 
 def caption(study: Study, slices: int, epochs: int, peak: float, facts: dict) -> str:
     """All that someone needs to know who reads the numbers or wants to repeat them."""
-    libraries = facts["libraries"]
-    versions = ", ".join(f"{name} {libraries[name]}" for name in ("torch", "monai") if name in libraries)
     return (
         f"Training epochs of {slices} slices of {study.size}×{study.size} pixels, data included, without "
         f"validation; channels {', '.join(map(str, study.channels))}. Median of {epochs} after one not counted. "
         f'(a) in fp32, (b) and (c) in {study.precision}. "Ours" is (c) at batch {BATCH_SIZE}. Share of peak: counted '
         f"FLOPs, forward times three, against {peak / 1e12:.3g} TFLOP/s of a {study.precision} matrix product in "
         f"the same process. Preparation, not in the epochs: MONAI's cache; our feed, capture and compilation. "
-        f"{facts['device']}; Python {facts['python']}, {versions}; {facts['time'][:10]}, commit {facts['commit'][:10]}"
-        f"{'+changes' * facts['commit'].endswith('+changes')}."
+        f"{measured_on(facts, 'torch', 'monai')}"
     )
 
 
 def markdown(table: pd.DataFrame, precision: str, caption: str) -> str:
-    """The table for the README, its caption below."""
+    """The table for a reader, its caption below."""
     lines = [
         f"| Network | Loop | Batch | s/epoch | slices/s | Ours is × faster | Share of {precision} peak | Preparation |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -84,6 +84,7 @@ def _data(chosen: argparse.Namespace) -> None:
 
 def _stage(chosen: argparse.Namespace) -> None:
     from sahlib import reproduce
+    from sahlib.chapters import results
     from sahlib.study import Study
     from sahlib.sweep import stages
     from sahlib.training import gpus
@@ -92,7 +93,7 @@ def _stage(chosen: argparse.Namespace) -> None:
     study = Study.of_profile(chosen.profile, **reproduce.study_changes(chosen))
     workspace = Workspace(chosen.output)
     if chosen.command == "store":
-        slices, split = stages.store(study, workspace)
+        slices, split = results.load_data(study, workspace)
         print(f"{slices.path}, split {split.digest}")
         return
     seed = study.seeds[0] if chosen.seed is None else chosen.seed

@@ -7,7 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 
-# Every network's name for people. The last is the control: the one before it with its gates held open.
+# Every network's name for people. "attention_unet_open_gates" is the control: Attention U-Net, its gates held open.
 MODELS = {
     "unet": "U-Net",
     "unet_resnet34": "U-Net (ResNet34)",

@@ -151,14 +151,19 @@ def provenance() -> dict:
 
 
 def made_by() -> str:
-    """The same in one line, for a notebook's first output."""
+    """Commit, versions and device in one line, for a notebook's first output."""
     facts = provenance()
     libraries = ", ".join(f"{name} {version}" for name, version in facts["libraries"].items())
-    return f"Commit {facts['commit'][:10]}, Python {facts['python']}, {libraries}; {facts['device']}"
+    return f"Commit {shortened(facts['commit'])}, Python {facts['python']}, {libraries}; {facts['device']}"
+
+
+def shortened(commit: str) -> str:
+    """The first ten digits of what `git_commit` gives, and its "+changes"."""
+    return commit[:10] + "+changes" * commit.endswith("+changes")
 
 
 def git_commit() -> str:
-    """The commit of this checkout, "+changes" where files differ from it; "unknown" outside a checkout."""
+    """The commit of this checkout, "+changes" where the code differs from it; "unknown" outside a checkout."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", PROJECT, *arguments], capture_output=True, text=True, check=True)

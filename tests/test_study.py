@@ -70,6 +70,24 @@ def test_only_multiples_of_16_are_sizes(size):
             Study(size=size, models=models)
 
 
+def test_what_each_recipe_adds():
+    study = Study.of_profile("smoke", learning_rate=0.5)
+    assert [(r.prior_bias, r.learning_rate) for r in (study.under("paper"), study.under("prior"))] == [
+        (False, 1e-4),
+        (True, 1e-4),
+    ]
+    fair = study.under("fair", 3e-3)
+    assert fair.prior_bias and fair.learning_rate == 3e-3
+    assert dataclasses.replace(fair, prior_bias=False, learning_rate=0.5) == study
+    with pytest.raises(ValueError, match="paper, prior, fair"):
+        study.under("best")
+
+
+@pytest.mark.parametrize(("profile", "name"), [("paper", "paper"), ("quick", "fair")])
+def test_a_profile_s_own_recipe_has_a_name(profile, name):
+    assert Study.of_profile(profile).recipe == name
+
+
 def test_a_study_cannot_be_changed_by_accident():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Study().epochs = 3

@@ -84,6 +84,12 @@ def test_provenance_says_what_made_a_file_and_nothing_private():
     assert made_by().count("\n") == 0 and "torch" in made_by()
 
 
+@pytest.mark.parametrize("ending", ["", "+changes"])
+def test_a_shortened_commit_still_says_that_files_differed(monkeypatch, ending):
+    monkeypatch.setattr("sahlib.workspace.git_commit", lambda: "0123456789abcdef" + ending)
+    assert made_by().startswith(f"Commit 0123456789{ending}, Python ")
+
+
 def test_outside_a_checkout_the_commit_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr("sahlib.workspace.PROJECT", tmp_path)
     assert git_commit() == "unknown"

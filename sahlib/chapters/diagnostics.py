@@ -29,7 +29,7 @@ def networks(results: Results) -> pd.DataFrame:
         rows.append(
             {
                 "Network": MODELS[model],
-                "Parameters": f"{sum(weight.numel() for weight in network.parameters()):,}",
+                "Parameters": f"{own[0].record['parameters']:,}",
                 "GFLOP per image, forward": models.gflop(network, results.study.size),
                 "Training slices per second": f"{slices / seconds:.0f}",
                 "Device": own[0].record["provenance"]["device"],
@@ -91,21 +91,21 @@ def clinical_scores(results: Results) -> pd.DataFrame:
     columns: dict[str, dict] = {}
     for series, probabilities in predicted.items():
         masks = probabilities > prediction.THRESHOLD
-        surface = distances.summary(distances.surface_scores(masks, truth, *sides)).set_index("slices")
+        surface = distances.mean_with_lesion(distances.surface_scores(masks, truth, *sides))
         lesion = lesions.lesion_scores(lesions.lesion_counts(masks, truth))
         slicewise = detection.detection(detection.slice_scores(probabilities), truth.any((1, 2)))
-        head = calibration.calibration_scores(calibration.reliability_bins(probabilities, truth, images)).iloc[1]
+        bins = calibration.reliability_bins(probabilities, truth, images)
         columns[tables.label(series, results.every_series[series][:1])] = {
-            "NSD at 1 mm, SAH slices": surface.loc["with lesion", "nsd_1mm"],
-            "NSD at 2 mm, SAH slices": surface.loc["with lesion", "nsd_2mm"],
-            "HD95 in mm, SAH slices": surface.loc["with lesion", "hd95_mm"],
+            "NSD at 1 mm, SAH slices": surface["nsd_1mm"],
+            "NSD at 2 mm, SAH slices": surface["nsd_2mm"],
+            "HD95 in mm, SAH slices": surface["hd95_mm"],
             "Lesions found": lesion["sensitivity"],
             "Lesion-wise F1": lesion["f1"],
             "False alarms per slice": lesion["false_positives_per_slice"],
             "Slice AUROC": slicewise["auroc"],
             "Slice sensitivity": slicewise["sensitivity"],
             "Slice specificity": slicewise["specificity"],
-            "Brier skill, head": head["brier_skill"],
+            "Brier skill, head": calibration.brier_skill(bins[bins["region"] == "head"]),
         }
     return published.table(
         results,

@@ -15,6 +15,7 @@ from sahlib.chapters.results import Results
 from sahlib.figures import drawing, tables
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
+from sahlib.training.rate_search import chosen_rate
 from sahlib.workspace import provenance, writing
 
 
@@ -31,9 +32,10 @@ def rates_in_words(results: Results) -> list[str]:
     """The learning rate that each network chose, for a recipe in which it does."""
     found = []
     for model, search in results.searches.items():
-        chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
         budget = ", ".join(f"{rate:g}" for rate in search["learning_rate"])
-        found.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {budget}.")
+        found.append(
+            f"{MODELS[model]} was trained at {chosen_rate(search):g}, chosen on validation patients among {budget}."
+        )
     return found
 
 

@@ -54,7 +54,8 @@ class Results:
 
     def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
         """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
-        return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
+        positions = np.searchsorted(self.test_rows, rows)
+        return self.runs[model][0].probabilities[positions] > prediction.THRESHOLD
 
 
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
@@ -92,7 +93,7 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
                 model: rate_search.search_learning_rate(own.store, own.split, study, model, workspace.runs)
                 for model in study.models
             }
-            rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
+            rates = {model: rate_search.chosen_rate(search) for model, search in searches.items()}
         found[recipe] = _results(
             # Where each network has its own rate, `searches` tells them.
             study.under("prior" if searches else recipe),

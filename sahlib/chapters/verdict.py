@@ -65,7 +65,7 @@ def conventions(results: Results) -> Figure:
     figure = published.figure(results, evidence_plots.conventions(data), "conventions", data, caption)
     ours = data[~data["printed"]].rename(columns={"metric": "Metric", "convention_label": "Convention"})
     wide = ours.pivot_table("value", ["Metric", "Convention"], "label", sort=False).reset_index()
-    libraries = [f"{metrics.CONVENTIONS[n].label}: default of {', '.join(s)}." for n, s in metrics.SAME_AS.items()]
+    libraries = [f"{metrics.CONVENTIONS[n].label}: given by {', '.join(s)}." for n, s in metrics.SAME_AS.items()]
     caption = "Every score under every convention, mean over seeds."
     published.table(results, wide, "table_conventions", caption, *libraries)
     return figure

@@ -9,6 +9,8 @@ import pandas as pd
 import torch
 from torch import nn
 
+from sahlib.networks.models import blank_image
+
 
 class Block(NamedTuple):
     """What is drawn as one block: its modules in the order they run, and the block whose output is joined to its
@@ -21,7 +23,7 @@ class Block(NamedTuple):
 
 
 def blocks(model: nn.Module, size: int) -> pd.DataFrame:
-    """One row per block of `model` in the order they run, read off one forward pass of a [1,1,size,size] image.
+    """One row per block of `model` in the order they run, read off one forward pass of a [1,C,size,size] image.
 
     Columns: block, kind (input, encoder, bottom, up, gate, decoder, output), in_channels, channels and size (of the
     output; of a gate, the channels inside it), resampling (the layer that changes the size, "" where none does),
@@ -29,8 +31,9 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
     ValueError for a network that is not MONAI's UNet, AttentionUnet or FlexibleUNet with a ResNet encoder.
     """
     columns = ["block", "kind", "in_channels", "channels", "size", "resampling", "convolutions", "parameters", "joins"]
-    rows = [("Input", "input", 1, 1, size, "", 0, 0, "")]
     known, ran = _known_blocks(model), _layers_run(model, size)
+    channels = ran[0][1][1]
+    rows = [("Input", "input", channels, channels, size, "", 0, 0, "")]
     for name, kind, modules, joins in known:
         members = {m for module in modules for m in module.modules()}
         calls = [call for call in ran if call[0] in members]
@@ -54,11 +57,10 @@ def _layers_run(model: nn.Module, size: int) -> list[tuple[nn.Module, tuple, tup
         leaf.register_forward_hook(lambda m, args, out: ran.append((m, tuple(args[0].shape), tuple(out.shape))))
         for leaf in leaves
     ]
-    training, weight = model.training, next(model.parameters())
+    training = model.training
     try:
         with torch.no_grad():
-            # The first weight is that of a convolution over the input's channels.
-            model.eval()(torch.zeros(1, weight.shape[1], size, size, dtype=weight.dtype, device=weight.device))
+            model.eval()(blank_image(model, size))
     finally:
         model.train(training)
         for hook in hooks:

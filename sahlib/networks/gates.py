@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+BATCH = 16  # images that are looked at together
+
 
 class OpenGate(nn.Module):
     """Stands where an attention block was, and lets the skip connection pass unchanged."""
@@ -28,7 +30,7 @@ def open_gates(network: nn.Module) -> nn.Module:
     return network
 
 
-def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> list[np.ndarray]:
+def gate_maps(network: nn.Module, images: np.ndarray) -> list[np.ndarray]:
     """Gate coefficients of uint8 images [k,C,H,W], one float32 array [k,h,w] per level, full resolution first.
 
     Raises ValueError for a network without attention gates.
@@ -45,7 +47,7 @@ def gate_maps(network: nn.Module, images: np.ndarray, batch_size: int = 16) -> l
     ]
     try:
         with torch.inference_mode():
-            for batch in np.split(images, range(batch_size, len(images), batch_size)):
+            for batch in np.split(images, range(BATCH, len(images), BATCH)):
                 network(torch.from_numpy(batch).to(device).float() / 255)
     finally:
         for hook in hooks:

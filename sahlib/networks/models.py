@@ -76,9 +76,14 @@ def output_layer(network: nn.Module) -> nn.Module:
     return [m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd)][-1]
 
 
+def blank_image(network: nn.Module, size: int) -> torch.Tensor:
+    """An image [1,C,size,size] that shows nothing, with the channels that the network takes, on its device."""
+    first = next(network.parameters())  # the weight of a convolution over the input
+    return torch.zeros(1, first.shape[1], size, size, device=first.device)
+
+
 def gflop(network: nn.Module, size: int) -> float:
     """Billions of floating-point operations of one image [1,C,size,size] forward, a multiply-add counted as two."""
-    channels = next(network.parameters()).shape[1]  # the first weight is that of a convolution over the input
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network.eval()(torch.zeros(1, channels, size, size))
+        network.eval()(blank_image(network, size))
     return counter.get_total_flops() / 1e9

@@ -30,7 +30,7 @@ class Evidence:
     profile: str
     dataset: str
     batch_size: int = 16
-    draws: int = 2000
+    draws: int = intervals.DRAWS
 
     @property
     def unet(self) -> str:
@@ -259,5 +259,5 @@ def _signs(text: str) -> str:
 def _range_text(values: list[float], metric: str) -> str:
     """The lowest and highest, in epochs or in per cent."""
     factor, unit = (1, "") if metric == "settled_epoch" else (100, "\u00a0%")  # not to be broken before the sign
-    low, high = f"{factor * min(values):.0f}", f"{factor * max(values):.0f}"
+    low, high = (f"{factor * value:.0f}".replace("inf", "∞") for value in (min(values), max(values)))
     return _signs(low if low == high else f"{low} to {high}") + unit

@@ -29,7 +29,7 @@ from sahlib.report.report_parts import Attachment, Picture, Table, anchor_of, at
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
 from sahlib.study import MODELS
-from sahlib.workspace import writing
+from sahlib.workspace import shortened, writing
 
 # Section -> stem of the files of a figure or table -> [title] or [title, alternative text].
 CONTENTS = tomllib.loads((Path(__file__).parent / "templates" / "contents.toml").read_text(encoding="utf-8"))
@@ -184,6 +184,7 @@ ENVIRONMENT.filters |= {
     "anchor": anchor_of,
     "minus": with_minus,
     "prose": report_parts.prose,
+    "shortened": shortened,
     "unbroken": unbroken,
     "without": report_parts.without,
 }

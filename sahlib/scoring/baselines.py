@@ -18,14 +18,13 @@ THRESHOLD = "Brain-window threshold"
 
 @dataclass(frozen=True)
 class Band:
-    """Grey levels low..high, both included, of the stored 8-bit slices; dice: pooled, on the slices it was fitted to.
+    """Grey levels low..high, both included, of the stored 8-bit slices.
 
     Neither 0 nor 255 is ever in it: 0 is air around the head, 255 is all that is at or above the window (bone).
     """
 
     low: int
     high: int
-    dice: float
 
 
 def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Band:
@@ -55,7 +54,7 @@ def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Ba
     predicted = below_all[high + 1] - below_all[low]
     dice = 2 * tp / (predicted + lesion.sum())
     best = np.lexsort((low, high - low, -dice))[0]
-    return Band(int(low[best]), int(high[best]), float(dice[best]))
+    return Band(int(low[best]), int(high[best]))
 
 
 def band_masks(images: np.ndarray, band: Band) -> np.ndarray:

@@ -1,8 +1,8 @@
-"""Does a probability of 0.7 mean 7 lesion pixels in 10? Reliability, Brier score, calibration error, soft counts.
+"""Does a probability of 0.7 mean 7 lesion pixels in 10? Reliability, Brier skill, soft counts.
 
-The reliability curve, the Brier score and the calibration error are functions of one small table of sums per bin, read
-from the slices one at a time. Air fills half of a slice and every network is right about it, so whatever is averaged
-over all pixels flatters; the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
+The reliability curve and the Brier score are functions of one small table of sums per bin, read from the slices one at
+a time. Air fills half of a slice and every network is right about it, so whatever is averaged over all pixels flatters;
+the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
 """
 
 from __future__ import annotations
@@ -14,35 +14,31 @@ from sahlib.scoring import baselines, metrics
 
 REGIONS = ("all pixels", "head")
 SUMS = ("pixels", "lesion_pixels", "probability_sum", "squared_error_sum")
+BINS = 10
 
 
-def reliability_bins(
-    probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray | None = None, bins: int = 10
-) -> pd.DataFrame:
+def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray) -> pd.DataFrame:
     """Sums per bin of equal width on the predicted probability.
 
-    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8, without which no region "head"
+    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8
     returns: one row per region (REGIONS) and bin: region, low, high, SUMS, and their ratios mean_probability and
     lesion_share (NaN in an empty bin). A bin holds low < p <= high, the first also p = 0, as in scikit-learn's
     calibration_curve
     raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
     """
-    truth = _checked(truth, probabilities=probabilities, images=truth if images is None else images)
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1; it is {bins}")
-    regions = REGIONS if images is not None else REGIONS[:1]
-    edges = np.linspace(0, 1, bins + 1)
-    sums = np.zeros((len(regions), bins, len(SUMS)))
+    truth = _checked(truth, probabilities=probabilities, images=images)
+    edges = np.linspace(0, 1, BINS + 1)
+    sums = np.zeros((len(REGIONS), BINS, len(SUMS)))
     for k in range(len(truth)):  # one slice at a time: sums of float64 over a whole test set would not fit in memory
         p, y = _slice(probabilities, k), truth[k]
         index = np.searchsorted(edges[1:-1], p)
-        for r, region in enumerate(regions):
+        for r, region in enumerate(REGIONS):
             inside = slice(None) if region == "all pixels" else baselines.head(images[k])
             b, q, t = index[inside].ravel(), p[inside].ravel(), y[inside].ravel()
             for s, weight in enumerate((None, t, q, (q - t) ** 2)):
-                sums[r, :, s] += np.bincount(b, weight, minlength=bins)
-    place = {"low": np.tile(edges[:-1], len(regions)), "high": np.tile(edges[1:], len(regions))}
-    table = pd.DataFrame({"region": np.repeat(regions, bins), **place})
+                sums[r, :, s] += np.bincount(b, weight, minlength=BINS)
+    place = {"low": np.tile(edges[:-1], len(REGIONS)), "high": np.tile(edges[1:], len(REGIONS))}
+    table = pd.DataFrame({"region": np.repeat(REGIONS, BINS), **place})
     table[list(SUMS)] = sums.reshape(-1, len(SUMS))
     table = table.astype(dict.fromkeys(SUMS[:2], np.int64))
     filled = table["pixels"].where(table["pixels"] > 0)
@@ -50,26 +46,15 @@ def reliability_bins(
     return table.assign(lesion_share=table["lesion_pixels"] / filled)
 
 
-def calibration_scores(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per region of `reliability_bins`: region, pixels, lesion_share, brier, brier_skill, ece.
+def brier_skill(bins: pd.DataFrame) -> float:
+    """1 - Brier score / that of saying the lesion share everywhere, of one region's rows of `reliability_bins`.
 
-    brier        mean squared error of the probability (Brier 1950), exact, not from the bins' means
-    brier_skill  1 - brier / that of saying the region's lesion share everywhere; above 0 is better than knowing
-                 nothing but how rare lesions are. NaN without a lesion
-    ece          expected calibration error: mean over pixels of |lesion_share - mean_probability| of their bin (Naeini
-                 et al. 2015, Guo et al. 2017, for the one class). It depends on the number of bins, and pixels that
-                 are surely background swamp it
+    The Brier score is the mean squared error of the probability (Brier 1950), exact, not from the bins' means. Above 0
+    is better than knowing nothing but how rare lesions are. NaN without a lesion.
     """
-    rows = []
-    for region, bins in table.groupby("region", sort=False):
-        pixels = int(bins["pixels"].sum())
-        gap = (bins["lesion_pixels"] - bins["probability_sum"]).abs()
-        terms = (bins["lesion_pixels"], bins["squared_error_sum"], gap)
-        share, brier, ece = (own.sum() / (pixels or np.nan) for own in terms)
-        reference = share * (1 - share)
-        skill = 1 - brier / reference if reference > 0 else np.nan
-        rows.append((region, pixels, share, brier, skill, ece))
-    return pd.DataFrame(rows, columns=["region", "pixels", "lesion_share", "brier", "brier_skill", "ece"])
+    pixels, lesion, error = bins[["pixels", "lesion_pixels", "squared_error_sum"]].sum()
+    share = lesion / pixels if pixels else 0
+    return 1 - error / pixels / (share * (1 - share)) if 0 < share < 1 else float("nan")
 
 
 def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:

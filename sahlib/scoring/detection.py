@@ -22,13 +22,11 @@ def slice_scores(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.max(axis=(1, 2), initial=0).astype(np.float64)
 
 
-def detection(scores: np.ndarray, lesion: np.ndarray, threshold: float = THRESHOLD) -> dict[str, float]:
+def detection(scores: np.ndarray, lesion: np.ndarray) -> dict[str, float]:
     """Slice-level detection.
 
     scores: [k] from `slice_scores`; lesion: [k] bool, True where the slice shows a lesion
-    threshold: a slice is called positive where its score is above it
-    returns: auroc, sensitivity, specificity (each NaN where its class of slices is absent), and the slices behind
-    them: tp, fp, fn, tn
+    returns: auroc, sensitivity, specificity, each NaN where its class of slices is absent
     raises: ValueError where the two do not fit, lesion is not bool, or a score is NaN
     """
     scores, lesion = np.asarray(scores, dtype=float), np.asarray(lesion)
@@ -38,12 +36,10 @@ def detection(scores: np.ndarray, lesion: np.ndarray, threshold: float = THRESHO
         raise ValueError(f"lesion must be bool; it is {lesion.dtype}")
     if np.isnan(scores).any():
         raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are NaN")
-    called = scores > threshold
-    cells = {"tp": called & lesion, "fp": called & ~lesion, "fn": ~called & lesion, "tn": ~called & ~lesion}
-    n = {name: int(cell.sum()) for name, cell in cells.items()}
-    sensitivity = n["tp"] / (n["tp"] + n["fn"] or np.nan)
-    specificity = n["tn"] / (n["tn"] + n["fp"] or np.nan)
-    return {"auroc": auroc(scores, lesion), "sensitivity": sensitivity, "specificity": specificity, **n}
+    called = scores > THRESHOLD
+    sensitivity = np.sum(called & lesion) / (np.sum(lesion) or np.nan)
+    specificity = np.sum(~called & ~lesion) / (np.sum(~lesion) or np.nan)
+    return {"auroc": auroc(scores, lesion), "sensitivity": float(sensitivity), "specificity": float(specificity)}
 
 
 def auroc(scores: np.ndarray, lesion: np.ndarray) -> float:

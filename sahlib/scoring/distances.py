@@ -13,32 +13,25 @@ looks precise. The rules of this module (column `case` says which one applied):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import pandas as pd
 from scipy.ndimage import distance_transform_edt
 
 from sahlib.scoring import metrics
 
-TOLERANCES_MM = (1.0, 2.0)
+TOLERANCES_MM = (1.0, 2.0)  # an outline that far off still counts as right
 # Three pixels of 1/3 mm are 1 mm, and 19 of 20 elements are 95 %, whatever the last bit of a sum says.
 ROUNDING = 1e-9
 
 
 def surface_scores(
-    prediction: np.ndarray,
-    truth: np.ndarray,
-    row_mm: np.ndarray,
-    column_mm: np.ndarray,
-    tolerances_mm: Sequence[float] = TOLERANCES_MM,
+    prediction: np.ndarray, truth: np.ndarray, row_mm: np.ndarray, column_mm: np.ndarray
 ) -> pd.DataFrame:
     """Normalized surface Dice and 95 % Hausdorff distance, slice by slice.
 
     prediction, truth: [k,H,W] bool; row_mm, column_mm: [k] height and width of a pixel in mm, NaN where unknown
-    tolerances_mm: an outline that far off still counts as right
-    returns: one row per slice, columns nsd_<t>mm in [0, 1] for each tolerance, hd95_mm (mm), case; the rules for
-    empty masks and unknown spacing are the module's
+    returns: one row per slice, columns nsd_<t>mm in [0, 1] for each of TOLERANCES_MM, hd95_mm (mm), case; the rules
+    for empty masks and unknown spacing are the module's
     raises: ValueError for masks or spacings that do not fit, or a spacing that is not above 0
 
     The outline is made of elements at the corners between pixels, each with its length in mm; NSD is the share of both
@@ -48,7 +41,7 @@ def surface_scores(
     """
     counts = metrics.pixel_counts(prediction, truth)
     spacing = np.stack([*checked_sides(len(truth), row_mm=row_mm, column_mm=column_mm).values()], axis=1)
-    columns = [f"nsd_{tolerance:g}mm" for tolerance in tolerances_mm]
+    columns = [f"nsd_{tolerance:g}mm" for tolerance in TOLERANCES_MM]
     values = np.full((len(truth), len(columns) + 1), np.nan)
     predicted, lesion = (counts.tp + counts.fp > 0).to_numpy(), (counts.tp + counts.fn > 0).to_numpy()
     # The first that applies: an empty slice is empty whatever its spacing.
@@ -61,36 +54,21 @@ def surface_scores(
     case_of = np.select(list(cases.values()), list(cases), "scored").astype(object)
     for k, case in enumerate(case_of):
         if case == "scored":
-            values[k] = _scores(prediction[k], truth[k], spacing[k], tolerances_mm)
+            values[k] = _scores(prediction[k], truth[k], spacing[k])
         elif case in ("missed", "false alarm"):
-            values[k] = [*[0] * len(columns), diagonal_mm(truth.shape[1:], *spacing[k])]
+            values[k] = [*[0] * len(columns), np.hypot(*np.multiply(truth.shape[1:], spacing[k]))]
     return pd.DataFrame(values, columns=[*columns, "hd95_mm"]).assign(case=case_of)
 
 
-def diagonal_mm(shape: tuple[int, int], row_mm: float, column_mm: float) -> float:
-    """Length of the diagonal of a slice [H,W] in mm: what HD95 is of a mask against an empty one."""
-    return float(np.hypot(shape[0] * row_mm, shape[1] * column_mm))
+def mean_with_lesion(scores: pd.DataFrame) -> pd.Series:
+    """The mean of each column of `surface_scores` over the slices with a lesion; NaN where there is none.
 
-
-def summary(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means of `surface_scores` over a test set, with what they are means of.
-
-    returns: two rows, `slices` "with lesion" (missed ones included, false alarms not seen) and "any outline" (false
-    alarms included); columns the mean of each score, hd95_mm_median, counted (slices in these means), and how many
-    slices of the whole set were missed, false_alarms, empty and of unknown_spacing (these two count nowhere)
+    Missed lesions are included, false alarms elsewhere are not seen, slices of unknown spacing count nowhere.
     """
-    numbers = [c for c in scores if c != "case"]
-    names = {"missed": "missed", "false_alarms": "false alarm", "empty": "empty", "unknown_spacing": "unknown spacing"}
-    total = {column: int((scores["case"] == case).sum()) for column, case in names.items()}
-    rows = []
-    for name, cases in (("with lesion", ("scored", "missed")), ("any outline", ("scored", "missed", "false alarm"))):
-        group = scores[scores["case"].isin(cases)]
-        row = {"slices": name, **group[numbers].mean().to_dict(), "hd95_mm_median": float(group["hd95_mm"].median())}
-        rows.append(row | {"counted": len(group)} | total)
-    return pd.DataFrame(rows)
+    return scores[scores["case"].isin(("scored", "missed"))].drop(columns="case").mean()
 
 
-def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray, tolerances_mm) -> list[float]:
+def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> list[float]:
     """NSD at each tolerance, then HD95, of two masks [H,W] that both have pixels."""
     # All outlines lie in the box around both masks, so a distance map of the box holds every distance asked for.
     rows, columns = (np.flatnonzero((prediction | truth).any(axis=axis)) for axis in (1, 0))
@@ -101,7 +79,7 @@ def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray, tole
     # Of each outline: distances to the other one, and the length that each stands for.
     outlines = [(to_truth[edges[0]], lengths[0][edges[0]]), (to_prediction[edges[1]], lengths[1][edges[1]])]
     total = sum(length.sum() for _, length in outlines)
-    near = [sum(length[d <= t + ROUNDING].sum() for d, length in outlines) for t in tolerances_mm]
+    near = [sum(length[d <= t + ROUNDING].sum() for d, length in outlines) for t in TOLERANCES_MM]
     return [*(float(n / total) for n in near), max(_percentile_95(*outline) for outline in outlines)]
 
 

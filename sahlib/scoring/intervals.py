@@ -10,7 +10,7 @@ seeds a score is their mean, taken within each draw on the same patients; their 
 What holds everywhere:
 - A patient with nothing that a score counts (no lesion under sah_slices, no lesion pixel for the recall of pooled
   pixels), whatever the seed or model, cannot move it: such patients are neither drawn nor counted in `patients`.
-- A draw in which the score of any seed is undefined (NaN) is left out, and `dropped` says how many were.
+- A draw in which the score of any seed is undefined (NaN) is left out.
 - With fewer than two patients there is no interval: low and high are NaN.
 - With fewer than FEW_PATIENTS all is computed; such an interval covers less than it says.
 """
@@ -28,6 +28,7 @@ from sahlib.scoring.metrics import CONVENTIONS, COUNTS, Convention
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]  # one table per training seed
 
+DRAWS, LEVEL = 2000, 0.95
 FEW_PATIENTS = 20
 TERCILES = ("small", "medium", "large")
 TIE = 1e-12  # scores nearer than this are equal: sums taken in another order differ in the last digits
@@ -37,18 +38,14 @@ TIE = 1e-12  # scores nearer than this are equal: sums taken in another order di
 class Estimate:
     """A number and how far it would move with other patients.
 
-    low, high   ends of the interval of `level`, as in `interval`
+    low, high   ends of the interval, as in `interval`
     patients    how many the number depends on
-    draws       bootstrap draws asked for; `dropped` of them left the number undefined
     """
 
     estimate: float
     low: float
     high: float
-    level: float
     patients: int
-    draws: int
-    dropped: int
 
 
 @dataclass(frozen=True)
@@ -67,21 +64,18 @@ class Interval(Estimate):
 class Difference(Estimate):
     """Score of b minus score of a, positive where b is higher.
 
-    p             two-sided, of the permutation test in `difference`; not corrected for other tests (see `holm`)
-    permutations  how many swaps p rests on; exact: True if those are all there are
+    p   two-sided, of the permutation test in `difference`; not corrected for other tests (see `holm`)
     """
 
     p: float
-    permutations: int
-    exact: bool
 
 
 def interval(
     counts: Counts,
     metric: str,
     convention: str | Convention,
-    draws: int = 2000,
-    level: float = 0.95,
+    draws: int = DRAWS,
+    level: float = LEVEL,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Interval:
@@ -112,8 +106,8 @@ def interval(
     frames = _frames("counts", counts)
     scores = tuple(metrics.score(frame, metric, convention, batch_size) for frame in frames)
     sums = resampling.sums_by_patient([frames], metric, convention, batch_size)
-    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], sums.patients, level)
-    return Interval(float(np.mean(scores)), low, high, level, sums.patients, draws, dropped, scores)
+    low, high = resampling.ends(resampling.drawn(sums, draws, seed)[0], sums.patients, level)
+    return Interval(float(np.mean(scores)), low, high, sums.patients, scores)
 
 
 def difference(
@@ -121,8 +115,8 @@ def difference(
     b: Counts,
     metric: str,
     convention: str | Convention,
-    draws: int = 2000,
-    level: float = 0.95,
+    draws: int = DRAWS,
+    level: float = LEVEL,
     seed: int = 0,
     batch_size: int = 16,
     permutations: int = 4999,
@@ -148,7 +142,7 @@ def difference(
     estimate = float(means[1] - means[0])
     sums = resampling.sums_by_patient(frames, metric, convention, batch_size)
     drawn = resampling.drawn(sums, draws, seed)
-    low, high, dropped = resampling.ends(drawn[1] - drawn[0], sums.patients, level)
+    low, high = resampling.ends(drawn[1] - drawn[0], sums.patients, level)
     half = 2 ** max(sums.patients - 1, 0)
     exact = half <= permutations
     blocks = resampling.swaps(sums, half if exact else permutations, exact, seed)
@@ -158,14 +152,11 @@ def difference(
     p = float("nan")
     if not np.isnan(estimate):  # then the swap of nobody is defined, so an exact test has at least one
         p = far / len(swapped) if exact else (1 + far) / (1 + len(swapped))
-    made = len(swapped) * (2 if exact else 1)
-    return Difference(estimate, low, high, level, sums.patients, draws, dropped, p, made, exact)
+    return Difference(estimate, low, high, sums.patients, p)
 
 
-def mean_interval(
-    values: np.ndarray, patients: np.ndarray, draws: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """The mean of one number per slice with its bootstrap interval over patients, as in `interval`.
+def mean_interval(values: np.ndarray, patients: np.ndarray) -> Estimate:
+    """The mean of one number per slice with its 95 % bootstrap interval over patients, as in `interval`.
 
     values: float [k], NaN is left out; patients: the patient of each, [k]
     """
@@ -180,11 +171,11 @@ def mean_interval(
     per_patient = resampling.grouped(columns, owner, len(names))
     sums = resampling.Sums(len(names), [[per_patient]], "dice", CONVENTIONS["mean_empty_excluded"])
     estimate = float(values[defined].mean()) if defined.any() else float("nan")
-    low, high, dropped = resampling.ends(resampling.drawn(sums, draws, seed)[0], len(names), level)
-    return Interval(estimate, low, high, level, len(names), draws, dropped, (estimate,))
+    low, high = resampling.ends(resampling.drawn(sums, DRAWS, seed=0)[0], len(names), LEVEL)
+    return Estimate(estimate, low, high, len(names))
 
 
-def in_words(found: Interval | Difference, signed: bool = False) -> str:
+def in_words(found: Estimate, signed: bool = False) -> str:
     """The estimate to 3 decimals with its interval in brackets, where it has one; signed for differences."""
     sign = "+" if signed else ""
     if np.isnan(found.low):

@@ -48,8 +48,8 @@ def components(mask: np.ndarray) -> tuple[np.ndarray, int]:
 def lesion_scores(counts: pd.DataFrame) -> dict[str, float]:
     """Scores of a test set from its lesion counts, pooled over slices.
 
-    returns: sensitivity (lesions found / lesions), precision, f1 (2 tp / (2 tp + fp + fn)), false_positives_per_slice,
-    and the numbers behind them: lesions, found, false_alarms, slices. NaN where 0/0, for instance without any lesion
+    returns: sensitivity (lesions found / lesions), f1 (2 tp / (2 tp + fp + fn)), false_positives_per_slice; NaN where
+    0/0, for instance without any lesion
     raises: ValueError for a missing column or no rows
     """
     if len(metrics.checked(counts, COUNTS)) == 0:
@@ -58,11 +58,6 @@ def lesion_scores(counts: pd.DataFrame) -> dict[str, float]:
     pooled = pd.DataFrame({"tp": [tp], "fp": [fp], "fn": [fn], "tn": [0]})
     return {
         "sensitivity": metrics.recall(pooled).item(),
-        "precision": metrics.precision(pooled).item(),
         "f1": metrics.f1(pooled).item(),
         "false_positives_per_slice": fp / len(counts),
-        "lesions": tp + fn,
-        "found": tp,
-        "false_alarms": fp,
-        "slices": len(counts),
     }

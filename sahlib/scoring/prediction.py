@@ -49,11 +49,6 @@ def counts_of(predicted: np.ndarray, store: SliceStore, rows: np.ndarray) -> pd.
     return pd.concat([identity, counts, (counts["tp"] + counts["fn"]).rename("lesion_pixels")], axis=1)
 
 
-def masks(run: Run, positions: np.ndarray) -> np.ndarray:
-    """Predicted masks of test slices, bool [k,H,W]; `positions` count within the test side."""
-    return run.probabilities[positions] > THRESHOLD
-
-
 def load_network(run: Run) -> nn.Module:
     """The run's network with its weights, on the GPU where there is one, in evaluation mode.
 

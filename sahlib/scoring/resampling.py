@@ -159,17 +159,16 @@ def drawn(sums: Sums, draws: int, seed: int) -> list[np.ndarray]:
     return [np.concatenate(scores) for scores in zip(*blocks, strict=True)]
 
 
-def ends(drawn: np.ndarray, patients: int, level: float) -> tuple[float, float, int]:
-    """(low, high, how many draws were undefined)"""
+def ends(drawn: np.ndarray, patients: int, level: float) -> tuple[float, float]:
+    """(low, high) of the interval that `intervals.interval` describes, of the draws that are defined."""
     if not 0 < level < 1:
         raise ValueError(f"level must lie between 0 and 1; it is {level}")
     defined = drawn[~np.isnan(drawn)]
-    dropped = len(drawn) - len(defined)
     if patients < 2 or len(defined) == 0:
-        return float("nan"), float("nan"), dropped
+        return float("nan"), float("nan")
     tail = stats.norm.sf(np.sqrt(patients / (patients - 1)) * stats.t.isf((1 - level) / 2, patients - 1))
     low, high = np.quantile(defined, [tail, 1 - tail])
-    return float(low), float(high), dropped
+    return float(low), float(high)
 
 
 def swaps(sums: Sums, number: int, exact: bool, seed: int) -> Iterator[np.ndarray]:

@@ -35,7 +35,7 @@ def patient_volumes(
         predicted_ml=(counts.tp + counts.fp).to_numpy() * pixel_ml,
     )
     patients = slices.groupby("patient_id", sort=False)
-    volumes = patients[["truth_ml", "predicted_ml"]].sum(min_count=1)
+    volumes = patients[["truth_ml", "predicted_ml"]].sum()
     unknown = patients[list(sides)].sum()
     volumes[unknown.any(axis=1)] = np.nan
     volumes.insert(0, "slices", patients.size())

@@ -37,18 +37,16 @@ class Arm:
                 )
 
 
-def store(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
-    """The slices and the split."""
-    return results.load_data(study, workspace)
-
-
 def train(arm: Arm, workspace: Workspace) -> Run:
     """The finished training of an arm. "fair" trains at each rate of the budget first, to choose one."""
-    slices, split = store(arm.study, workspace)
+    return _train(arm, workspace, *results.load_data(arm.study, workspace))
+
+
+def _train(arm: Arm, workspace: Workspace, slices: SliceStore, split: Split) -> Run:
     study = arm.study
     if arm.recipe == "fair":
         search = rate_search.search_learning_rate(slices, split, study, arm.model, workspace.runs)
-        study = study.under("fair", float(search.loc[search["chosen"], "learning_rate"].iloc[0]))
+        study = study.under("fair", rate_search.chosen_rate(search))
     elif arm.recipe != OWN:
         study = study.under(arm.recipe)
     return loop.train(slices, split, study, arm.model, arm.seed, workspace.runs)
@@ -56,8 +54,8 @@ def train(arm: Arm, workspace: Workspace) -> Run:
 
 def predict(arm: Arm, workspace: Workspace) -> Run:
     """The training with its probabilities and pixel counts of the test side."""
-    run = train(arm, workspace)
-    slices, split = store(arm.study, workspace)
+    slices, split = results.load_data(arm.study, workspace)
+    run = _train(arm, workspace, slices, split)
     prediction.test(run, slices, split, arm.study)
     return run
 

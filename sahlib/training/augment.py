@@ -23,7 +23,7 @@ def draw_transforms(
 
 
 def transform(images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images and labels, both float [B,1,H,W], resampled by `matrices` [B,2,3]: bilinear and nearest, 0 outside."""
+    """Float images [B,C,H,W] and labels [B,K,H,W] resampled by `matrices` [B,2,3]: bilinear and nearest, 0 outside."""
     grid = affine_grid(matrices, list(images.shape), align_corners=False)
     return (
         grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False),

@@ -1,7 +1,7 @@
 """Batches of a store's slices on the device, whether the slices fit into its memory or not.
 
-Slices that fit are copied to the device once; others are read from the memory-mapped store while the device works.
-Both give the same batches.
+Where all fit they are copied to the device once; else they are read from the memory-mapped store while the device
+works. Both give the same batches.
 """
 
 from __future__ import annotations

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -15,7 +17,7 @@ POLL_SECONDS = 2.0
 
 @contextlib.contextmanager
 def own_gpu() -> Iterator[None]:
-    """Within the block the current GPU is one that no other such block of this user's machine has; waits for one.
+    """Within the block the current GPU is one that no other such block on this machine has, whoever's; waits for one.
 
     Where there is one GPU or none, nothing is chosen: a scheduler that shows a job only its own GPU needs no help.
     """
@@ -23,28 +25,39 @@ def own_gpu() -> Iterator[None]:
     if count < 2:
         yield
         return
-    index, lock = _first_free(count)
-    try:
+    index, held = _first_free(count)
+    with held:
         torch.cuda.set_device(index)
         yield
-    finally:
-        lock.release()
 
 
-def _first_free(count: int):
-    """(index, held lock) of the first GPU that nobody holds; a lock goes with its process."""
-    from filelock import FileLock, Timeout
-
+def _first_free(count: int) -> tuple[int, BinaryIO]:
+    """(index, held lock) of the first GPU that nobody holds."""
     # A GPU's uuid is the same whatever CUDA_VISIBLE_DEVICES makes of its number.
     names = [torch.cuda.get_device_properties(index).uuid for index in range(count)]
-    locks = [FileLock(Path(tempfile.gettempdir()) / f"sahlib-gpu-{name}.lock") for name in names]
     said = False
     while True:
-        for index, lock in enumerate(locks):
-            with contextlib.suppress(Timeout):
-                lock.acquire(timeout=0)
-                return index, lock
+        for index, name in enumerate(names):
+            if held := _locked(Path(tempfile.gettempdir()) / f"sahlib-gpu-{name}.lock"):
+                return index, held
         if not said:
             print(f"All {count} GPUs are at work for others; waiting for one.", flush=True)
             said = True
         time.sleep(POLL_SECONDS)
+
+
+def _locked(path: Path) -> BinaryIO | None:
+    """The lock file, opened; closing it, or the end of the process, sets it free. None where another holds it.
+
+    Not by filelock, which wants to write: in /tmp only the user who made the file may, and all may read and lock it.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.touch(exist_ok=False)
+        path.chmod(0o644)  # whatever the umask
+    file = path.open("rb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file

@@ -65,7 +65,7 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dic
             return _train(store, split, study, key, path)
     except torch.OutOfMemoryError as error:
         traceback.clear_frames(error.__traceback__)  # they hold the network and its activations
-        fits = fitting_batch_size(study, key["model"])
+        fits = fitting_batch_size(study, key["model"], len(lesion_shares(store, split, study)))
         way = f"set batch_size to {fits}, at which a step fits," if fits else "no batch size does: set smaller channels"
         raise StudyError(
             f"{label} does not fit into the GPU's memory with batch_size {study.batch_size}; {way} or a smaller "
@@ -172,14 +172,14 @@ def initial_network(study: Study, model: str, seed: int, shares: Collection[floa
         return models.build(model, study.channels, len(study.windows), len(shares), priors)
 
 
-def fitting_batch_size(study: Study, model: str) -> int:
+def fitting_batch_size(study: Study, model: str, outputs: int) -> int:
     """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = study.batch_size // 2
     while size:
         smaller = dataclasses.replace(study, batch_size=size, prior_bias=False)
         try:
-            network = initial_network(smaller, model, 0, [0.0]).to(device, memory_format=torch.channels_last)
+            network = initial_network(smaller, model, 0, [0.0] * outputs).to(device, memory_format=torch.channels_last)
             step = training_step(network, make_optimizer(network, smaller), smaller, slices=0, steps=1)
             step(*blank_batch(network, smaller))
             return size

@@ -1,4 +1,4 @@
-"""How a process computes: processor cores, precision, memory and determinism, set for a block and put back after."""
+"""How a process computes: precision and determinism for a block, put back after; cores and freed memory for good."""
 
 from __future__ import annotations
 

@@ -26,3 +26,8 @@ def search_learning_rate(store: SliceStore, split: Split, study: Study, model: s
     table = pd.DataFrame(rows, columns=["learning_rate", "best_epoch", "validation_dice", "validation_loss"])
     order = table.sort_values(["validation_dice", "validation_loss"], ascending=[False, True], kind="stable")
     return table.assign(chosen=table.index == order.index[0])
+
+
+def chosen_rate(search: pd.DataFrame) -> float:
+    """The rate that a table of `search_learning_rate` marks."""
+    return float(search.loc[search["chosen"], "learning_rate"].iloc[0])

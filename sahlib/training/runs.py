@@ -1,8 +1,8 @@
 """Run: one trained network on disk, found again by a digest of all that changes its result.
 
-`<dataset>/<model>/seed<k>-<digest>/` holds run.json (written last: a folder without it is unfinished), history.csv,
-weights.safetensors and, once it has been tested, probabilities.npy and counts.csv. Until then begun.json says what is
-trained there, and failed.txt, where an exception ended it, why it is not.
+`<dataset>/<model>/seed<k>-<digest>/` holds history.csv, weights.safetensors and, written last, run.json. Before that
+begun.json says what is trained there, state.safetensors holds the last whole epoch, and failed.txt says why it failed.
+Once the run is tested, probabilities.npy and counts.csv lie there too.
 """
 
 from __future__ import annotations

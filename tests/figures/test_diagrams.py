@@ -129,6 +129,13 @@ def test_reading_leaves_the_network_as_it_was():
     assert not any(module._forward_hooks for module in network.modules())
 
 
+@pytest.mark.parametrize("name", DRAWN)
+def test_an_image_of_several_windows_enters_by_as_many_channels(name):
+    table = architecture.blocks(build(name, (4, 8, 8, 8, 8), in_channels=3), 32).set_index("block")
+    assert table.loc["Input", ["in_channels", "channels"]].tolist() == [3, 3]
+    assert table["in_channels"].iloc[1] == 3
+
+
 def test_a_network_of_another_kind_is_refused():
     from torch import nn
 

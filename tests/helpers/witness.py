@@ -6,37 +6,41 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from helpers import pairs
 from scipy import optimize
 
-from sahlib.paper import printed
-from sahlib.paper.transcript import TABLE_3
+from sahlib.paper.printed import OVERLAP
+from sahlib.paper.transcript import SETTINGS, TABLE_3
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import CONVENTIONS
 
+TOLERANCE = 0.00049  # a little less than half of the last printed decimal
 
-def witness(model: str, overlap: str, triple: str, tolerance: float = 0.00049) -> pd.DataFrame:
+
+def witness(model: str, overlap: str, triple: str) -> pd.DataFrame:
     """Counts of 1361 to 1376 slices whose scores under the two conventions round to the five printed numbers.
 
     No claim that the paper's slices were such: a proof that arithmetic does not forbid the pair.
     returns: slice_id, patient_id, tp, fp, fn, tn, in store order, batches of 16
-    raises: ValueError where `printed.obstacle` names a rule, or where none is found
+    raises: ValueError where `pairs.obstacle` names a rule, or where none is found
     """
-    if rule := printed.obstacle(model, overlap, triple):
+    if rule := pairs.obstacle(model, overlap, triple):
         raise ValueError(f"{overlap} with {triple} cannot give the numbers of {model}: {rule}")
-    group = 1 if {overlap, triple} <= set(printed.OVER_SLICES) else 16
-    number = printed.TEST_SLICES if group == 1 else (printed.BATCHES, printed.BATCHES)
+    group = 1 if {overlap, triple} <= set(pairs.OVER_SLICES) else 16
+    batches = SETTINGS["test_batches"].value
+    number = (16 * (batches - 1) + 1, 16 * batches) if group == 1 else (batches, batches)  # the last may be short
     blocks = _single_slices() if group == 1 else _batch_patterns()
     size = len(blocks) // group
     conditions, limits = [], []
     for metric in TABLE_3.rows:
-        convention = CONVENTIONS[overlap if metric in printed.OVERLAP else triple]
+        convention = CONVENTIONS[overlap if metric in OVERLAP else triple]
         scores = metrics.unit_scores(blocks, metric, convention).dropna()
         # Number of the batch, row of the slice, or of the patient (16 to a block) -> the block it is in.
         block = scores.index.to_numpy() // (1 if convention.unit == "batch" else group)
         total = np.bincount(block, scores, size)
         units = np.bincount(block, minlength=size).astype(float)
         value = TABLE_3.value(metric, model)
-        conditions += [total - (value + tolerance) * units, (value - tolerance) * units - total, -units]
+        conditions += [total - (value + TOLERANCE) * units, (value - TOLERANCE) * units - total, -units]
         limits += [0, 0, -1]
     found = optimize.milp(
         np.zeros(size),
@@ -71,8 +75,8 @@ def _slice(p: float, r: float, lesion: int) -> tuple[int, int, int]:
 def _single_slices() -> pd.DataFrame:
     """Building blocks of a witness: slices empty, missed, false alarms, and of many a precision and recall."""
     coarse, fine = [0.05, *np.arange(1, 11) / 10], np.arange(1, 50) / 50
-    pairs = {*itertools.product(coarse, coarse), *((1.0, v) for v in fine), *((v, 1.0) for v in fine)}
-    rows = [(0, 0, 0), (0, 0, 1000), (0, 1000, 0), *(_slice(p, r, 1000) for p, r in sorted(pairs))]
+    both = {*itertools.product(coarse, coarse), *((1.0, v) for v in fine), *((v, 1.0) for v in fine)}
+    rows = [(0, 0, 0), (0, 0, 1000), (0, 1000, 0), *(_slice(p, r, 1000) for p, r in sorted(both))]
     return _frame(rows, [0] * len(rows))
 
 

@@ -142,8 +142,7 @@ def test_size_claims_look_at_their_own_third():
     thirds = intervals.size_terciles(frame)
     small, large = (frame.lesion_pixels[thirds == t] for t in ("small", "large"))
     ranges = [ends for (_, c, n), ends in seen.items() if c == "sah_slices" and n < len(frame)]
-    assert (small.min(), small.max()) in ranges or (large.min(), large.max()) in ranges
-    assert all(ends[0] > 0 for ends in ranges)
+    assert set(ranges) == {(small.min(), small.max()), (large.min(), large.max())}
 
 
 def test_collapsed_arm_is_no_verdict_on_an_architecture():
@@ -246,6 +245,14 @@ def test_rule_for_complementary():
 def test_rule_for_training(key, changes, verdict):
     found = ledger(evidence(curves=changes), stub(0, -1, 1, 1), fixed_interval)
     assert by_key(found).loc[key, "verdict"] == verdict
+
+
+def test_a_rise_over_no_drop_is_told_without_a_made_up_number():
+    rising = evidence()
+    for h in rising.histories["unet_resnet34"]:
+        h["validation_loss"] = np.linspace(1, 2, len(h))
+    row = by_key(ledger(rising, stub(0, -1, 1, 1), fixed_interval)).loc["no_overfitting"]
+    assert row["verdict"] == FAILS and "U-Net (ResNet34) ∞\u00a0%" in row["ours"]
 
 
 def test_training_needs_seeds_epochs_and_finite_losses():

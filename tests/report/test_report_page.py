@@ -241,8 +241,11 @@ def test_provenance_leads_back_to_commit_data_and_trainings(page):
 def test_a_commit_with_changes_is_no_promise(folder):
     record = json.loads((folder / "run.json").read_text())
     record["provenance"]["commit"] += "+changes"
+    run = next(iter(record["runs"].values()))[0]
+    run["provenance"]["commit"] = "fedcba98765432+changes"
     (folder / "run.json").write_text(json.dumps(record))
     last = parsed(folder).find(id="provenance")
+    assert "fedcba9876+changes" in last.get_text()
     assert "+changes" not in last.pre.get_text() and "Files differed from that commit" in last.get_text()
     record["provenance"]["commit"] = "unknown"
     (folder / "run.json").write_text(json.dumps(record))

@@ -10,7 +10,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
 from sahlib.scoring import metrics
-from sahlib.scoring.calibration import calibration_scores, reliability_bins, soft_counts
+from sahlib.scoring.calibration import brier_skill, reliability_bins, soft_counts
 
 
 def predictions(slices=4, size=16, seed=0):
@@ -25,37 +25,47 @@ def one_row(*values):
     return np.array([[values]])
 
 
+def bright(truth):
+    """Images in which all is head."""
+    return np.full(np.shape(truth), 90, np.uint8)
+
+
+def regions(table):
+    """The rows of "all pixels", and those of "head"."""
+    return [table[table["region"] == region] for region in ("all pixels", "head")]
+
+
 def test_bins_by_hand():
-    # two bins: 0, 0.2 and 0.5 in the first (closed above), 0.6 and 1 in the second
-    table = reliability_bins(one_row(0, 0.2, 0.5, 0.6, 1), one_row(False, False, True, False, True), bins=2)
-    assert table["region"].tolist() == ["all pixels"] * 2
-    assert table[["low", "high"]].values.tolist() == [[0, 0.5], [0.5, 1]]
-    assert table["pixels"].tolist() == [3, 2] and table["lesion_pixels"].tolist() == [1, 1]
-    np.testing.assert_allclose(table["probability_sum"], [0.7, 1.6])
-    np.testing.assert_allclose(table["squared_error_sum"], [0 + 0.04 + 0.25, 0.36 + 0])
-    np.testing.assert_allclose(table["mean_probability"], [0.7 / 3, 0.8])
-    np.testing.assert_allclose(table["lesion_share"], [1 / 3, 1 / 2])
-    scores = calibration_scores(table).iloc[0]
-    assert scores["brier"] == pytest.approx(0.65 / 5)
-    assert scores["ece"] == pytest.approx((3 * abs(1 / 3 - 0.7 / 3) + 2 * abs(0.5 - 0.8)) / 5)
-    assert scores["brier_skill"] == pytest.approx(1 - 0.13 / (0.4 * 0.6))
+    # 0, 0.05 and 0.1 in the first bin (closed above), 0.86 and 0.9 in the ninth
+    truth = one_row(False, False, True, False, True)
+    table = reliability_bins(one_row(0, 0.05, 0.1, 0.86, 0.9), truth, bright(truth))
+    for rows in regions(table):
+        np.testing.assert_allclose(rows[["low", "high"]], [[k / 10, (k + 1) / 10] for k in range(10)])
+        assert rows["pixels"].tolist() == [3, *[0] * 7, 2, 0] and rows["lesion_pixels"].tolist() == [1, *[0] * 7, 1, 0]
+        filled = rows[rows["pixels"] > 0]
+        np.testing.assert_allclose(filled["probability_sum"], [0.15, 1.76])
+        np.testing.assert_allclose(filled["squared_error_sum"], [0.05**2 + 0.9**2, 0.86**2 + 0.1**2])
+        np.testing.assert_allclose(filled["mean_probability"], [0.05, 0.88])
+        np.testing.assert_allclose(filled["lesion_share"], [1 / 3, 1 / 2])
+        brier = (0.05**2 + 0.9**2 + 0.86**2 + 0.1**2) / 5
+        assert brier_skill(rows) == pytest.approx(1 - brier / (0.4 * 0.6))
 
 
 def test_air_flatters_so_the_head_stands_beside_it():
-    # four pixels of air rightly called 0, one of the head wrongly called 1
-    probabilities, truth = one_row(0.0, 0, 0, 0, 1), np.zeros((1, 1, 5), bool)
-    scores = calibration_scores(
-        reliability_bins(probabilities, truth, np.array([[[0, 0, 0, 0, 80]]], np.uint8))
-    ).set_index("region")
-    assert scores["brier"].to_dict() == {"all pixels": pytest.approx(0.2), "head": 1}
-    assert scores["pixels"].to_dict() == {"all pixels": 5, "head": 1}
-    assert scores["brier_skill"].isna().all()  # without a lesion there is nothing to beat
+    # Four pixels of air rightly called 0; of the head's, the lesion is called 0 and the rest 1.
+    probabilities, truth = one_row(0.0, 0, 0, 0, 0, 1), one_row(False, False, False, False, True, False)
+    table = reliability_bins(probabilities, truth, np.array([[[0, 0, 0, 0, 80, 80]]], np.uint8))
+    everywhere, head = regions(table)
+    assert (everywhere["pixels"].sum(), head["pixels"].sum()) == (6, 2)
+    assert brier_skill(everywhere) == pytest.approx(1 - (2 / 6) / (1 / 6 * 5 / 6))
+    assert brier_skill(head) == pytest.approx(1 - 1 / (1 / 2 * 1 / 2))
 
 
-def test_a_region_without_pixels_is_nan():
+def test_without_a_lesion_or_a_pixel_there_is_nothing_to_beat():
     images = np.zeros((1, 1, 2), np.uint8)
-    scores = calibration_scores(reliability_bins(one_row(0.1, 0.2), np.zeros((1, 1, 2), bool), images))
-    assert scores.loc[1, "pixels"] == 0 and scores.loc[1, ["brier", "ece"]].isna().all()
+    everywhere, head = regions(reliability_bins(one_row(0.1, 0.2), np.zeros((1, 1, 2), bool), images))
+    assert head["pixels"].sum() == 0 and head["lesion_share"].isna().all()
+    assert np.isnan([brier_skill(everywhere), brier_skill(head)]).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -64,14 +74,13 @@ def test_scikit_learn_says_the_same(dtype):
     probabilities = probabilities.astype(dtype)
     probabilities[0, 0, :4] = [0, 0.5, 1, 0.25]
     table = reliability_bins(probabilities, truth, images)
-    for region, inside in (("all pixels", np.ones_like(truth)), ("head", images > 0)):
-        bins, y, p = table[table["region"] == region], truth[inside], probabilities[inside].astype(float)
+    for bins, inside in zip(regions(table), (np.ones_like(truth), images > 0), strict=True):
+        y, p = truth[inside], probabilities[inside].astype(float)
         share, mean = calibration_curve(y, p, n_bins=10)
         np.testing.assert_allclose(bins["lesion_share"].dropna(), share)
         np.testing.assert_allclose(bins["mean_probability"].dropna(), mean)
-        scores = calibration_scores(bins).iloc[0]
-        assert scores["brier"] == pytest.approx(brier_score_loss(y, p))
-        assert scores["pixels"] == len(y)
+        assert brier_skill(bins) == pytest.approx(1 - brier_score_loss(y, p) / y.var())
+        assert bins["pixels"].sum() == len(y)
 
 
 def test_bins_of_parts_add_up_to_those_of_the_whole():
@@ -82,14 +91,18 @@ def test_bins_of_parts_add_up_to_those_of_the_whole():
         np.testing.assert_allclose(parts[0][column] + parts[1][column], whole[column])
 
 
+def bins_of(probabilities, truth):
+    return reliability_bins(probabilities, truth, bright(truth))
+
+
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
-@pytest.mark.parametrize("function", [reliability_bins, soft_counts])
+@pytest.mark.parametrize("function", [bins_of, soft_counts])
 def test_what_is_no_probability_is_refused(function, wrong):
     with pytest.raises(ValueError, match="slice 0"):
         function(one_row(0.5, wrong), one_row(True, False))
 
 
-@pytest.mark.parametrize("function", [reliability_bins, soft_counts])
+@pytest.mark.parametrize("function", [bins_of, soft_counts])
 def test_wrong_input_is_named(function):
     with pytest.raises(ValueError, match="truth must be bool"):
         function(one_row(0.5), one_row(1))
@@ -97,9 +110,7 @@ def test_wrong_input_is_named(function):
         function(one_row(0.5, 0.5), one_row(True))
 
 
-def test_bins_and_images_are_checked():
-    with pytest.raises(ValueError, match="bins"):
-        reliability_bins(one_row(0.5), one_row(True), bins=0)
+def test_images_are_checked():
     with pytest.raises(ValueError, match="images"):
         reliability_bins(one_row(0.5), one_row(True), np.zeros((1, 2, 2), np.uint8))
 
@@ -163,8 +174,7 @@ def test_counts_are_positive_and_add_up(probabilities, truth):
     assert (counts >= 0).all(axis=None)
     np.testing.assert_allclose(counts.sum(axis=1), 20)
     np.testing.assert_allclose(counts.tp + counts.fn, truth.sum(axis=(1, 2)))
-    table = reliability_bins(probabilities, truth)
+    table, _ = regions(bins_of(probabilities, truth))
     assert table["pixels"].sum() == 40
     np.testing.assert_allclose(table["probability_sum"].sum(), (counts.tp + counts.fp).sum())
-    scores = calibration_scores(table).iloc[0]
-    assert 0 <= scores["brier"] <= 1 and 0 <= scores["ece"] <= 1
+    assert not brier_skill(table) > 1

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+import surface_distance
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sahlib.scoring import distances
-from sahlib.scoring.distances import diagonal_mm, summary, surface_scores
+from sahlib.scoring.distances import mean_with_lesion, surface_scores
 
 SIZE = 24
 
@@ -27,9 +28,9 @@ def blobs(count, seed, size=32):
     return smooth > np.quantile(smooth, 0.85)
 
 
-def score(prediction, truth, row_mm=1.0, column_mm=1.0, **kwargs):
+def score(prediction, truth, row_mm=1.0, column_mm=1.0):
     """The one row of a single slice."""
-    return surface_scores(prediction[None], truth[None], [row_mm], [column_mm], **kwargs).iloc[0]
+    return surface_scores(prediction[None], truth[None], [row_mm], [column_mm]).iloc[0]
 
 
 NOTHING = np.zeros((SIZE, SIZE), bool)
@@ -58,7 +59,6 @@ def test_nsd_of_single_pixels_by_hand():
     assert row["nsd_1mm"] == 0
     assert row["nsd_2mm"] == pytest.approx(0.5)
     assert row["hd95_mm"] == pytest.approx(3)
-    assert score(square(5, 5, 1), square(5, 8, 1), tolerances_mm=[2.9, 3])["nsd_3mm"] == 1
 
 
 def test_rows_and_columns_have_their_own_spacing():
@@ -68,8 +68,8 @@ def test_rows_and_columns_have_their_own_spacing():
 
 
 def test_a_distance_of_exactly_the_tolerance_counts_whatever_the_last_bit_says():
-    third = 0.1 + 0.2  # a little more than 0.3
-    assert score(square(5, 5, 1), square(5, 6, 1), third, third, tolerances_mm=[0.3])["nsd_0.3mm"] == 1
+    side = np.nextafter(1, 2)  # a little more than 1
+    assert score(square(5, 5, 1), square(5, 6, 1), side, side)["nsd_1mm"] == 1
 
 
 # Empty masks and unknown spacing
@@ -96,22 +96,18 @@ def test_unknown_spacing_is_not_taken_for_pixels(prediction, spacing):
     assert row["case"] == "unknown spacing" and row[["nsd_1mm", "nsd_2mm", "hd95_mm"]].isna().all()
 
 
-def test_summary_by_hand():
+def test_mean_with_lesion_by_hand():
+    """A hit, a miss, an empty slice, a false alarm, and a hit of unknown spacing."""
     prediction = np.stack([square(5, 5), NOTHING, NOTHING, square(5, 5), square(5, 5)])
     truth = np.stack([square(5, 5), square(5, 5), NOTHING, NOTHING, square(5, 5)])
-    table = summary(surface_scores(prediction, truth, [1, 1, 1, 1, np.nan], np.ones(5))).set_index("slices")
-    diagonal = diagonal_mm((SIZE, SIZE), 1, 1)
-    assert table["counted"].to_dict() == {"with lesion": 2, "any outline": 3}
-    assert table["nsd_1mm"].to_dict() == pytest.approx({"with lesion": 1 / 2, "any outline": 1 / 3})
-    assert table["hd95_mm"].to_dict() == pytest.approx({"with lesion": diagonal / 2, "any outline": 2 * diagonal / 3})
-    assert table.loc["any outline", "hd95_mm_median"] == pytest.approx(diagonal)
-    for column in ("missed", "false_alarms", "empty", "unknown_spacing"):
-        assert table[column].tolist() == [1, 1]
+    scores = surface_scores(prediction, truth, [1, 1, 1, 1, np.nan], np.ones(5))
+    assert scores["case"].tolist() == ["scored", "missed", "empty", "false alarm", "unknown spacing"]
+    expected = {"nsd_1mm": 1 / 2, "nsd_2mm": 1 / 2, "hd95_mm": np.hypot(SIZE, SIZE) / 2}
+    assert mean_with_lesion(scores).to_dict() == pytest.approx(expected)
 
 
-def test_summary_of_nothing_is_nan():
-    table = summary(surface_scores(NOTHING[None], NOTHING[None], [1.0], [1.0]))
-    assert table["counted"].tolist() == [0, 0] and table[["nsd_1mm", "hd95_mm"]].isna().all(axis=None)
+def test_mean_of_nothing_is_nan():
+    assert mean_with_lesion(surface_scores(NOTHING[None], NOTHING[None], [1.0], [1.0])).isna().all()
 
 
 @pytest.mark.parametrize(
@@ -152,16 +148,15 @@ def test_nsd_is_monais_with_subvoxels(spacing):
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.45, 0.45), (1.3, 0.7)])
 def test_both_scores_are_those_of_surface_distance(spacing):
-    package = pytest.importorskip("surface_distance")
     prediction, truth = blobs(12, 3), blobs(12, 4)
     ours = surface_scores(prediction, truth, np.full(12, spacing[0]), np.full(12, spacing[1]))
     assert (ours["case"] == "scored").all()
     for k in range(12):
-        theirs = package.compute_surface_distances(truth[k], prediction[k], spacing)
+        theirs = surface_distance.compute_surface_distances(truth[k], prediction[k], spacing)
         for tolerance in (1.0, 2.0):
-            expected = package.compute_surface_dice_at_tolerance(theirs, tolerance)
+            expected = surface_distance.compute_surface_dice_at_tolerance(theirs, tolerance)
             assert ours[f"nsd_{tolerance:g}mm"][k] == pytest.approx(expected)
-        assert ours["hd95_mm"][k] == pytest.approx(package.compute_robust_hausdorff(theirs, 95))
+        assert ours["hd95_mm"][k] == pytest.approx(surface_distance.compute_robust_hausdorff(theirs, 95))
 
 
 def test_hd95_is_close_to_monais_that_knows_only_pixels():
@@ -189,20 +184,20 @@ def test_bounds_symmetry_and_order(pair, row_mm, column_mm):
         return
     assert 0 <= row["nsd_1mm"] <= row["nsd_2mm"] <= 1
     # Nothing that was found at all is worse than what was missed.
-    assert 0 <= row["hd95_mm"] <= diagonal_mm((9, 11), row_mm, column_mm)
+    assert 0 <= row["hd95_mm"] <= np.hypot(9 * row_mm, 11 * column_mm)
     for column in ("nsd_1mm", "nsd_2mm", "hd95_mm"):
         assert row[column] == pytest.approx(swapped[column])
 
 
 @settings(max_examples=30, deadline=None)
 @given(two_masks, st.floats(0.3, 3))
-def test_a_tolerance_in_mm_scales_with_the_spacing(pair, factor):
-    one = score(*pair, tolerances_mm=[1])
-    scaled = score(*pair, factor, factor, tolerances_mm=[factor])
+def test_distances_and_tolerances_are_in_mm(pair, side):
+    """On pixels twice as large 2 mm are what 1 mm was, and HD95 doubles."""
+    one, scaled = score(*pair, side, side), score(*pair, 2 * side, 2 * side)
     if one["case"] == "empty":
         return
-    assert scaled.iloc[0] == pytest.approx(one["nsd_1mm"])
-    assert scaled["hd95_mm"] == pytest.approx(factor * one["hd95_mm"])
+    assert scaled["nsd_2mm"] == pytest.approx(one["nsd_1mm"])
+    assert scaled["hd95_mm"] == pytest.approx(2 * one["hd95_mm"])
 
 
 def test_the_length_of_an_outline():

@@ -2,11 +2,16 @@
 
 import warnings
 
+import monai.metrics
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchmetrics import classification, segmentation
+from torchmetrics.functional import classification as functional
 
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import CONVENTIONS, METRICS, score
@@ -305,10 +310,10 @@ def pair(request):
 
 
 def test_scikit_learn(pair):
-    sklearn = pytest.importorskip("sklearn.metrics")
+    theirs = sklearn.metrics
     functions = {
-        "dice": sklearn.f1_score, "iou": sklearn.jaccard_score, "precision": sklearn.precision_score,
-        "recall": sklearn.recall_score, "f1": sklearn.f1_score,
+        "dice": theirs.f1_score, "iou": theirs.jaccard_score, "precision": theirs.precision_score,
+        "recall": theirs.recall_score, "f1": theirs.f1_score,
     }  # fmt: skip
     prediction, truth, counts = pair
     with warnings.catch_warnings():
@@ -326,11 +331,9 @@ def test_scikit_learn(pair):
 
 
 def test_monai(pair):
-    monai = pytest.importorskip("monai.metrics")
-    torch = pytest.importorskip("torch")
     prediction, truth, counts = pair
     y_pred, y = (torch.from_numpy(m[:, None].astype(np.float32)) for m in (prediction, truth))
-    for cls, metric in [(monai.DiceMetric, "dice"), (monai.MeanIoU, "iou")]:
+    for cls, metric in [(monai.metrics.DiceMetric, "dice"), (monai.metrics.MeanIoU, "iou")]:
         for kwargs, convention in [
             ({}, "sah_slices"),
             ({"ignore_empty": True}, "sah_slices"),
@@ -343,8 +346,7 @@ def test_monai(pair):
 
 def test_monai_gives_0_where_no_slice_has_a_lesion():
     # The one case in which sah_slices is not MONAI's default: no score is not a score of 0.
-    monai, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
-    for cls, metric in [(monai.DiceMetric, "dice"), (monai.MeanIoU, "iou")]:
+    for cls, metric in [(monai.metrics.DiceMetric, "dice"), (monai.metrics.MeanIoU, "iou")]:
         theirs = cls()
         theirs(torch.zeros(3, 1, 2, 2), torch.zeros(3, 1, 2, 2))
         assert theirs.aggregate().item() == 0
@@ -352,11 +354,6 @@ def test_monai_gives_0_where_no_slice_has_a_lesion():
 
 
 def test_torchmetrics(pair):
-    pytest.importorskip("torchmetrics")
-    import torch
-    from torchmetrics import classification, segmentation
-    from torchmetrics.functional import classification as functional
-
     prediction, truth, counts = pair
     preds, target = torch.from_numpy(prediction.astype(int)), torch.from_numpy(truth.astype(int))
     pooled = {

@@ -52,7 +52,6 @@ def test_p_is_the_share_of_all_swaps(metric, convention):
             pairs.append(score(new_y, metric, convention, 4) - score(new_x, metric, convention, 4))
         swapped.append(np.mean(pairs))
     found = difference(a, b, metric, convention, batch_size=4)
-    assert (found.exact, found.permutations) == (True, 16)
     assert found.estimate == pytest.approx(swapped[0], abs=1e-14)
     assert found.p == pytest.approx(np.mean(np.abs(swapped) >= abs(swapped[0]) - 1e-12))
 
@@ -63,7 +62,7 @@ def test_random_swaps_come_near_to_all_swaps(convention):
     a, b = predictions(truth, 1, 0.62), predictions(truth, 2, 0.66)
     exact = difference(a, b, "dice", convention)
     random = difference(a, b, "dice", convention, permutations=500)
-    assert (exact.exact, exact.permutations, random.exact, random.permutations) == (True, 1024, False, 500)
+    assert exact.p * 512 == pytest.approx(round(exact.p * 512))  # the half of all 1024 swaps, which the other mirrors
     assert random.p == pytest.approx(exact.p, abs=4 * np.sqrt(exact.p * (1 - exact.p) / 500) + 0.01)
     assert random.p * 501 == pytest.approx(round(random.p * 501))  # Phipson and Smyth's (1 + far) / (1 + made)
     assert (random.low, random.high) == (exact.low, exact.high)
@@ -110,7 +109,6 @@ def test_p_is_scipys():
         (b, a), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", vectorized=True
     )
     ours = difference(one_slice_each(a), one_slice_each(b), "dice", "mean_empty_1")
-    assert ours.exact
     assert ours.estimate == pytest.approx(theirs.statistic)
     assert ours.p == pytest.approx(theirs.pvalue)
 

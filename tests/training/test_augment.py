@@ -1,5 +1,4 @@
 import numpy as np
-import pytest
 import torch
 
 from sahlib.training.augment import draw_transforms, transform
@@ -22,8 +21,7 @@ def test_a_certain_flip_mirrors_left_and_right():
     torch.testing.assert_close(image, x.flip(3), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("flip", [0, 1])
-def test_a_quarter_turn_is_a_quarter_turn(flip):
+def test_a_quarter_turn_is_a_quarter_turn():
     x = torch.rand(1, 1, 16, 16)
     quarter = torch.tensor([[[0.0, -1.0, 0.0], [1.0, 0.0, 0.0]]])
     image, _ = transform(x, x, quarter)
@@ -45,7 +43,7 @@ def test_labels_stay_two_valued_and_on_their_image():
     disc = torch.tensor(((y - 24) ** 2 + (x - 40) ** 2 <= 100).astype(np.float32))[None, None].repeat(8, 1, 1, 1)
     image, label = transform(disc, disc, matrices(8))
     assert set(label.unique().tolist()) == {0.0, 1.0}
-    assert torch.equal((image > 0.5), label > 0.5) or ((image > 0.5) != (label > 0.5)).float().mean() < 0.005
+    assert ((image > 0.5) != (label > 0.5)).float().mean() < 0.005
 
 
 def test_the_same_generator_draws_the_same_and_torch_s_own_is_not_touched():

@@ -28,6 +28,12 @@ def test_a_training_loss_that_did_not_fall_is_an_endless_rise():
     assert curves.numbers(HISTORY.assign(train_loss=1.0))["late_rise"] == np.inf
 
 
+def test_a_loss_that_only_rose_is_endlessly_rough():
+    found = curves.numbers(HISTORY.assign(validation_loss=np.linspace(1, 2, 10)))
+    assert [found[name] for name in ("roughness", "early_roughness", "late_rise")] == [np.inf] * 3
+    assert (found["settled_epoch"], found["late_gain"]) == (1, 0)
+
+
 def test_a_loss_that_never_moved_has_no_roughness():
     found = curves.numbers(HISTORY.assign(validation_loss=1.0))
     assert (found["settled_epoch"], found["roughness"], found["late_gain"]) == (1, 0, 0)

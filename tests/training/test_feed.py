@@ -75,14 +75,17 @@ def test_a_store_larger_than_memory_is_read_in_bounded_memory(tmp_path, monkeypa
     assert seen == len(store) and peak < (feed.READ_AHEAD + 4) * batch
 
 
-def test_an_abandoned_epoch_stops_reading(small):
+def test_an_abandoned_epoch_stops_reading(small, monkeypatch):
     _, streamed = pair(small)
+    read, read_pair = [], feed._pair
+    monkeypatch.setattr(feed, "_pair", lambda *asked: read.append(asked) or read_pair(*asked))
     batches = streamed.batches(torch.arange(len(streamed)), 1)
     next(batches)
     batches.close()
+    assert 1 <= len(read) <= 1 + feed.READ_AHEAD < len(streamed)
 
 
-def test_a_damaged_store_is_named_by_the_reader_s_error(small):
+def test_what_the_reader_cannot_read_is_an_error_where_the_batch_is_asked_for(small):
     _, streamed = pair(small)
     short = dataclasses.replace(streamed, rows=streamed.rows + 10**6)
     with pytest.raises(IndexError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from types import SimpleNamespace
 
@@ -48,6 +49,21 @@ def test_a_gpu_is_free_again_after_an_error(machine):
         raise RuntimeError
     with gpus.own_gpu():
         assert taken == [0, 0]
+
+
+def test_what_one_user_locked_another_can_lock_too(machine, tmp_path):
+    """Whatever the first one's umask, and though no other may write to the file."""
+    taken, before = machine(2), os.umask(0o077)
+    try:
+        with gpus.own_gpu():
+            pass
+    finally:
+        os.umask(before)
+    (lock,) = tmp_path.iterdir()
+    assert lock.stat().st_mode & 0o777 == 0o644
+    lock.chmod(0o444)
+    with gpus.own_gpu(), gpus.own_gpu():
+        assert taken == [0, 0, 1]
 
 
 @pytest.mark.parametrize("count", [0, 1])

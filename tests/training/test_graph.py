@@ -83,7 +83,7 @@ def test_a_compiled_step_learns_what_the_plain_step_learns(small, tmp_path, monk
 
 
 @needs_gpu
-def test_nothing_in_an_epoch_waits_for_the_gpu(small):
+def test_a_captured_step_does_not_wait_for_the_gpu(small):
     study, store, split = small
     network, optimizer, _ = learner(study, device="cuda")
     learn = step.training_step(network, optimizer, study, slices=100, steps=1)
