@@ -76,6 +76,18 @@ def _check(chosen: argparse.Namespace) -> int:
     return 0 if len(found.scans) else 1  # not one scan can be read
 
 
+def _apply(chosen: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from sahlib import reproduce
+    from sahlib.report import apply
+    from sahlib.workspace import Workspace
+
+    run = apply.named_run(chosen.run) if chosen.run else apply.best_run(Workspace(chosen.output))
+    scans = tqdm if len(chosen.scans) > 1 else iter
+    print(apply.write(chosen.scans, run, chosen.to, reproduce.assigned(chosen.set), scans))
+
+
 def _data(chosen: argparse.Namespace) -> None:
     from sahlib.data import fetch
 
@@ -141,6 +153,15 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("data_dir", metavar="FOLDER", help="the folder that holds the scans")
     _add_reading_options(check)
     check.add_argument("--to", type=Path, default=Path(), metavar="DIR", help="where check.html goes (default: here)")
+
+    own = command("apply", _apply, "Segments your own scans with a trained network; for research alone.")
+    own.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a NIfTI file, a DICOM folder, or pictures")
+    best = "folder of a finished training (default: the one with the best validation Dice)"
+    own.add_argument("--run", default="", metavar="RUN", help=best)
+    own.add_argument("--to", type=Path, default=Path("masks"), metavar="DIR", help="where masks and page go (masks/)")
+    own.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")
+    pictures = "how pictures are to be read: grey_window=... orientation=..."
+    own.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=pictures)
 
     data = command("data", _data, "Where the public datasets come from; fetches the open ones.")
     data.add_argument("name", nargs="?", default="", help="a dataset; without one all are listed")

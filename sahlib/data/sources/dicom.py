@@ -153,6 +153,16 @@ class Dicom(FolderSource):
 open_folder = Dicom.open
 
 
+def one_series(root: Path) -> tuple[Slice, ...]:
+    """The slices of the one CT series below `root`, in order; StudyError where there is none or a second one."""
+    headers = [read_header(path) for _, files in _folders(root) for path in _dicom_files(files)]
+    slices = [header for header in headers if isinstance(header, Slice)]
+    if len(uids := sorted({slice_.series_uid for slice_ in slices})) != 1:
+        several = f"the CT series {uids[0]} and {uids[1]}" if uids else "no CT series in DICOM and no pictures"
+        raise StudyError(f"{root} holds {several}; give a folder with one series.")
+    return ordered(str(root), slices)
+
+
 def recognises(root: Path) -> bool:
     """Whether a folder below `root` holds DICOM files, by the first bytes of a few files in each."""
     try:

@@ -64,6 +64,12 @@ class Plane:
         """Pixels [H,W] as the file has them, in the canonical view."""
         return apply_orientation(stored.T[..., None], self.turn)[..., 0].T
 
+    def stored(self, view: np.ndarray) -> np.ndarray:
+        """Pixels [H,W] in the canonical view as the file has them: the inverse of `view`."""
+        back = np.empty_like(self.turn)
+        back[self.turn[:, 0].astype(int)] = np.column_stack([range(3), self.turn[:, 1]])
+        return apply_orientation(view.T[..., None], back)[..., 0].T
+
 
 @dataclass(frozen=True)
 class Slice:

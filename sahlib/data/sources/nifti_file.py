@@ -41,6 +41,7 @@ class Volume:
     scale         (slope, intercept), or None where the voxels are the values
     affine        4x4, from (column, row, slice) to mm towards the patient's right, front and top
     stored_slice  int [D], where each slice lies along its axis in the file
+    stored_axes   [3,2], how the file's axes lie, as nibabel.orientations has it
     """
 
     path: Path
@@ -48,6 +49,7 @@ class Volume:
     scale: tuple[float, float] | None
     affine: np.ndarray
     stored_slice: np.ndarray
+    stored_axes: np.ndarray
 
     @property
     def spacing_mm(self) -> tuple[float, float]:
@@ -85,7 +87,8 @@ def read_volume(path: Path) -> Volume:
             f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it with its mask."
         ) from error
     stored = np.frombuffer(content, dtype).reshape(shape, order="F")
-    turn = orientations.ornt_transform(orientations.io_orientation(affine), orientations.axcodes2ornt("LPS"))
+    axes = orientations.io_orientation(affine)
+    turn = orientations.ornt_transform(axes, orientations.axcodes2ornt("LPS"))
     axis = int(np.flatnonzero(turn[:, 0] == 2)[0])
     return Volume(
         path=path,
@@ -93,6 +96,7 @@ def read_volume(path: Path) -> Volume:
         scale=None if scale in ((None, None), (1.0, 0.0)) else scale,
         affine=affine @ orientations.inv_ornt_aff(turn, shape),
         stored_slice=np.arange(shape[axis])[:: int(turn[axis, 1])],
+        stored_axes=axes,
     )
 
 

@@ -1,0 +1,167 @@
+"""One scan without a mask: read from wherever it lies, and a mask of it written back in its own geometry.
+
+    opened = read(Path("head.nii.gz"))
+    opened.save(labels, ("SAH",), Path("out"))
+
+- a NIfTI file: the mask is NIfTI with the file's own shape and affine
+- a folder with one CT series in DICOM: the mask is a DICOM-SEG that refers to the series
+- a picture, or a folder of them, one patient's slices: masks are PNG of the same size and orientation
+
+Masks of NIfTI and PNG hold 0 and, from 1 on, the number of the lesion; a PNG of a single lesion holds 0 and 255.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel
+import numpy as np
+from nibabel.orientations import io_orientation, ornt_transform
+
+from sahlib import __version__
+from sahlib.data.orientation import AS_STORED, TURNS, turn_of, turned
+from sahlib.data.scan import Scan
+from sahlib.data.sources import dicom_series
+from sahlib.data.sources.dicom import one_series
+from sahlib.data.sources.files import PICTURE_ENDINGS, has_ending, stem, within
+from sahlib.data.sources.nifti_file import hounsfield, read_volume
+from sahlib.data.sources.pictures import read_grey
+from sahlib.study import StudyError
+from sahlib.workspace import writing
+
+INVERSE = {"rot90": "rot270", "rot270": "rot90"}  # every other turn undoes itself
+# SNOMED CT codes of DICOM's context group of morphologically altered structures, by class; others are hemorrhage.
+CODES = {
+    "SAH": ("21454007", "Subarachnoid intracranial hemorrhage"),
+    "IVH": ("23276006", "Intraventricular hemorrhage"),
+    "SDH": ("35486000", "Subdural intracranial hemorrhage"),
+    "EDH": ("82999001", "Epidural hemorrhage"),
+    "IPH": ("274100004", "Cerebral hemorrhage"),
+}
+HEMORRHAGE = ("50960005", "Hemorrhage")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A scan in the canonical view, its labels empty, and what writes labels uint8 [D,H,W] of it into a folder.
+
+    save  (labels, names of the lesions that they number from 1 on, folder) -> the file or folder written
+    """
+
+    name: str
+    scan: Scan
+    save: Callable[[np.ndarray, Sequence[str], Path], Path]
+
+
+def read(path: Path, orientation: str = AS_STORED) -> Opened:
+    """The scan at `path`; `orientation` as in a Study, for pictures alone.
+
+    Raises StudyError for whatever is no scan, and for what the readers refuse.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir() and (pictures := within(path, PICTURE_ENDINGS)):
+        return _pictures(path.name, pictures, orientation)
+    if path.is_file() and has_ending(path.name, PICTURE_ENDINGS):
+        return _pictures(stem(path), [path], orientation)
+    if orientation != AS_STORED:
+        raise StudyError(f"{path} is no picture and knows which way up it is; leave orientation out.")
+    if path.is_dir():
+        return _series(path)
+    if path.is_file():
+        return _nifti(path)
+    raise StudyError(f"{path} is not there; give a NIfTI file, a folder with one DICOM series, or pictures.")
+
+
+def _opened(name: str, image: np.ndarray, save: Callable, unit: str, **known) -> Opened:
+    ids = tuple(f"{name}_z{z:02d}" for z in range(len(image)))
+    return Opened(name, Scan(name, image, np.zeros(image.shape, np.uint8), ids, unit, **known), save)
+
+
+def _nifti(path: Path) -> Opened:
+    volume = read_volume(path)
+    name = stem(path)
+
+    def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
+        canonical = nibabel.Nifti1Image(labels.transpose(2, 1, 0), volume.affine)
+        back = ornt_transform(io_orientation(volume.affine), volume.stored_axes)
+        target = folder / f"{name}_mask.nii.gz"
+        with writing(target) as part:
+            part.write_bytes(gzip.compress(canonical.as_reoriented(back).to_bytes(), mtime=0))
+        return target
+
+    known = {"spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
+    return _opened(name, hounsfield(volume), save, "HU", **known)
+
+
+def _series(path: Path) -> Opened:
+    ordered = one_series(path)
+
+    def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
+        target = folder / f"{path.name}_mask.dcm"
+        with writing(target) as part:
+            _segmentation(labels, lesions, ordered).save_as(part)
+        return target
+
+    image = np.stack([dicom_series.hounsfield(slice_) for slice_ in ordered])
+    known = {"spacing_mm": dicom_series.spacing_mm(ordered), "thickness_mm": dicom_series.thickness_mm(ordered)}
+    return _opened(path.name, image, save, "HU", **known)
+
+
+def _segmentation(labels: np.ndarray, lesions: Sequence[str], slices: Sequence[dicom_series.Slice]):
+    """A DICOM-SEG of labels on the slices of a series, one segment per lesion."""
+    import highdicom
+    from pydicom import dcmread, uid
+    from pydicom.sr.coding import Code
+
+    algorithm = highdicom.AlgorithmIdentificationSequence(
+        "sahlib", Code("123109", "DCM", "Artificial Intelligence"), version=__version__
+    )
+    segments = [
+        highdicom.seg.SegmentDescription(
+            number,
+            lesion,
+            segmented_property_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
+            segmented_property_type=Code(code, "SCT", meaning),
+            algorithm_type="AUTOMATIC",
+            algorithm_identification=algorithm,
+        )
+        for number, lesion in enumerate(lesions, 1)
+        for code, meaning in [CODES.get(lesion, HEMORRHAGE)]
+    ]
+    return highdicom.seg.Segmentation(
+        [dcmread(slice_.path, force=True, stop_before_pixels=True) for slice_ in slices],
+        np.stack([slice_.plane.stored(plane) for slice_, plane in zip(slices, labels, strict=True)]),
+        "BINARY",
+        segments,
+        series_instance_uid=uid.generate_uid(),
+        series_number=9000,
+        sop_instance_uid=uid.generate_uid(),
+        instance_number=1,
+        manufacturer="sahlib",
+        manufacturer_model_name="sahlib",
+        software_versions=__version__,
+        device_serial_number="0",
+        series_description="Research segmentation, not for clinical use",
+    )
+
+
+def _pictures(name: str, files: Sequence[Path], orientation: str) -> Opened:
+    images = [read_grey(file) for file in files]
+    if len({image.shape for image in images}) > 1:
+        raise StudyError(f"{files[0].parent} holds pictures of several sizes; give one patient's slices of one size.")
+    turn = turn_of(orientation, images) or AS_STORED
+
+    def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
+        import cv2
+
+        back = TURNS[INVERSE.get(turn, turn)].of(labels) * np.uint8(255 if len(lesions) == 1 else 1)
+        for file, mask in zip(files, back, strict=True):
+            with writing(folder / f"{name}_mask" / f"{stem(file)}.png") as part:
+                part.write_bytes(cv2.imencode(".png", np.ascontiguousarray(mask))[1].tobytes())
+        return folder / f"{name}_mask"
+
+    opened = _opened(name, np.stack(images), save, "grey")
+    return Opened(name, turned(opened.scan, turn), save)
