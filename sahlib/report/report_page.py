@@ -3,7 +3,8 @@
     >>> write(results.folder, workspace.root / "paper_figures" / "report.html", reproduce.command_line(study))
 
 It is made of that folder's files alone, needs none of them afterwards and loads nothing. What templates/contents.toml
-does not name is shown at the end; what it names and the folder lacks is left out. templates/report.html.j2 is the page.
+does not name is shown at the end; what it names and the folder lacks is left out, and so are scores elsewhere that no
+model card quotes: of other networks, or half made by a notebook that failed. templates/report.html.j2 is the page.
 """
 
 from __future__ import annotations
@@ -87,6 +88,9 @@ def html(folder: Path, command: str) -> str:
     sections = {title: items_of(folder, CONTENTS[title]) for title in HOME}
     further = further_items(folder, HOME)
     notes = report_parts.shared_notes([*chain(*sections.values()), *further])
+    # Front matter is for machines.
+    cards = [re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))]
+    quoted = [own.parent for own in sorted(folder.glob("external-*/summary.md")) if _is_quoted(own, cards)]
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=folder.name,
         printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
@@ -104,9 +108,8 @@ def html(folder: Path, command: str) -> str:
         sections={title: items for title, items in sections.items() if items},
         ledgers=ledgers_of(folder),
         rule="".join(text_of(folder / "ledger.md").partition("**How a verdict")[1:]),
-        elsewhere=[elsewhere_of(own, notes) for own in sorted(folder.glob("external-*")) if own.is_dir()],
-        # Front matter is for machines.
-        cards=[re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))],
+        elsewhere=[elsewhere_of(own, notes) for own in quoted],
+        cards=cards,
         labels=MODELS,
         signs=SIGNS,
         words=WORDS,
@@ -156,6 +159,12 @@ def elsewhere_of(folder: Path, said: Sequence[str]) -> Elsewhere:
     shared = report_parts.shared_notes(items)
     notes = [note for note in shared if note not in said and note not in summary]
     return Elsewhere(anchor_of(f"{folder.name}-scans"), title, summary, notes, [*said, *shared], items)
+
+
+def _is_quoted(summary: Path, cards: Sequence[str]) -> bool:
+    """Whether a model card quotes a summary of scores elsewhere, whose first line says of which scans they are."""
+    first = text_of(summary).partition("\n")[0]
+    return bool(first) and any(first in card for card in cards)
 
 
 def decisive_numbers(folder: Path) -> list[Number]:
