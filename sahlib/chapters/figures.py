@@ -13,10 +13,8 @@ from sahlib.data import samples
 from sahlib.data.splits import SIDES
 from sahlib.figures import diagrams, paper_plots, scan_plots, tables
 from sahlib.networks import architecture
-from sahlib.scoring import metrics
-from sahlib.scoring.prediction import THRESHOLD
+from sahlib.scoring import metrics, prediction
 from sahlib.study import MODELS
-from sahlib.training import loop
 
 
 def figure_1(results: Results) -> Figure:
@@ -112,7 +110,7 @@ def classes(results: Results) -> Figure | None:
     columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in lesions}}
     for model, own in results.runs.items():
         columns[tables.label(model, results.counts[model][:1])] = {
-            lesion: own[0].probabilities_of(lesion)[positions] > THRESHOLD for lesion in lesions
+            lesion: own[0].probabilities_of(lesion)[positions] > prediction.THRESHOLD for lesion in lesions
         }
     areas = [
         {"slice_id": slice_id, "series": name, "class": lesion, "pixels": int(masks[lesion][k].sum())}
@@ -136,8 +134,7 @@ def _samples(results: Results) -> tuple[np.ndarray, np.ndarray, list[str], np.nd
 
 
 def _architecture(results: Results, model: str, number: int) -> Figure:
-    network = loop.initial_network(results.study, model, seed=0, shares=[0.5] * len(results.runs[model][0].lesions))
-    data = architecture.blocks(network, results.study.size)
+    data = architecture.blocks(prediction.load_network(results.runs[model][0]), results.study.size)
     caption = (
         f"Figure {number}. {MODELS[model]} as it was trained, read off the module: channels and resolution of every "
         f"block for an image of {results.study.size}x{results.study.size}."

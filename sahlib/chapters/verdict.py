@@ -74,7 +74,8 @@ def conventions(results: Results) -> Figure:
 def conventions_in_words(results: Results) -> str:
     """How far the convention alone moves a score, and how far the network; from the table behind `conventions`."""
     dice = pd.read_csv(results.folder / "conventions.csv")
-    dice = dice[(dice["metric"] == "dice") & ~dice["printed"] & dice["series"].isin(results.counts)]
+    dice = dice[(dice["metric"] == "dice") & dice["series"].isin(results.counts)]
+    dice = dice[~dice["printed"] & (dice["convention"] != SOFT)]  # soft Dice is of probabilities, not of masks
     within = dice.groupby("series")["value"].agg(np.ptp)
     widest = dice[dice["series"] == within.idxmax()].sort_values("value")
     low, high = widest.iloc[0], widest.iloc[-1]
@@ -149,7 +150,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPES[recipe] if len(recipes) > 1 else f"{RECIPES[recipe]}, not searched",
+                "Recipe": RECIPES[recipe] + ", not searched" * (recipe == "fair" and not results.searches),
             }
             for series in shown:
                 own = results.counts[series]
@@ -162,7 +163,8 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
     chosen = [note for results in recipes.values() for note in rates_in_words(results)]
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
     if left_out:
-        chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
+        searched = "" if chosen else "; the learning rate was not searched"
+        chosen.append(f"Left out in this profile: {', '.join(left_out)}{searched}.")
     caption = "What decided it: how much belongs to the gates and how much to the optimisation."
     return published.table(first, pd.DataFrame(rows), "table_decision", caption, *chosen, *seed_notes(first))
 

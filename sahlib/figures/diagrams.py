@@ -31,8 +31,9 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     """
     parts = " / ".join(str(split[side]) for side in SIDES)
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
+    patients_too = "" if study.slices_are_patients else f", {patients} patients"
     # A folder of pictures holds grey levels of a window that it does not tell.
-    window = "" if study.dataset == "paired_folder" else f"{_windows(study)}; "
+    window = "" if study.dataset == "paired_folder" and not study.grey_window else f"{_windows(study)}; "
     widths = ", ".join(map(str, study.channels))
     networks = {
         "unet": f"Residual units; widths {widths}",
@@ -44,7 +45,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
     epochs = f"{study.epochs} epoch{'s' * (study.epochs != 1)}"
     return [
-        ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks, {patients} patients"),
+        ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks{patients_too}"),
         ("Split", f"{group}, stratified; training / validation / test: {parts} slices"),
         ("Preprocessing", f"{window}{study.size} × {study.size} pixels, grey levels to [0, 1], binary masks"),
         *((NETWORK + MODELS[name], networks[name]) for name in study.models),

@@ -71,7 +71,7 @@ def value_histogram(scans: Sequence[Scan], level: float, width: float) -> Figure
 
 @styled
 def lesion_areas(store: SliceStore, split: Split) -> Figure:
-    """Lesion area of every slice with SAH, by side of the split: the sides should look alike."""
+    """Area of the store's lesion in every slice that shows it, by side of the split: the sides should look alike."""
     figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     ax = figure.subplots()
     areas = 100 * store.lesion_pixels.to_numpy() / store.images[0].size
@@ -82,8 +82,8 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
         offset = np.random.default_rng(0).uniform(-0.3, 0.3, len(area))
         ax.plot(area, height + offset, ".", color=SIDE_COLOURS[side], markersize=3.5)
     ax.set_yticks(range(len(SIDES)), list(reversed(SIDES)))
-    ax.set(xscale="log", xlabel="lesion area, per cent of the image (each dot one slice with SAH)")
-    return described(figure, "Lesion area of every slice with SAH as a dot, one row for each side of the split.")
+    ax.set(xscale="log", xlabel="lesion area, per cent of the image (each dot one slice with a lesion)")
+    return described(figure, "Lesion area of every slice with a lesion as a dot, one row for each side of the split.")
 
 
 @styled

@@ -48,7 +48,7 @@ def sample_table(
 
     counts: the models to show; of several seeds the first, because a picture shows one run
     sample_ids: slice_id of sample 1, 2, 3
-    printed: paper.TABLE_1 or paper.TABLE_2
+    printed: transcript.TABLE_1 or TABLE_2
     returns: column Metric and, for each sample, "Sample 1, paper" and "Sample 1, <model>"; rows Dice, IoU, Precision,
     Recall, F1 (NaN where 0/0) and Area %, the predicted share of the image in per cent
     raises: ValueError for no or too many samples, or a slice that is not exactly once among the counts
