@@ -14,8 +14,6 @@ from sahlib.paper import transcript
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS
 
-CLASS_SCORES = ("dice", "iou", "precision", "recall")
-
 
 def table_1(results: Results) -> pd.DataFrame:
     """The U-Net on the three samples."""
@@ -61,7 +59,7 @@ def class_scores(results: Results) -> pd.DataFrame:
             "Patients": bleeding["patient_id"].nunique(),
             "Dice, slices with it (95 % interval)": dice,
         }
-        for score in CLASS_SCORES:
+        for score in ("dice", "iou", "precision", "recall"):
             pooled = [metrics.score(c, score, "pooled") if shown else np.nan for c in counts]
             row[f"{metrics.LABELS[score]}, pooled"] = float(np.mean(pooled))
         rows.append(row)
@@ -94,7 +92,7 @@ def summary(results: Results) -> str:
 
 def _sample_table(results: Results, models: list[str], printed: transcript.PrintedTable) -> pd.DataFrame:
     rows = samples.three_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
+    ids = results.slice_ids(rows)
     content = tables.sample_table({model: results.counts[model] for model in models} | results.trivial, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
     caption = f"Table {printed.number}. {MODELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."

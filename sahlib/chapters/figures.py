@@ -31,9 +31,9 @@ def figure_2(results: Results) -> Figure:
     """A slice and its mask."""
     row = samples.typical_training_slice(results.store, results.split)
     image, mask = results.store.images[row], results.store.masks([row])[0]
-    slice_id = results.store.slices["slice_id"].iloc[row]
-    caption = f"Figure 2. CT slice {slice_id} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}."
-    data = paper_plots.areas(mask[None], [slice_id])
+    ids = results.slice_ids([row])
+    caption = f"Figure 2. CT slice {ids[0]} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}."
+    data = paper_plots.areas(mask[None], ids)
     return published.figure(results, paper_plots.slice_and_mask(image, mask), "figure_2_slice_and_mask", data, caption)
 
 
@@ -59,7 +59,8 @@ def figure_6(results: Results) -> Figure:
 
 def figure_7(results: Results) -> Figure:
     """Three samples: CT with the true contour, each network's mask, the true mask."""
-    images, truth, ids, rows = _samples(results)
+    rows = samples.three_test_slices(results.store, results.split)
+    images, truth, ids = results.store.images[rows], results.store.masks(rows), results.slice_ids(rows)
     predictions, dice, iou = {}, {}, {}
     for model in results.runs:
         series = tables.label(model, results.counts[model][:1])
@@ -79,8 +80,7 @@ def figure_7(results: Results) -> Figure:
 def figure_8(results: Results) -> Figure:
     """Representative test slices."""
     rows = samples.spread_of_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
-    images, truth = results.store.images[rows], results.store.masks(rows)
+    images, truth, ids = results.store.images[rows], results.store.masks(rows), results.slice_ids(rows)
     caption = f"Figure 8. The test set: {samples.SPREAD_RULE}; the true contour is red."
     drawn = paper_plots.representative_slices(images, truth, ids)
     return published.figure(results, drawn, "figure_8_test_slices", paper_plots.areas(truth, ids), caption)
@@ -105,8 +105,8 @@ def classes(results: Results) -> Figure | None:
     lesions = next(iter(results.runs.values()))[0].lesions
     if len(lesions) == 1:
         return None
-    images, _, ids, rows = _samples(results)
-    positions = np.searchsorted(results.test_rows, rows)
+    rows = samples.three_test_slices(results.store, results.split)
+    ids, positions = results.slice_ids(rows), np.searchsorted(results.test_rows, rows)
     columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in lesions}}
     for model, own in results.runs.items():
         columns[tables.label(model, results.counts[model][:1])] = {
@@ -122,15 +122,8 @@ def classes(results: Results) -> Figure | None:
         "Every class on three test slices, outlines in the colour of the class. The slices follow a rule and no "
         f"result: {samples.THREE_RULE}."
     )
-    drawn = scan_plots.classes(images, columns, ids)
+    drawn = scan_plots.classes(results.store.images[rows], columns, ids)
     return published.figure(results, drawn, "classes", pd.DataFrame(areas), caption)
-
-
-def _samples(results: Results) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """Images uint8 [k,H,W], masks bool [k,H,W], names and rows in the store of the three sample slices."""
-    rows = samples.three_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
-    return results.store.images[rows], results.store.masks(rows), ids, rows
 
 
 def _architecture(results: Results, model: str, number: int) -> Figure:

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
-from sahlib.chapters.results import Results
+from sahlib.chapters.results import Results, chosen_rate
 from sahlib.figures import drawing, tables
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
@@ -31,9 +31,8 @@ def rates_in_words(results: Results) -> list[str]:
     """The learning rate that each network chose, for a recipe in which it does."""
     found = []
     for model, search in results.searches.items():
-        chosen = search.loc[search["chosen"], "learning_rate"].iloc[0]
-        budget = ", ".join(f"{rate:g}" for rate in search["learning_rate"])
-        found.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {budget}.")
+        rate, budget = f"{chosen_rate(search):g}", ", ".join(f"{rate:g}" for rate in search["learning_rate"])
+        found.append(f"{MODELS[model]} was trained at {rate}, chosen on validation patients among {budget}.")
     return found
 
 

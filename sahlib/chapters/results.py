@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +52,10 @@ class Results:
         """The counts of the networks and of the trivial predictors."""
         return {**self.counts, **{name: [counts] for name, counts in self.trivial.items()}}
 
+    def slice_ids(self, rows: np.ndarray) -> list[str]:
+        """The names of the slices at `rows` of the store."""
+        return self.store.slices["slice_id"].iloc[rows].tolist()
+
     def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
         """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
         return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
@@ -78,53 +82,39 @@ def load(study: Study, workspace: Workspace) -> Results:
     """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
     folder = workspace.figures(study, store.meta["recipe"]["source"])
-    return _results(study, study.recipe, store, split, workspace, lambda model: study, {}, folder)
+    runs = train_models(study, store, split, study.models, workspace)
+    counts = _tested(runs, store, split, study)
+    train, test = split.rows(store, "train"), split.rows(store, "test")
+    band = baselines.fit_band(store.images[train], store.masks(train))
+    trivial = trivial_counts(counts, store, test, band)
+    return Results(study, study.recipe, store, split, runs, counts, trivial, band, {}, folder)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
     """The Results under the Study's own recipe, first, and under each of its further recipes."""
     own = load(study, workspace)
-    found = {own.recipe: own}
+    found, data = {own.recipe: own}, (own.store, own.split)
     for recipe in study.further_recipes:
-        searches, rates = {}, dict.fromkeys(study.models)
-        if recipe == "fair":
-            searches = {
-                model: rate_search.search_learning_rate(own.store, own.split, study, model, workspace.runs)
-                for model in study.models
-            }
-            rates = {model: float(t.loc[t["chosen"], "learning_rate"].iloc[0]) for model, t in searches.items()}
-        found[recipe] = _results(
-            # Where each network has its own rate, `searches` tells them.
-            study.under("prior" if searches else recipe),
-            recipe,
-            own.store,
-            own.split,
-            workspace,
-            lambda model, recipe=recipe, rates=rates: study.under(recipe, rates[model]),
-            searches,
-            own.folder,
-        )
+        searches, runs = {}, {}
+        for model in study.models:
+            if recipe == "fair":
+                searches[model] = rate_search.search_learning_rate(*data, study, model, workspace.runs)
+            rate = chosen_rate(searches[model]) if searches else None
+            runs |= train_models(study.under(recipe, rate), *data, [model], workspace)
+        # Where each network has its own rate, `searches` tells them.
+        shared = study.under("prior" if searches else recipe)
+        counts = _tested(runs, *data, study)
+        found[recipe] = replace(own, study=shared, recipe=recipe, runs=runs, counts=counts, searches=searches)
     return found
 
 
-def _results(
-    study: Study,
-    recipe: str,
-    store: SliceStore,
-    split: Split,
-    workspace: Workspace,
-    study_of: Callable[[str], Study],
-    searches: dict[str, pd.DataFrame],
-    folder: Path,
-) -> Results:
-    runs = {}
-    for model in study.models:
-        runs |= train_models(study_of(model), store, split, [model], workspace)
-    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
-    train, test = split.rows(store, "train"), split.rows(store, "test")
-    band = baselines.fit_band(store.images[train], store.masks(train))
-    trivial = trivial_counts(counts, store, test, band)
-    return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)
+def chosen_rate(search: pd.DataFrame) -> float:
+    """The learning rate that a network chose among those of `rate_search.search_learning_rate`'s table."""
+    return float(search.set_index("learning_rate")["chosen"].idxmax())
+
+
+def _tested(runs: dict[str, list[Run]], store: SliceStore, split: Split, study: Study) -> dict[str, list[pd.DataFrame]]:
+    return {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
 
 
 def trivial_counts(

@@ -10,7 +10,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.chapters import published
-from sahlib.chapters.published import notes, rates_in_words
 from sahlib.chapters.results import Results
 from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
 from sahlib.paper import ledger, printed, transcript
@@ -101,6 +100,12 @@ def printed_numbers(results: Results) -> Figure:
 
 def scores(results: Results) -> pd.DataFrame:
     """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
+    caption = "Scores with 95 % intervals, resampling patients, not slices."
+    return published.table(results, with_intervals(results), "table_intervals", caption, *seed_notes(results))
+
+
+def with_intervals(results: Results) -> pd.DataFrame:
+    """A row for each of REPORTED: Score, Convention and, for every series, the score in words."""
     rows = []
     for metric, convention in REPORTED:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
@@ -109,8 +114,7 @@ def scores(results: Results) -> pd.DataFrame:
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
             row[tables.label(series, own)] = intervals.in_words(found) + spread
         rows.append(row)
-    caption = "Scores with 95 % intervals, resampling patients, not slices."
-    return published.table(results, pd.DataFrame(rows), "table_intervals", caption, *seed_notes(results))
+    return pd.DataFrame(rows)
 
 
 def contrasts(results: Results) -> pd.DataFrame:
@@ -123,15 +127,14 @@ def contrasts(results: Results) -> pd.DataFrame:
         for metric, convention in REPORTED[:3]:
             found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
             differences.append(found)
-            rows.append(
-                {
-                    "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
-                    "Score": metrics.LABELS[metric],
-                    "Convention": metrics.CONVENTIONS[convention].label,
-                    "Estimate (95 % interval)": intervals.in_words(found, signed=True),
-                    "p, permutation": f"{found.p:.3f}",
-                }
-            )
+            row = {
+                "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
+                "Score": metrics.LABELS[metric],
+                "Convention": metrics.CONVENTIONS[convention].label,
+                "Estimate (95 % interval)": intervals.in_words(found, signed=True),
+                "p, permutation": f"{found.p:.3f}",
+            }
+            rows.append(row)
     table = pd.DataFrame(rows)
     adjusted = intervals.holm([found.p for found in differences])
     table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
@@ -160,7 +163,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for name, counts in first.trivial.items():
                 row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)
-    chosen = [note for results in recipes.values() for note in rates_in_words(results)]
+    chosen = [note for results in recipes.values() for note in published.rates_in_words(results)]
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
     if left_out:
         searched = "" if chosen else "; the learning rate was not searched"
@@ -251,7 +254,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
-    lines += [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
+    lines += [f"- {note}" for note in [*published.notes(results)[:1], *seed_notes(results)]]
     text = "\n".join(lines) + "\n"
     with writing(results.folder / "verdict.md") as path:
         path.write_text(text)

@@ -18,7 +18,7 @@ from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import tables
 from sahlib.paper.rules import MIN_PATIENTS
-from sahlib.report.rendering import ENVIRONMENT
+from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
@@ -59,8 +59,8 @@ def card(results: Results) -> str:
         threshold=THRESHOLD,
         source=None if study.dataset == "phantom" else catalogue.find(study.dataset),
         own=catalogue.OWN,
-        spacing=_range(train["row_mm"]),
-        thickness=_range(train["thickness_mm"]),
+        spacing=millimetres(train["row_mm"], 2),
+        thickness=millimetres(train["thickness_mm"], 2),
         sides=tables.markdown(sides.rename_axis("Side").reset_index(), SIDES),
         trained=train_unet.in_words(results.runs),
         scores=scores(results),
@@ -74,20 +74,13 @@ def card(results: Results) -> str:
 
 def scores(results: Results) -> str:
     """The scores of verdict.REPORTED with intervals, those of the predictors that know nothing beside them."""
-    rows = []
-    for metric, convention in verdict.REPORTED:
-        row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
-        for series, own in results.every_series.items():
-            found = intervals.interval(own, metric, convention, batch_size=results.study.batch_size)
-            row[tables.label(series, own)] = intervals.in_words(found)
-        rows.append(row)
     seeds = len(results.study.seeds)
     caption = f"Scores with 95 % intervals over patients{f', means over {seeds} seeds' * (seeds > 1)}."
     note = (
         f"'{metrics.CONVENTIONS['mean_empty_1'].label}' flatters: a slice without lesion counts as 1 where nothing is "
         f"predicted, so '{baselines.BACKGROUND}' scores high by it."
     )
-    return tables.markdown(pd.DataFrame(rows), caption, [note])
+    return tables.markdown(verdict.with_intervals(results), caption, [note])
 
 
 def subgroups(results: Results) -> pd.DataFrame:
@@ -163,10 +156,3 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
             groups[f"lesions, slices about {millimetres:.0f} mm thick"] = (area > 0) & (thickness == millimetres)
         groups["lesions, slices of unknown thickness"] = (area > 0) & thickness.isna()
     return {name: inside for name, inside in groups.items() if inside.any()}
-
-
-def _range(millimetres: pd.Series) -> str:
-    if millimetres.isna().all():
-        return "unknown"
-    ends = dict.fromkeys(f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
-    return " to ".join(ends) + " mm" + ", in part unknown" * bool(millimetres.isna().any())

@@ -40,15 +40,6 @@ MAIN_CLAIM = "attention_higher_dice"
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number of the verdict's card, with what it is and what belongs beside it."""
-
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True)
 class Ledger:
     """The claims under one recipe. rows: of its CSV as text"""
 
@@ -167,20 +158,21 @@ def _is_quoted(summary: Path, cards: Sequence[str]) -> bool:
     return bool(first) and any(first in card for card in cards)
 
 
-def decisive_numbers(folder: Path) -> list[Number]:
-    """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns."""
+def decisive_numbers(folder: Path) -> list[tuple[str, str, str]]:
+    """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns; each as
+    what it is, the number, and what belongs beside it."""
     found = []
     for row in rows_of(folder / "table_differences.csv"):
         asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
         if asked and row["Difference"].startswith(f"{MODELS['attention_unet']} minus "):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
-            found.append(Number(row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
+            found.append((row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
     for row in rows_of(folder / "table_3.csv"):
         if (row["Slices"], row["Metric"]) == (WHOLE, "Dice"):
             printed = " and ".join(f"{float(v):.3f}" for name, v in row.items() if name.endswith(", paper"))
             detail = f"Dice for finding nothing, when empty against empty counts as 1; the paper prints {printed}"
-            found.append(Number(BACKGROUND, f"{float(row[BACKGROUND]):.3f}", detail))
+            found.append((BACKGROUND, f"{float(row[BACKGROUND]):.3f}", detail))
     return found
 
 

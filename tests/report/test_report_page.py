@@ -132,18 +132,19 @@ def test_the_verdict_comes_first(page):
 
 def test_the_decisive_numbers_are_those_of_the_tables():
     attention, gates, nothing = report_page.decisive_numbers(PUBLISHED)
-    assert attention.label == "Attention U-Net minus U-Net" and nothing.label == "Background everywhere"
-    assert gates.label == "Attention U-Net minus Attention U-Net, gates open"
+    label, value, detail = attention
+    assert label == "Attention U-Net minus U-Net" and nothing[0] == "Background everywhere"
+    assert gates[0] == "Attention U-Net minus Attention U-Net, gates open"
     row = next(
         row
         for row in report_parts.rows_of(PUBLISHED / "table_differences.csv")
-        if row["Difference"] == attention.label and "SAH slices" in row["Convention"]
+        if row["Difference"] == label and "SAH slices" in row["Convention"]
     )
-    shown = f"{attention.value} {attention.detail.split('interval ')[1]}"
+    shown = f"{value} {detail.split('interval ')[1]}"
     assert shown.replace("−", "-") == f"{row['Estimate (95 % interval)']}, p = {row['p, permutation']}"
     first = report_parts.rows_of(PUBLISHED / "table_3.csv")[0]
-    assert nothing.value == f"{float(first['Background everywhere']):.3f}"
-    assert nothing.detail.endswith("the paper prints 0.867 and 0.896")
+    assert nothing[1] == f"{float(first['Background everywhere']):.3f}"
+    assert nothing[2].endswith("the paper prints 0.867 and 0.896")
 
 
 def test_a_phantom_is_called_one_before_any_number(text):
