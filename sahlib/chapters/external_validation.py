@@ -40,17 +40,11 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     (to / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
     # The same trainings, with counts and probabilities of other slices in folders of their own.
-    runs = {
-        model: [Run(run.path / f"external-{store.digest}", run.record) for run in own]
-        for model, own in results.runs.items()
-    }
-    counts = {
-        model: [
-            prediction.test(run, store, split, results.study, trained)
-            for run, trained in zip(runs[model], own, strict=True)
-        ]
-        for model, own in results.runs.items()
-    }
+    runs, counts = {}, {}
+    for model, own in results.runs.items():
+        runs[model] = [Run(run.path / f"external-{store.digest}", run.record) for run in own]
+        pairs = zip(runs[model], own, strict=True)
+        counts[model] = [prediction.test(run, store, split, results.study, trained) for run, trained in pairs]
     origin = (
         f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
         f"{store.digest}), on which no network was trained or chosen.{'' if folder else FRESH}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sahlib.chapters import published
 from sahlib.chapters.results import Results
-from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
+from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
 from sahlib.scoring import baselines, calibration, intervals, metrics
@@ -93,7 +93,7 @@ def printed_numbers(results: Results) -> Figure:
         "can be, and how many slices at least must be near perfect. On slices that show hemorrhage no method is near "
         "perfect, so these are slices without any."
     )
-    figure = printed_plot.perfect_slices()
+    figure = evidence_plots.perfect_slices()
     drawing.save(figure, results.folder, "printed_numbers", printed.perfect_slices_curves(), caption)
     return figure
 
@@ -207,9 +207,8 @@ def claims(recipes: dict[str, Results]) -> pd.DataFrame:
     tables_by_recipe = {}
     for recipe, results in recipes.items():
         histories = {model: [run.history for run in own] for model, own in results.runs.items()}
-        study = results.study
-        own = results.counts, histories, recipe, study.profile, study.dataset
-        evidence = ledger.Evidence(*own, batch_size=study.batch_size)
+        of_study = results.study.profile, results.study.dataset, results.study.batch_size
+        evidence = ledger.Evidence(results.counts, histories, recipe, *of_study)
         tables_by_recipe[recipe] = ledger.ledger(evidence)
         stem = "ledger" if results is fairest(recipes) else f"ledger_{recipe}"
         ledger_page.write(tables_by_recipe[recipe], results.folder, evidence, stem)

@@ -87,30 +87,26 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
 
 
 @styled
-def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8) -> Figure:
-    """The typical training slice and `count` of its augmented forms, the transformed mask outlined on each."""
+def augmentations(store: SliceStore, split: Split, study: Study) -> Figure:
+    """The typical training slice and eight of its augmented forms, the transformed mask outlined on each."""
     import torch
 
     from sahlib.training.augment import draw_transforms, transform
 
     row = typical_training_slice(store, split)
-    image = torch.from_numpy(store.images[row].astype(np.float32)).expand(count, 1, -1, -1)
-    mask = torch.from_numpy(store.masks([row])[0].astype(np.float32)).expand(count, 1, -1, -1)
-    matrices = draw_transforms(count, study.flip_probability, study.rotation_degrees, torch.Generator().manual_seed(0))
-    images, masks = transform(image, mask, matrices)
-    panels = [(store.images[row], store.masks([row])[0], "as it is")]
-    panels += [
-        (i[0].numpy(), m[0].numpy() > 0.5, f"epoch {k}") for k, (i, m) in enumerate(zip(images, masks, strict=True), 1)
-    ]
+    image, mask = store.images[row], store.masks([row])[0]
+    copies = (torch.from_numpy(one.astype(np.float32)).expand(8, 1, -1, -1) for one in (image, mask))
+    matrices = draw_transforms(8, study.flip_probability, study.rotation_degrees, torch.Generator().manual_seed(0))
+    images, masks = (turned[:, 0].numpy() for turned in transform(*copies, matrices))
+    titles = ["as it is", *(f"epoch {k}" for k in range(1, 9))]
     figure = Figure(figsize=(WIDTH, WIDTH / 5 * 2 + 0.6), layout="constrained")
-    axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False).ravel()
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    for ax, (picture, lesion, title) in zip(axes, panels, strict=False):
+    *axes, last = figure.subplots(2, 5).ravel()
+    last.set_axis_off()
+    for ax, picture, lesion, title in zip(axes, [image, *images], [mask, *(masks > 0.5)], titles, strict=True):
         show(ax, picture)
         outline(ax, lesion)
         ax.set_title(title, fontsize=7)
-    return described(figure, f"A training slice as it is and in {count} augmented forms, the lesion outlined on each.")
+    return described(figure, "A training slice as it is and in 8 augmented forms, the lesion outlined on each.")
 
 
 @styled

@@ -130,11 +130,8 @@ def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
     return f"{name} (collapsed{where}: every pixel background)"
 
 
-def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
-    """What a reader of any table or figure of a run must know about the run.
-
-    counts: those of any model of the run, for the size of the test set; None leaves that note out
-    """
+def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
+    """What a reader of any table or figure of a run must know about it; counts: those of any of its models."""
     prior = "on: the output bias starts at the log-odds of a lesion pixel, which the paper does not do"
     notes = [
         f"Profile {study.profile}, dataset {study.dataset}, {study.size}x{study.size} pixels, {study.epochs} epochs, "
@@ -162,12 +159,11 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
         "Patients are not known: slices of one patient may be on both sides of the split.": study.slices_are_patients,
     }
     notes += [note for note, holds in where_it_holds.items() if holds]
-    if counts is not None:
-        patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
-        what = "slices taken as patients" if study.slices_are_patients else "patients"
-        notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
-        if patients < 10:
-            notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
+    patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
+    what = "slices taken as patients" if study.slices_are_patients else "patients"
+    notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
+    if patients < 10:
+        notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
     return notes
 
 
@@ -176,18 +172,16 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
 
     An en dash or a blank cell gets its explanation as a further note. Each file appears whole or not at all.
     """
-    folder = Path(folder)
-    cells = displayed(table)
-    notes = list(notes)
+    cells, notes = displayed(table), list(notes)
     for sign, note in (("–", UNDEFINED_NOTE), ("", BLANK_NOTE)):
-        if (cells[_numeric(table, cells)] == sign).to_numpy().any() and note not in notes:
+        if (cells[_numeric(table, cells)] == sign).to_numpy().any():
             notes.append(note)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),
         "md": markdown(table, caption, notes),
         "tex": latex(table, f"tab:{stem}", caption, notes),
     }
-    paths = [folder / f"{stem}.{suffix}" for suffix in texts]
+    paths = [Path(folder) / f"{stem}.{suffix}" for suffix in texts]
     for path, text in zip(paths, texts.values(), strict=True):
         with writing(path) as part:
             part.write_text(text, encoding="utf-8", newline="\n")
