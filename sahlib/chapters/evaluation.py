@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -45,8 +47,7 @@ def class_scores(results: Results) -> pd.DataFrame:
     paper names this as future work (section 5).
     """
     rows = []
-    lesions = next(iter(results.runs.values()))[0].lesions
-    for lesion, (model, own) in ((lesion, item) for lesion in lesions for item in results.runs.items()):
+    for lesion, (model, own) in itertools.product(results.lesions, results.runs.items()):
         counts = [run.counts_of(lesion) for run in own]
         bleeding = counts[0][counts[0]["lesion_pixels"] > 0]
         # A class that no test slice shows has no score, and nobody who fails to find it has collapsed.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -64,7 +63,7 @@ def figure_7(results: Results) -> Figure:
     predictions, dice, iou = {}, {}, {}
     for model in results.runs:
         series = tables.label(model, results.counts[model][:1])
-        predictions[series] = results.predicted(model, rows)
+        predictions[series] = results.predicted(model, rows, results.lesions[0])
         counts = results.counts[model][0].set_index("slice_id").loc[ids]
         dice[series], iou[series] = metrics.dice(counts), metrics.iou(counts)
     names = [f"Sample {number}: {slice_id}" for number, slice_id in enumerate(ids, 1)]
@@ -102,20 +101,18 @@ def classes(results: Results) -> Figure | None:
 
     None where there is one class alone: Figure 7 shows it.
     """
-    lesions = next(iter(results.runs.values()))[0].lesions
-    if len(lesions) == 1:
+    if len(results.lesions) == 1:
         return None
     rows = samples.three_test_slices(results.store, results.split)
-    ids, positions = results.slice_ids(rows), np.searchsorted(results.test_rows, rows)
-    columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in lesions}}
-    for model, own in results.runs.items():
-        columns[tables.label(model, results.counts[model][:1])] = {
-            lesion: own[0].probabilities_of(lesion)[positions] > prediction.THRESHOLD for lesion in lesions
-        }
+    ids = results.slice_ids(rows)
+    columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in results.lesions}}
+    for model, own in results.counts.items():
+        masks = {lesion: results.predicted(model, rows, lesion) for lesion in results.lesions}
+        columns[tables.label(model, own[:1])] = masks
     areas = [
         {"slice_id": slice_id, "series": name, "class": lesion, "pixels": int(masks[lesion][k].sum())}
         for name, masks in columns.items()
-        for lesion in lesions
+        for lesion in results.lesions
         for k, slice_id in enumerate(ids)
     ]
     caption = (

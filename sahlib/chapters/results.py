@@ -56,9 +56,15 @@ class Results:
         """The names of the slices at `rows` of the store."""
         return self.store.slices["slice_id"].iloc[rows].tolist()
 
-    def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
-        """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
-        return prediction.masks(self.runs[model][0], np.searchsorted(self.test_rows, rows))
+    @property
+    def lesions(self) -> tuple[str, ...]:
+        """What the networks find, each by an output of its own; the first is what figures and tables are about."""
+        return next(iter(self.runs.values()))[0].lesions
+
+    def predicted(self, model: str, rows: np.ndarray, lesion: str) -> np.ndarray:
+        """Masks bool [k,H,W] of a lesion by the first seed's run, on the test slices at `rows` of the store."""
+        positions = np.searchsorted(self.test_rows, rows)
+        return self.runs[model][0].probabilities_of(lesion)[positions] > prediction.THRESHOLD
 
 
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:

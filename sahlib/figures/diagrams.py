@@ -122,7 +122,7 @@ def _across(main: list, rows: dict, copies: dict, gates: dict, gap: float) -> tu
 
 
 @styled
-def architecture(table: pd.DataFrame, title: str = "") -> Figure:
+def architecture(table: pd.DataFrame, title: str) -> Figure:
     """Figures 3 and 4: the network of a table that `architecture.blocks` returned, drawn as a U.
 
     title is the network's name for people. A block's width grows with its channels and its height with its
@@ -186,8 +186,8 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
         else:
             _arrow(ax, [(from_x, from_y), (x + w / 2, from_y), (x + w / 2, y - h / 2)], UP)
     _legend(figure, table)
-    facts = f"{table['parameters'].sum():,} parameters, {table['convolutions'].sum()} convolutions"
-    figure.suptitle(f"{title}: {facts}" if title else facts)
+    convolutions = table["convolutions"].sum()
+    figure.suptitle(f"{title}: {table['parameters'].sum():,} parameters, {convolutions} convolutions")
     return figure
 
 

@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -15,6 +16,7 @@ from sahlib.data.slices import SliceStore, window_to_grey
 from sahlib.data.splits import SIDES, Split
 from sahlib.figures.drawing import CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
 from sahlib.study import Study
+from sahlib.training.augment import draw_transforms, transform
 
 SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))  # Okabe & Ito
 
@@ -89,10 +91,6 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
 @styled
 def augmentations(store: SliceStore, split: Split, study: Study) -> Figure:
     """The typical training slice and eight of its augmented forms, the transformed mask outlined on each."""
-    import torch
-
-    from sahlib.training.augment import draw_transforms, transform
-
     row = typical_training_slice(store, split)
     image, mask = store.images[row], store.masks([row])[0]
     copies = (torch.from_numpy(one.astype(np.float32)).expand(8, 1, -1, -1) for one in (image, mask))

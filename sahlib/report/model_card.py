@@ -90,13 +90,13 @@ def subgroups(results: Results) -> pd.DataFrame:
     returns: columns Subgroup, Score, Slices, Patients, the value with its interval, and Remark: TOO_FEW below
     rules.MIN_PATIENTS
     """
-    ((model, counts),) = results.counts.items()
+    (counts,) = results.counts.values()
     first, rows = counts[0], []
     lesion = first["lesion_pixels"] > 0
     for name, inside in _with_lesion(results, first).items():
         found = intervals.interval([own[inside] for own in counts], "dice", "sah_slices")
         rows.append((name, "Dice", inside.sum(), found.patients, intervals.in_words(found)))
-    if len(results.runs[model][0].lesions) > 1:
+    if len(results.lesions) > 1:
         own = evaluation.class_scores(results)
         values = own["Dice, slices with it (95 % interval)"]
         rows += zip("class " + own["Class"], ["Dice"] * len(own), own["Slices"], own["Patients"], values, strict=True)
