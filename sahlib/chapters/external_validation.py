@@ -18,11 +18,11 @@ from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
 from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
-from sahlib.figures import tables
+from sahlib.figures import drawing, tables
 from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
-from sahlib.workspace import Workspace, writing
+from sahlib.workspace import Workspace
 
 # Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
 FRESH_SEED = 1000
@@ -106,6 +106,5 @@ def in_words(here: Results, elsewhere: Results) -> str:
             f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
     text = "\n".join(lines)
-    with writing(elsewhere.folder / "summary.md") as file:
-        file.write_text(text + "\n")
+    drawing.save_text(elsewhere.folder / "summary.md", text + "\n")
     return text

@@ -15,7 +15,7 @@ from sahlib.chapters.results import Results, chosen_rate
 from sahlib.figures import drawing, tables
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
-from sahlib.workspace import provenance, writing
+from sahlib.workspace import provenance
 
 
 def notes(results: Results) -> list[str]:
@@ -66,8 +66,7 @@ def record(results: Results, *further: Results) -> dict:
         "further_recipes": {other.recipe: _trainings(other) for other in further},
         "provenance": provenance(),
     }
-    with writing(results.folder / "run.json") as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    drawing.save_text(results.folder / "run.json", json.dumps(content, indent=1) + "\n")
     return content
 
 

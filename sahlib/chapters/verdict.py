@@ -16,7 +16,6 @@ from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
 from sahlib.scoring import baselines, calibration, intervals, metrics
 from sahlib.study import MODELS, RECIPES
-from sahlib.workspace import writing
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
 REPORTED = (
@@ -255,8 +254,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
     lines += [f"- {note}" for note in [*published.notes(results)[:1], *seed_notes(results)]]
     text = "\n".join(lines) + "\n"
-    with writing(results.folder / "verdict.md") as path:
-        path.write_text(text)
+    drawing.save_text(results.folder / "verdict.md", text)
     return text
 
 

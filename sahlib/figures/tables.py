@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from sahlib.figures import drawing
 from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
 from sahlib.scoring import metrics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, Study
-from sahlib.workspace import writing
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
@@ -113,7 +113,9 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """
     whole = table3[table3["Slices"] == WHOLE]
     bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
-    bars.insert(1, "model", bars["series"].map(_model_of))
+    by_length = sorted(MODELS, key=lambda model: -len(MODELS[model]))  # "U-Net (ResNet34)" begins with "U-Net"
+    models = [next((m for m in by_length if heading.startswith(MODELS[m])), heading) for heading in bars["series"]]
+    bars.insert(1, "model", models)
     bars.insert(3, "printed", bars["series"].str.endswith(PAPER))
     return bars
 
@@ -181,11 +183,7 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
         "md": markdown(table, caption, notes),
         "tex": latex(table, f"tab:{stem}", caption, notes),
     }
-    paths = [Path(folder) / f"{stem}.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        with writing(path) as part:
-            part.write_text(text, encoding="utf-8", newline="\n")
-    return paths
+    return [drawing.save_text(Path(folder) / f"{stem}.{suffix}", text) for suffix, text in texts.items()]
 
 
 def displayed(table: pd.DataFrame) -> pd.DataFrame:
@@ -277,12 +275,6 @@ def _seeds(counts: Mapping[str, Counts]) -> dict[str, list[pd.DataFrame]]:
 def _numeric(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     """The columns of numbers among those that `displayed` shows."""
     return [c for c in cells if is_numeric_dtype(table[c])]
-
-
-def _model_of(heading: str) -> str:
-    """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
-    matches = [model for model, name in MODELS.items() if heading.startswith(name)]
-    return max(matches, key=lambda model: len(MODELS[model]), default=heading)
 
 
 def _number(value: float, printed: bool) -> str:

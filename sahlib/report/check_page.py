@@ -20,10 +20,9 @@ from sahlib.data.check.examine import Contact, Examination
 from sahlib.data.check.findings import GRAVITIES, Finding
 from sahlib.data.check.measures import VOXEL_MM
 from sahlib.data.scan import CLASSES
-from sahlib.figures.drawing import CLASS_COLOURS
+from sahlib.figures.drawing import CLASS_COLOURS, save_text
 from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.study import WINDOWS
-from sahlib.workspace import writing
 
 TEXT_WIDTH = 100
 ROWS = 12  # patients that the text lists, and findings of one kind that it lists and the HTML shows before a fold
@@ -34,9 +33,7 @@ def write(examination: Examination, folder: Path) -> str:
     """Writes check.html into `folder` (made where missing) and returns the page as text; StudyError where the disk
     refuses.
     """
-    path = Path(folder) / "check.html"
-    with writing(path) as part:
-        part.write_text(html(examination), encoding="utf-8", newline="\n")
+    path = save_text(Path(folder) / "check.html", html(examination))
     return f"{text(examination)}\n\nThe whole page, with pictures: {path}"
 
 

@@ -16,13 +16,12 @@ import pandas as pd
 from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
-from sahlib.figures import tables
+from sahlib.figures import drawing, tables
 from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
-from sahlib.workspace import writing
 
 TOO_FEW = "too few to tell"
 SIDES = "Slices and patients on each side of the split."
@@ -32,8 +31,7 @@ def write(results: Results) -> dict[str, str]:
     """Writes model_card_<model>.md for each network into the results' folder; returns the Markdown by network."""
     cards = {model: card(only(results, model)) for model in results.runs}
     for model, text in cards.items():
-        with writing(results.folder / f"model_card_{model}.md") as part:
-            part.write_text(text, encoding="utf-8", newline="\n")
+        drawing.save_text(results.folder / f"model_card_{model}.md", text)
     return cards
 
 

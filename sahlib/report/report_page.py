@@ -14,23 +14,22 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
 from sahlib.chapters.verdict import WORDS
+from sahlib.figures.drawing import save_text
 from sahlib.figures.ledger_page import HEADINGS, SIGNS
 from sahlib.figures.tables import WHOLE
 from sahlib.paper import transcript
 from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
-from sahlib.report.report_parts import Attachment, Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
+from sahlib.report.report_parts import Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
 from sahlib.study import MODELS
-from sahlib.workspace import writing
 
 # Section -> stem of the files of a figure or table -> [title] or [title, alternative text].
 CONTENTS = tomllib.loads((Path(__file__).parent / "templates" / "contents.toml").read_text(encoding="utf-8"))
@@ -39,37 +38,12 @@ HOME = [title for title in CONTENTS if title != ELSEWHERE]
 MAIN_CLAIM = "attention_higher_dice"
 
 
-@dataclass(frozen=True)
-class Ledger:
-    """The claims under one recipe. rows: of its CSV as text"""
-
-    anchor: str
-    title: str
-    caption: str
-    rows: list[dict[str, str]]
-    data: Attachment | None
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Scans from elsewhere. summary: Markdown; notes: what holds for its items; said: that, and what the page says"""
-
-    anchor: str
-    title: str
-    summary: str
-    notes: list[str]
-    said: list[str]
-    items: list[Picture | Table]
-
-
 def write(folder: Path, path: Path, command: str) -> Path:
     """Writes the report on a study's output `folder` to `path` and returns `path`; StudyError where the disk refuses.
 
     command  the line that runs the study again, from reproduce.command_line
     """
-    with writing(path) as part:
-        part.write_text(html(folder, command), encoding="utf-8", newline="\n")
-    return path
+    return save_text(path, html(folder, command))
 
 
 def html(folder: Path, command: str) -> str:
@@ -129,27 +103,37 @@ def further_items(folder: Path, sections: Sequence[str]) -> list[Picture | Table
     return items_of(folder, {stem: [stem.removeprefix("table_").replace("_", " ").capitalize()] for stem in unknown})
 
 
-def ledgers_of(folder: Path) -> list[Ledger]:
-    """The ledger of the fairest recipe first, then those of the others."""
+def ledgers_of(folder: Path) -> list[dict]:
+    """The ledger of the fairest recipe first, then those of the others; what the template shows of each."""
     found = []
     for path in sorted(folder.glob("ledger*.csv"), key=lambda path: (len(path.stem), path.stem)):
         recipe = path.stem.removeprefix("ledger").strip("_")
-        title = f"Under the recipe: {recipe}" if recipe else "The claims"
-        caption = text_of(path.with_suffix(".txt")).strip()
-        anchor = anchor_of(f"{folder.name}-{path.stem}")
-        found.append(Ledger(anchor, title, caption, rows_of(path), attached(folder, path.name)))
+        ledger = {
+            "anchor": anchor_of(f"{folder.name}-{path.stem}"),
+            "title": f"Under the recipe: {recipe}" if recipe else "The claims",
+            "caption": text_of(path.with_suffix(".txt")).strip(),
+            "rows": rows_of(path),
+            "data": attached(folder, path.name),
+        }
+        found.append(ledger)
     return found
 
 
-def elsewhere_of(folder: Path, said: Sequence[str]) -> Elsewhere:
-    """The results on scans from elsewhere; said: the notes that the page holds already."""
+def elsewhere_of(folder: Path, said: Sequence[str]) -> dict:
+    """What the template shows of results on scans from elsewhere; said: the notes that the page holds already."""
     summary = text_of(folder / "summary.md")
     scans = re.match(r"Tested on (.+?) from elsewhere \((\w+)", summary)
     title = f"{scans[1].capitalize()}, {scans[2].replace('_', ' ')}" if scans else folder.name
     items = items_of(folder, CONTENTS[ELSEWHERE]) + further_items(folder, [ELSEWHERE])
     shared = report_parts.shared_notes(items)
-    notes = [note for note in shared if note not in said and note not in summary]
-    return Elsewhere(anchor_of(f"{folder.name}-scans"), title, summary, notes, [*said, *shared], items)
+    return {
+        "anchor": anchor_of(f"{folder.name}-scans"),
+        "title": title,
+        "summary": summary,
+        "notes": [note for note in shared if note not in said and note not in summary],
+        "said": [*said, *shared],
+        "shown": items,
+    }
 
 
 def _is_quoted(summary: Path, cards: Sequence[str]) -> bool:
