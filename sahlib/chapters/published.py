@@ -29,11 +29,11 @@ def notes(results: Results) -> list[str]:
 
 def rates_in_words(results: Results) -> list[str]:
     """The learning rate that each network chose, for a recipe in which it does."""
-    found = []
-    for model, search in results.searches.items():
-        rate, budget = f"{chosen_rate(search):g}", ", ".join(f"{rate:g}" for rate in search["learning_rate"])
-        found.append(f"{MODELS[model]} was trained at {rate}, chosen on validation patients among {budget}.")
-    return found
+    return [
+        f"{MODELS[model]} was trained at {chosen_rate(search):g}, chosen on validation patients among "
+        f"{', '.join(f'{rate:g}' for rate in search['learning_rate'])}."
+        for model, search in results.searches.items()
+    ]
 
 
 def figure(results: Results, drawn: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:

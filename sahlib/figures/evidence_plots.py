@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
 from sahlib.paper import printed, transcript
-from sahlib.paper.printed import BEST_SAMPLE, NETWORKS, imperfect_dice, perfect_ceiling, share_above
+from sahlib.paper.printed import BEST_SAMPLE, NETWORKS
 from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
 
@@ -77,9 +77,10 @@ _PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1
 
 def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, names: dict, large: bool) -> None:
     metric = data["metric"].iloc[0]
-    for model, dash in _PRINTED_DASHES.items() if metric in transcript.TABLE_3.rows else ():
-        value = transcript.TABLE_3.value(metric, model)
-        ax.axvline(value, color=SERIES_COLOURS[model], linestyle=dash, linewidth=1.1 if large else 0.9, zorder=1)
+    papers = data[data["printed"]]
+    for row in papers.itertuples():
+        look = {"linestyle": _PRINTED_DASHES[row.series], "linewidth": 1.1 if large else 0.9, "zorder": 1}
+        ax.axvline(row.value, color=SERIES_COLOURS[row.series], **look)
     for r in range(0, len(rows), 2):
         ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
     step = 0.84 / max(len(series), 1)
@@ -109,10 +110,9 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
         above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "fontsize": 7}
-        for lift, model in ((11, transcript.ATTENTION), (2, transcript.UNET)):
-            value = transcript.TABLE_3.value(metric, model)
-            text = f"paper, {MODELS[model]}: {value:.3f}"
-            ax.annotate(text, (value, 1), xytext=(0, lift), color=SERIES_COLOURS[model], **above)
+        for lift, row in zip((2, 11), papers.itertuples(), strict=True):
+            text = f"paper, {row.label}: {row.value:.3f}"
+            ax.annotate(text, (row.value, 1), xytext=(0, lift), color=SERIES_COLOURS[row.series], **above)
     else:
         ax.tick_params(axis="x", labelsize=6.5)
 
@@ -126,12 +126,12 @@ def perfect_slices() -> Figure:
     for ax, model in zip(figure.subplots(1, 2, sharey=True), NETWORKS, strict=True):
         own, colour = data[data["model"] == model], COLOURS[model]
         dice, iou = transcript.TABLE_3.value("dice", model), transcript.TABLE_3.value("iou", model)
-        t, floor, ceiling = own["cap"], own["floor"], perfect_ceiling(dice, iou)
+        t, floor, ceiling = own["cap"], own["floor"], printed.perfect_ceiling(dice, iou)
         ax.fill_between(t, floor, ceiling, color=colour, alpha=0.18, linewidth=0)
         ax.fill_between(t, own["floor_low"], own["floor_high"], color=colour, alpha=0.35, linewidth=0)
         ax.plot(t, floor, color=colour)
         ax.plot([t.iloc[0], 1], [ceiling, ceiling], color=colour, linestyle=(0, (4, 2)))
-        alike, capped = imperfect_dice(dice, iou), share_above(dice, iou, BEST_SAMPLE)
+        alike, capped = printed.imperfect_dice(dice, iou), printed.share_above(dice, iou, BEST_SAMPLE)
         ax.plot(alike, ceiling, "o", color=colour, markersize=5, zorder=4)
         ax.plot(BEST_SAMPLE, capped, "s", color=colour, markersize=5, zorder=4)
         arrow = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkB": 4}

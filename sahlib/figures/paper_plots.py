@@ -182,16 +182,11 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     for b, (model, series, printed) in enumerate(bars):
         colour = COLOURS.get(model, OTHER)
         look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
-        legend = series
-        for m, metric in enumerate(metrics):
-            value = values.get((metric, model, series, printed))
-            if value is None:
-                continue
-            x = m + (b - (len(bars) - 1) / 2) * width
-            height = 0.0 if np.isnan(value) else float(value)
-            ax.bar(x, height, width * 0.88, edgecolor=colour, linewidth=0.9, label=legend, **look)
-            legend = "_nolegend_"
-            ax.annotate("n/a" if np.isnan(value) else f"{value:.3f}", (x, height), **above)
+        own = values.xs((model, series, printed), level=("model", "series", "printed"))
+        x = [metrics.index(metric) + (b - (len(bars) - 1) / 2) * width for metric in own.index]
+        ax.bar(x, own.fillna(0), width * 0.88, edgecolor=colour, linewidth=0.9, label=series, **look)
+        for at, value in zip(x, own, strict=True):
+            ax.annotate("n/a" if np.isnan(value) else f"{value:.3f}", (at, np.nan_to_num(value)), **above)
     ax.set_xticks(range(len(metrics)), metrics)
     ax.tick_params(axis="x", length=0)
     ax.set(xlim=(-0.5, len(metrics) - 0.5), yticks=np.linspace(0, 1, 6), ylabel="Score")

@@ -55,7 +55,11 @@ def html(folder: Path, command: str) -> str:
     notes = report_parts.shared_notes([*chain(*sections.values()), *further])
     # Front matter is for machines.
     cards = [re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))]
-    quoted = [own.parent for own in sorted(folder.glob("external-*/summary.md")) if _is_quoted(own, cards)]
+    quoted = [
+        path.parent
+        for path in sorted(folder.glob("external-*/summary.md"))
+        if (origin := text_of(path).partition("\n")[0]) and any(origin in card for card in cards)
+    ]
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=folder.name,
         printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
@@ -134,12 +138,6 @@ def elsewhere_of(folder: Path, said: Sequence[str]) -> dict:
         "said": [*said, *shared],
         "shown": items,
     }
-
-
-def _is_quoted(summary: Path, cards: Sequence[str]) -> bool:
-    """Whether a model card quotes a summary of scores elsewhere, whose first line says of which scans they are."""
-    first = text_of(summary).partition("\n")[0]
-    return bool(first) and any(first in card for card in cards)
 
 
 def decisive_numbers(folder: Path) -> list[tuple[str, str, str]]:
