@@ -41,14 +41,14 @@ def networks(results: Results) -> pd.DataFrame:
 
 
 def gate_maps(results: Results) -> Figure:
-    """What the gates of the first seed let through on the three sample slices."""
+    """What the gates of the first seed let through on the sample slices of Figure 7."""
     rows = samples.three_test_slices(results.store, results.split)
     maps = _maps(results, 0, rows)
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
     shown = (results.store.masks(rows), maps, titles, results.slice_ids(rows))
     caption = (
-        "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
-        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}."
+        f"Attention gates on {len(rows)} test slices, one column per level; a coefficient of 0 blocks the skip "
+        f"connection and 1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. First seed."
     )
     drawn = probability_plots.gate_maps(results.store.images[rows], *shown)
     return published.figure(results, drawn, "gate_maps", probability_plots.gate_maps_data(*shown), caption)

@@ -82,8 +82,9 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
     for series, counts in elsewhere.every_series.items():
         row = {"Predictor": tables.label(series, counts)}
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
-            found = intervals.interval(own, "dice", "sah_slices")
-            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(found)
+            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(
+                intervals.interval(own, "dice", "sah_slices")
+            )
         for score in ("dice", "precision", "recall"):
             pooled = np.mean([metrics.score(c, score, "pooled") for c in counts])
             row[f"{metrics.LABELS[score]}, pooled, elsewhere"] = float(pooled)

@@ -97,7 +97,7 @@ def figure_9(results: Results) -> Figure:
 
 
 def classes(results: Results) -> Figure | None:
-    """The three sample slices with the outlines of every class, true and as each network sees them.
+    """The sample slices of Figure 7 with the outlines of every class, true and as each network sees them.
 
     None where there is one class alone: Figure 7 shows it.
     """
@@ -116,7 +116,7 @@ def classes(results: Results) -> Figure | None:
         for k, slice_id in enumerate(ids)
     ]
     caption = (
-        "Every class on three test slices, outlines in the colour of the class. The slices follow a rule and no "
+        f"Every class on {len(ids)} test slices, outlines in the colour of the class. The slices follow a rule and no "
         f"result: {samples.THREE_RULE}."
     )
     drawn = scan_plots.classes(results.store.images[rows], columns, ids)

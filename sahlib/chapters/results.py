@@ -89,7 +89,7 @@ def load(study: Study, workspace: Workspace) -> Results:
     store, split = load_data(study, workspace)
     folder = workspace.figures(study, store.meta["recipe"]["source"])
     runs = train_models(study, store, split, study.models, workspace)
-    counts = _tested(runs, store, split, study)
+    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
     train, test = split.rows(store, "train"), split.rows(store, "test")
     band = baselines.fit_band(store.images[train], store.masks(train))
     trivial = trivial_counts(counts, store, test, band)
@@ -109,7 +109,7 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
             runs |= train_models(study.under(recipe, rate), *data, [model], workspace)
         # Where each network has its own rate, `searches` tells them.
         shared = study.under("prior" if searches else recipe)
-        counts = _tested(runs, *data, study)
+        counts = {model: [prediction.test(run, *data, study) for run in own] for model, own in runs.items()}
         found[recipe] = replace(own, study=shared, recipe=recipe, runs=runs, counts=counts, searches=searches)
     return found
 
@@ -117,10 +117,6 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
 def chosen_rate(search: pd.DataFrame) -> float:
     """The learning rate that a network chose among those of `rate_search.search_learning_rate`'s table."""
     return float(search.set_index("learning_rate")["chosen"].idxmax())
-
-
-def _tested(runs: dict[str, list[Run]], store: SliceStore, split: Split, study: Study) -> dict[str, list[pd.DataFrame]]:
-    return {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
 
 
 def trivial_counts(

@@ -63,11 +63,10 @@ def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
     papers = [
-        (metric, "", "", model, MODELS[model], value, value, value, 0, True)
+        (metric, "", "", model, MODELS[model], *[transcript.TABLE_3.value(metric, model)] * 3, 0, True)
         for metric in transcript.TABLE_3.rows
         if metric in set(table["metric"])
         for model in _PRINTED_DASHES
-        for value in [transcript.TABLE_3.value(metric, model)]
     ]
     return pd.concat([data, pd.DataFrame(papers, columns=data.columns)], ignore_index=True)
 
