@@ -125,18 +125,11 @@ def comparison_data(
 ) -> pd.DataFrame:
     """One row per sample and network: dice, iou, and the lesion's pixels in the truth and in the prediction."""
     rows = [
-        {
-            "sample": sample,
-            "series": label,
-            "dice": float(dice[label][k]),
-            "iou": float(iou[label][k]),
-            "truth_pixels": int(truth[k].sum()),
-            "predicted_pixels": int(np.asarray(masks[k], bool).sum()),
-        }
+        (sample, label, dice[label][k], iou[label][k], np.count_nonzero(truth[k]), np.count_nonzero(masks[k]))
         for k, sample in enumerate(row_labels)
         for label, masks in predictions.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["sample", "series", "dice", "iou", "truth_pixels", "predicted_pixels"])
 
 
 @styled
