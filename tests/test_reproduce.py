@@ -315,13 +315,12 @@ words = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), m
 shares = st.floats(0.05, 0.29)
 positive = st.floats(1e-8, 1e3)
 fields = st.fixed_dictionaries(
-    {"precision": st.sampled_from(["fp32", "bf16"])},
+    {"precision": st.sampled_from(["fp32", "bf16"]), "size": st.sampled_from([64, 96, 256])},
     optional={
         "target": st.sampled_from(["SAH", "any", "all"]),
         "raters": words,
         "phantom_patients": st.integers(1, 500),
         "phantom_seed": st.integers(-5, 10**6),
-        "size": st.sampled_from([32, 96, 256]),
         "windows": st.lists(st.sampled_from(["brain", "subdural", "40/80", "-600/1500.5"]), min_size=1, max_size=3),
         "grey_window": st.sampled_from(["127.5/255", "-600/1500", "bone"]),
         "train_share": shares,
