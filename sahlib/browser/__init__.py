@@ -1,5 +1,3 @@
 """The slice browser for notebooks: `browse(...)`."""
 
-from .widgets import browse
-
-__all__ = ["browse"]
+from sahlib.browser.widgets import browse as browse

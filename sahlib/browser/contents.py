@@ -13,11 +13,12 @@ import numpy as np
 import pandas as pd
 
 from sahlib.chapters.results import Results
-from sahlib.data import splits
+from sahlib.data import sources, splits
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store, window_to_grey
 from sahlib.data.splits import SIDES, Split
-from sahlib.scoring import metrics
+from sahlib.networks import gates
+from sahlib.scoring import metrics, prediction
 from sahlib.study import MODELS, WINDOWS, Study, StudyError
 from sahlib.training.runs import Run
 
@@ -54,15 +55,11 @@ class Network:
 
     @functools.cached_property
     def _network(self):
-        from sahlib.scoring.prediction import load_network
-
-        return load_network(self.weights)
+        return prediction.load_network(self.weights)
 
     def gate_map(self, inputs: np.ndarray) -> np.ndarray:
         """Coefficients of the gate at full resolution, float32 [H,W], of one slice's inputs uint8 [1,C,H,W]."""
-        from sahlib.networks.gates import gate_maps
-
-        return gate_maps(self._network, inputs)[0][0]
+        return gates.gate_maps(self._network, inputs)[0][0]
 
 
 @dataclass(frozen=True)
@@ -199,12 +196,7 @@ class Content:
 
 
 def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Content:
-    """The Content of a store, of Results, or of one or several runs that were tested on the same slices.
-
-    study  says where Hounsfield units are read from; not needed for runs on a phantom, or for Results on a study's own
-           slices
-    Raises StudyError where the slices or the split of a run are not found beside it, or runs do not go together.
-    """
+    """The Content of what `browse` is given; arguments and errors as there."""
     kinds, first = {type(one) for one in shown}, shown[0] if shown else None
     if len(shown) == 1 and kinds == {SliceStore}:
         return Content(first, np.full(len(first), ""), study=study)
@@ -242,19 +234,16 @@ def _beside(run: Run) -> tuple[SliceStore, Split]:
     path = processed / f"{run.record['study']['dataset']}-{recipe['store']}"
     if not path.exists():
         raise StudyError(f"The slices of {run.path} are not in {processed}; run notebook 02, or copy them there.")
-    for file in sorted(path.glob("splits/*.csv")):
-        split = splits.read(file)
+    for split in map(splits.read, sorted(path.glob("splits/*.csv"))):
         if split.digest == recipe["split"]:
-            return open_store(path).of("any" if run.lesions[0] == "any" else "SAH"), split
+            return open_store(path).of(run.lesions[0]), split
     raise StudyError(f"The split of {run.path} is not in {path / 'splits'}; run notebook 02.")
 
 
 def _hounsfield(store: SliceStore, study: Study | None) -> Callable[[int], np.ndarray]:
-    from sahlib.data.sources import open_source
-
     if study is None:
         raise StudyError("where the scans lie is not known; give browse() the Study.")
-    source = open_source(study)
+    source = sources.open_source(study)
     if source.fingerprint() != store.meta["recipe"]["source"]:
         raise StudyError("the scans are others than these slices were made from.")
     # A scan's slices lie together; the next scan begins where patient or files change.

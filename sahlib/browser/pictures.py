@@ -10,6 +10,7 @@ import io
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 
 from sahlib.figures import drawing
 
@@ -70,8 +71,6 @@ def png(panel: np.ndarray) -> bytes:
 @drawing.styled
 def sheet(panels: list[np.ndarray], titles: list[str], notes: list[str], heading: str) -> bytes:
     """The whole view as one PNG: the panels side by side, a title over and a note under each."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(max(3.0 * len(panels), 5.0), 3.9), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
     for ax, panel, title, note in zip(axes, panels, titles, notes, strict=True):

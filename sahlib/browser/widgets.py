@@ -43,7 +43,8 @@ def browse(*shown: SliceStore | Run | Results, study: Study | None = None) -> Br
 
     study  says where the scans lie, so that any window can be taken from their Hounsfield units; without it runs on a
            phantom and Results on a study's own slices have them, and others are windowed within their stored 8 bits
-    Raises StudyError where nothing of the kind is given, or slices or predictions of a run are missing.
+    Raises StudyError where nothing of the kind is given, runs do not go together, or slices, split or predictions of a
+    run are missing.
     """
     return Browser(contents.of(*shown, study=study))
 

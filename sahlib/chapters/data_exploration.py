@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -11,21 +10,12 @@ import pandas as pd
 from sahlib.data.scan import CLASSES, SAH, Scan
 
 
-@dataclass(frozen=True)
 class FirstScans:
-    """The first scans of a source, or all where it has fewer, as a source by itself."""
+    """The first `count` scans of a source, or all where it has fewer, as a source by itself."""
 
-    source: object
-    scans: tuple[Scan, ...]
-
-    @classmethod
-    def of(cls, source: object, count: int) -> FirstScans:
-        """The first `count` scans of `source`."""
-        return cls(source, tuple(source.scan(index) for index in range(min(count, len(source)))))
-
-    @property
-    def name(self) -> str:
-        return f"the first {len(self)} scans of {self.source.name}"
+    def __init__(self, source: object, count: int):
+        self.scans: tuple[Scan, ...] = tuple(source.scan(index) for index in range(min(count, len(source))))
+        self.name = f"the first {len(self)} scans of {source.name}"
 
     def __len__(self) -> int:
         return len(self.scans)

@@ -26,15 +26,14 @@ def networks(results: Results) -> pd.DataFrame:
     for model, own in results.runs.items():
         network = models.build(model, results.study.channels, len(results.study.windows), len(own[0].lesions))
         seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
-        rows.append(
-            {
-                "Network": MODELS[model],
-                "Parameters": f"{own[0].record['parameters']:,}",
-                "GFLOP per image, forward": models.gflop(network, results.study.size),
-                "Training slices per second": f"{slices / seconds:.0f}",
-                "Device": own[0].record["provenance"]["device"],
-            }
-        )
+        row = {
+            "Network": MODELS[model],
+            "Parameters": f"{own[0].record['parameters']:,}",
+            "GFLOP per image, forward": models.gflop(network, results.study.size),
+            "Training slices per second": f"{slices / seconds:.0f}",
+            "Device": own[0].record["provenance"]["device"],
+        }
+        rows.append(row)
     table = pd.DataFrame(rows)
     caption = "The networks: size, arithmetic and speed."
     tables.write(table, results.folder, "table_networks", caption, published.notes(results)[:1])
@@ -42,14 +41,14 @@ def networks(results: Results) -> pd.DataFrame:
 
 
 def gate_maps(results: Results) -> Figure:
-    """What the gates of the first seed let through on the three sample slices."""
+    """What the gates of the first seed let through on the sample slices of Figure 7."""
     rows = samples.three_test_slices(results.store, results.split)
     maps = _maps(results, 0, rows)
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
-    shown = (results.store.masks(rows), maps, titles, results.store.slices["slice_id"].iloc[rows].tolist())
+    shown = (results.store.masks(rows), maps, titles, results.slice_ids(rows))
     caption = (
-        "Attention gates on three test slices, one column per level; a coefficient of 0 blocks the skip connection and "
-        f"1 lets it pass. The slices follow a rule: {samples.THREE_RULE}."
+        f"Attention gates on {len(rows)} test slices, one column per level; a coefficient of 0 blocks the skip "
+        f"connection and 1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. First seed."
     )
     drawn = probability_plots.gate_maps(results.store.images[rows], *shown)
     return published.figure(results, drawn, "gate_maps", probability_plots.gate_maps_data(*shown), caption)
@@ -66,16 +65,15 @@ def gate_weights(results: Results) -> pd.DataFrame:
             both = gates.inside_and_outside(level, truth, head)
             found = intervals.mean_interval(both[:, 0] - both[:, 1], patients)
             told = "higher" if found.low > 0 else "lower" if found.high < 0 else "not told apart"
-            lines.append(
-                {
-                    "Seed": str(run.seed),
-                    "Level": f"{level.shape[1]}x{level.shape[2]}",
-                    "Inside the lesion": float(np.nanmean(both[:, 0])),
-                    "Rest of the head": float(np.nanmean(both[:, 1])),
-                    "Difference (95 % interval)": intervals.in_words(found, signed=True),
-                    "Lesion against rest": told,
-                }
-            )
+            line = {
+                "Seed": str(run.seed),
+                "Level": f"{level.shape[1]}x{level.shape[2]}",
+                "Inside the lesion": float(np.nanmean(both[:, 0])),
+                "Rest of the head": float(np.nanmean(both[:, 1])),
+                "Difference (95 % interval)": intervals.in_words(found, signed=True),
+                "Lesion against rest": told,
+            }
+            lines.append(line)
     caption = "Mean gate coefficient inside the lesion and in the rest of the head, over test slices with SAH."
     return published.table(results, pd.DataFrame(lines), "table_gates", caption)
 

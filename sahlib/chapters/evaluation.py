@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pandas as pd
 
@@ -13,8 +15,6 @@ from sahlib.figures import tables
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS
-
-CLASS_SCORES = ("dice", "iou", "precision", "recall")
 
 
 def table_1(results: Results) -> pd.DataFrame:
@@ -47,8 +47,7 @@ def class_scores(results: Results) -> pd.DataFrame:
     paper names this as future work (section 5).
     """
     rows = []
-    lesions = next(iter(results.runs.values()))[0].lesions
-    for lesion, (model, own) in ((lesion, item) for lesion in lesions for item in results.runs.items()):
+    for lesion, (model, own) in itertools.product(results.lesions, results.runs.items()):
         counts = [run.counts_of(lesion) for run in own]
         bleeding = counts[0][counts[0]["lesion_pixels"] > 0]
         # A class that no test slice shows has no score, and nobody who fails to find it has collapsed.
@@ -61,7 +60,7 @@ def class_scores(results: Results) -> pd.DataFrame:
             "Patients": bleeding["patient_id"].nunique(),
             "Dice, slices with it (95 % interval)": dice,
         }
-        for score in CLASS_SCORES:
+        for score in ("dice", "iou", "precision", "recall"):
             pooled = [metrics.score(c, score, "pooled") if shown else np.nan for c in counts]
             row[f"{metrics.LABELS[score]}, pooled"] = float(np.mean(pooled))
         rows.append(row)
@@ -94,7 +93,7 @@ def summary(results: Results) -> str:
 
 def _sample_table(results: Results, models: list[str], printed: transcript.PrintedTable) -> pd.DataFrame:
     rows = samples.three_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
+    ids = results.slice_ids(rows)
     content = tables.sample_table({model: results.counts[model] for model in models} | results.trivial, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
     caption = f"Table {printed.number}. {MODELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."

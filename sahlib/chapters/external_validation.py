@@ -18,19 +18,15 @@ from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
 from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
-from sahlib.figures import tables
+from sahlib.figures import drawing, tables
 from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
-from sahlib.workspace import Workspace, writing
+from sahlib.workspace import Workspace
 
 # Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
 FRESH_SEED = 1000
-DEVELOPMENT = (
-    "These scans are a development set: they may be looked at to make the phantom more realistic, so scores on them "
-    "are no promise for others."
-)
-FRESH = f"They are phantom patients of a seed {FRESH_SEED} further on: still no clinical evidence."
+FRESH = f" They are phantom patients of a seed {FRESH_SEED} further on: still no clinical evidence."
 
 
 def test(results: Results, workspace: Workspace, folder: str = "", **reading: object) -> Results:
@@ -40,21 +36,18 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     """
     there = study_elsewhere(results.study, folder, **reading)
     store = slices.prepare(there, workspace.processed)
-    (results.folder / f"external-{store.digest[:6]}" / "summary.md").unlink(missing_ok=True)  # until all is made anew
+    to = results.folder / f"external-{store.digest[:6]}"
+    (to / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
     # The same trainings, with counts and probabilities of other slices in folders of their own.
-    elsewhere = f"external-{store.digest}"
-    runs = {model: [Run(run.path / elsewhere, run.record) for run in own] for model, own in results.runs.items()}
-    counts = {
-        model: [
-            prediction.test(run, store, split, results.study, trained)
-            for run, trained in zip(runs[model], own, strict=True)
-        ]
-        for model, own in results.runs.items()
-    }
+    runs, counts = {}, {}
+    for model, own in results.runs.items():
+        runs[model] = [Run(run.path / f"external-{store.digest}", run.record) for run in own]
+        pairs = zip(runs[model], own, strict=True)
+        counts[model] = [prediction.test(run, store, split, results.study, trained) for run, trained in pairs]
     origin = (
         f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
-        f"{store.digest}), on which no network was trained or chosen. {DEVELOPMENT if folder else FRESH}"
+        f"{store.digest}), on which no network was trained or chosen.{'' if folder else FRESH}"
     )
     return replace(
         results,
@@ -63,7 +56,7 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         runs=runs,
         counts=counts,
         trivial=trivial_counts(counts, store, split.rows(store, "test"), results.band),
-        folder=results.folder / f"external-{store.digest[:6]}",
+        folder=to,
         origin=origin,
     )
 
@@ -89,8 +82,9 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
     for series, counts in elsewhere.every_series.items():
         row = {"Predictor": tables.label(series, counts)}
         for where, own in (("own test set", here.every_series[series]), ("elsewhere", counts)):
-            found = intervals.interval(own, "dice", "sah_slices")
-            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(found)
+            row[f"Dice, slices with lesion, {where}"] = intervals.in_words(
+                intervals.interval(own, "dice", "sah_slices")
+            )
         for score in ("dice", "precision", "recall"):
             pooled = np.mean([metrics.score(c, score, "pooled") for c in counts])
             row[f"{metrics.LABELS[score]}, pooled, elsewhere"] = float(pooled)
@@ -106,13 +100,12 @@ def in_words(here: Results, elsewhere: Results) -> str:
     bar = metrics.score(threshold, "dice", "sah_slices")
     for model, counts in elsewhere.counts.items():
         own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        gain = intervals.difference([threshold] * len(counts), counts, "dice", "sah_slices")
+        gain = intervals.difference(threshold, counts, "dice", "sah_slices")
         compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
             f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
     text = "\n".join(lines)
-    with writing(elsewhere.folder / "summary.md") as file:
-        file.write_text(text + "\n")
+    drawing.save_text(elsewhere.folder / "summary.md", text + "\n")
     return text

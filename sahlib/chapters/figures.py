@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -13,10 +12,8 @@ from sahlib.data import samples
 from sahlib.data.splits import SIDES
 from sahlib.figures import diagrams, paper_plots, scan_plots, tables
 from sahlib.networks import architecture
-from sahlib.scoring import metrics
-from sahlib.scoring.prediction import THRESHOLD
+from sahlib.scoring import metrics, prediction
 from sahlib.study import MODELS
-from sahlib.training import loop
 
 
 def figure_1(results: Results) -> Figure:
@@ -33,9 +30,9 @@ def figure_2(results: Results) -> Figure:
     """A slice and its mask."""
     row = samples.typical_training_slice(results.store, results.split)
     image, mask = results.store.images[row], results.store.masks([row])[0]
-    slice_id = results.store.slices["slice_id"].iloc[row]
-    caption = f"Figure 2. CT slice {slice_id} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}."
-    data = paper_plots.areas(mask[None], [slice_id])
+    ids = results.slice_ids([row])
+    caption = f"Figure 2. CT slice {ids[0]} and its binary mask of subarachnoid hemorrhage: {samples.TYPICAL_RULE}."
+    data = paper_plots.areas(mask[None], ids)
     return published.figure(results, paper_plots.slice_and_mask(image, mask), "figure_2_slice_and_mask", data, caption)
 
 
@@ -61,11 +58,12 @@ def figure_6(results: Results) -> Figure:
 
 def figure_7(results: Results) -> Figure:
     """Three samples: CT with the true contour, each network's mask, the true mask."""
-    images, truth, ids, rows = _samples(results)
+    rows = samples.three_test_slices(results.store, results.split)
+    images, truth, ids = results.store.images[rows], results.store.masks(rows), results.slice_ids(rows)
     predictions, dice, iou = {}, {}, {}
     for model in results.runs:
         series = tables.label(model, results.counts[model][:1])
-        predictions[series] = results.predicted(model, rows)
+        predictions[series] = results.predicted(model, rows, results.lesions[0])
         counts = results.counts[model][0].set_index("slice_id").loc[ids]
         dice[series], iou[series] = metrics.dice(counts), metrics.iou(counts)
     names = [f"Sample {number}: {slice_id}" for number, slice_id in enumerate(ids, 1)]
@@ -81,8 +79,7 @@ def figure_7(results: Results) -> Figure:
 def figure_8(results: Results) -> Figure:
     """Representative test slices."""
     rows = samples.spread_of_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
-    images, truth = results.store.images[rows], results.store.masks(rows)
+    images, truth, ids = results.store.images[rows], results.store.masks(rows), results.slice_ids(rows)
     caption = f"Figure 8. The test set: {samples.SPREAD_RULE}; the true contour is red."
     drawn = paper_plots.representative_slices(images, truth, ids)
     return published.figure(results, drawn, "figure_8_test_slices", paper_plots.areas(truth, ids), caption)
@@ -100,44 +97,34 @@ def figure_9(results: Results) -> Figure:
 
 
 def classes(results: Results) -> Figure | None:
-    """The three sample slices with the outlines of every class, true and as each network sees them.
+    """The sample slices of Figure 7 with the outlines of every class, true and as each network sees them.
 
     None where there is one class alone: Figure 7 shows it.
     """
-    lesions = next(iter(results.runs.values()))[0].lesions
-    if len(lesions) == 1:
+    if len(results.lesions) == 1:
         return None
-    images, _, ids, rows = _samples(results)
-    positions = np.searchsorted(results.test_rows, rows)
-    columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in lesions}}
-    for model, own in results.runs.items():
-        columns[tables.label(model, results.counts[model][:1])] = {
-            lesion: own[0].probabilities_of(lesion)[positions] > THRESHOLD for lesion in lesions
-        }
+    rows = samples.three_test_slices(results.store, results.split)
+    ids = results.slice_ids(rows)
+    columns = {"Truth": {lesion: results.store.of(lesion).masks(rows) for lesion in results.lesions}}
+    for model, own in results.counts.items():
+        masks = {lesion: results.predicted(model, rows, lesion) for lesion in results.lesions}
+        columns[tables.label(model, own[:1])] = masks
     areas = [
         {"slice_id": slice_id, "series": name, "class": lesion, "pixels": int(masks[lesion][k].sum())}
         for name, masks in columns.items()
-        for lesion in lesions
+        for lesion in results.lesions
         for k, slice_id in enumerate(ids)
     ]
     caption = (
-        "Every class on three test slices, outlines in the colour of the class. The slices follow a rule and no "
+        f"Every class on {len(ids)} test slices, outlines in the colour of the class. The slices follow a rule and no "
         f"result: {samples.THREE_RULE}."
     )
-    drawn = scan_plots.classes(images, columns, ids)
+    drawn = scan_plots.classes(results.store.images[rows], columns, ids)
     return published.figure(results, drawn, "classes", pd.DataFrame(areas), caption)
 
 
-def _samples(results: Results) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
-    """Images uint8 [k,H,W], masks bool [k,H,W], names and rows in the store of the three sample slices."""
-    rows = samples.three_test_slices(results.store, results.split)
-    ids = results.store.slices["slice_id"].iloc[rows].tolist()
-    return results.store.images[rows], results.store.masks(rows), ids, rows
-
-
 def _architecture(results: Results, model: str, number: int) -> Figure:
-    network = loop.initial_network(results.study, model, seed=0, shares=[0.5] * len(results.runs[model][0].lesions))
-    data = architecture.blocks(network, results.study.size)
+    data = architecture.blocks(prediction.load_network(results.runs[model][0]), results.study.size)
     caption = (
         f"Figure {number}. {MODELS[model]} as it was trained, read off the module: channels and resolution of every "
         f"block for an image of {results.study.size}x{results.study.size}."

@@ -16,7 +16,7 @@ from sahlib.figures import drawing, tables
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
 from sahlib.training.rate_search import chosen_rate
-from sahlib.workspace import provenance, writing
+from sahlib.workspace import provenance
 
 
 def notes(results: Results) -> list[str]:
@@ -30,13 +30,11 @@ def notes(results: Results) -> list[str]:
 
 def rates_in_words(results: Results) -> list[str]:
     """The learning rate that each network chose, for a recipe in which it does."""
-    found = []
-    for model, search in results.searches.items():
-        budget = ", ".join(f"{rate:g}" for rate in search["learning_rate"])
-        found.append(
-            f"{MODELS[model]} was trained at {chosen_rate(search):g}, chosen on validation patients among {budget}."
-        )
-    return found
+    return [
+        f"{MODELS[model]} was trained at {chosen_rate(search):g}, chosen on validation patients among "
+        f"{', '.join(f'{rate:g}' for rate in search['learning_rate'])}."
+        for model, search in results.searches.items()
+    ]
 
 
 def figure(results: Results, drawn: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:
@@ -69,8 +67,7 @@ def record(results: Results, *further: Results) -> dict:
         "further_recipes": {other.recipe: _trainings(other) for other in further},
         "provenance": provenance(),
     }
-    with writing(results.folder / "run.json") as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
+    drawing.save_text(results.folder / "run.json", json.dumps(content, indent=1) + "\n")
     return content
 
 

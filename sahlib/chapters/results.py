@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,19 @@ class Results:
         """The counts of the networks and of the trivial predictors."""
         return {**self.counts, **{name: [counts] for name, counts in self.trivial.items()}}
 
-    def predicted(self, model: str, rows: np.ndarray) -> np.ndarray:
-        """Masks bool [k,H,W] of the first seed's run on the test slices at `rows` of the store."""
+    def slice_ids(self, rows: np.ndarray) -> list[str]:
+        """The names of the slices at `rows` of the store."""
+        return self.store.slices["slice_id"].iloc[rows].tolist()
+
+    @property
+    def lesions(self) -> tuple[str, ...]:
+        """What the networks find, each by an output of its own; the first is what figures and tables are about."""
+        return next(iter(self.runs.values()))[0].lesions
+
+    def predicted(self, model: str, rows: np.ndarray, lesion: str) -> np.ndarray:
+        """Masks bool [k,H,W] of a lesion by the first seed's run, on the test slices at `rows` of the store."""
         positions = np.searchsorted(self.test_rows, rows)
-        return self.runs[model][0].probabilities[positions] > prediction.THRESHOLD
+        return self.runs[model][0].probabilities_of(lesion)[positions] > prediction.THRESHOLD
 
 
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
@@ -79,53 +88,30 @@ def load(study: Study, workspace: Workspace) -> Results:
     """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
     store, split = load_data(study, workspace)
     folder = workspace.figures(study, store.meta["recipe"]["source"])
-    return _results(study, study.recipe, store, split, workspace, lambda model: study, {}, folder)
+    runs = train_models(study, store, split, study.models, workspace)
+    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
+    train, test = split.rows(store, "train"), split.rows(store, "test")
+    band = baselines.fit_band(store.images[train], store.masks(train))
+    trivial = trivial_counts(counts, store, test, band)
+    return Results(study, study.recipe, store, split, runs, counts, trivial, band, {}, folder)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
     """The Results under the Study's own recipe, first, and under each of its further recipes."""
     own = load(study, workspace)
-    found = {own.recipe: own}
+    found, data = {own.recipe: own}, (own.store, own.split)
     for recipe in study.further_recipes:
-        searches, rates = {}, dict.fromkeys(study.models)
-        if recipe == "fair":
-            searches = {
-                model: rate_search.search_learning_rate(own.store, own.split, study, model, workspace.runs)
-                for model in study.models
-            }
-            rates = {model: rate_search.chosen_rate(search) for model, search in searches.items()}
-        found[recipe] = _results(
-            # Where each network has its own rate, `searches` tells them.
-            study.under("prior" if searches else recipe),
-            recipe,
-            own.store,
-            own.split,
-            workspace,
-            lambda model, recipe=recipe, rates=rates: study.under(recipe, rates[model]),
-            searches,
-            own.folder,
-        )
+        searches, runs = {}, {}
+        for model in study.models:
+            if recipe == "fair":
+                searches[model] = rate_search.search_learning_rate(*data, study, model, workspace.runs)
+            rate = rate_search.chosen_rate(searches[model]) if searches else None
+            runs |= train_models(study.under(recipe, rate), *data, [model], workspace)
+        # Where each network has its own rate, `searches` tells them.
+        shared = study.under("prior" if searches else recipe)
+        counts = {model: [prediction.test(run, *data, study) for run in own] for model, own in runs.items()}
+        found[recipe] = replace(own, study=shared, recipe=recipe, runs=runs, counts=counts, searches=searches)
     return found
-
-
-def _results(
-    study: Study,
-    recipe: str,
-    store: SliceStore,
-    split: Split,
-    workspace: Workspace,
-    study_of: Callable[[str], Study],
-    searches: dict[str, pd.DataFrame],
-    folder: Path,
-) -> Results:
-    runs = {}
-    for model in study.models:
-        runs |= train_models(study_of(model), store, split, [model], workspace)
-    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
-    train, test = split.rows(store, "train"), split.rows(store, "test")
-    band = baselines.fit_band(store.images[train], store.masks(train))
-    trivial = trivial_counts(counts, store, test, band)
-    return Results(study, recipe, store, split, runs, counts, trivial, band, searches, folder)
 
 
 def trivial_counts(

@@ -24,20 +24,19 @@ def table(runs: Runs) -> pd.DataFrame:
     for run in (run for own in runs.values() for run in own):
         history = run.history
         best = history[history["best"]].iloc[0]
-        rows.append(
-            {
-                "Network": MODELS[run.model],
-                "Seed": run.seed,
-                "Weights": f"{run.record['parameters']:,}",
-                "Epochs": len(history),
-                "Epoch kept": int(best["epoch"]),
-                "Validation Dice": "collapsed" if _collapsed(history) else f"{best['validation_dice']:.3f}",
-                "Settled by epoch": f"{curves.numbers(history)['settled_epoch']:.0f}" if is_curve(history) else "–",
-                "Seconds an epoch": round(float(np.median(history["seconds"])), 1),
-                "Device": run.record["provenance"]["device"],
-                "Run": run.record["digest"],
-            }
-        )
+        row = {
+            "Network": MODELS[run.model],
+            "Seed": run.seed,
+            "Weights": f"{run.record['parameters']:,}",
+            "Epochs": len(history),
+            "Epoch kept": int(best["epoch"]),
+            "Validation Dice": "collapsed" if _collapsed(history) else f"{best['validation_dice']:.3f}",
+            "Settled by epoch": f"{curves.numbers(history)['settled_epoch']:.0f}" if is_curve(history) else "–",
+            "Seconds an epoch": round(float(np.median(history["seconds"])), 1),
+            "Device": run.record["provenance"]["device"],
+            "Run": run.record["digest"],
+        }
+        rows.append(row)
     return pd.DataFrame(rows)
 
 

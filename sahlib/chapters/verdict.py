@@ -10,14 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.chapters import published
-from sahlib.chapters.published import notes, rates_in_words
 from sahlib.chapters.results import Results
-from sahlib.figures import drawing, evidence_plots, ledger_page, printed_plot, tables
+from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
 from sahlib.scoring import baselines, calibration, intervals, metrics
 from sahlib.study import MODELS, RECIPES
-from sahlib.workspace import writing
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
 REPORTED = (
@@ -74,7 +72,8 @@ def conventions(results: Results) -> Figure:
 def conventions_in_words(results: Results) -> str:
     """How far the convention alone moves a score, and how far the network; from the table behind `conventions`."""
     dice = pd.read_csv(results.folder / "conventions.csv")
-    dice = dice[(dice["metric"] == "dice") & ~dice["printed"] & dice["series"].isin(results.counts)]
+    dice = dice[(dice["metric"] == "dice") & dice["series"].isin(results.counts)]
+    dice = dice[~dice["printed"] & (dice["convention"] != SOFT)]  # soft Dice is of probabilities, not of masks
     within = dice.groupby("series")["value"].agg(np.ptp)
     widest = dice[dice["series"] == within.idxmax()].sort_values("value")
     low, high = widest.iloc[0], widest.iloc[-1]
@@ -93,13 +92,19 @@ def printed_numbers(results: Results) -> Figure:
         "can be, and how many slices at least must be near perfect. On slices that show hemorrhage no method is near "
         "perfect, so these are slices without any."
     )
-    figure = printed_plot.perfect_slices()
+    figure = evidence_plots.perfect_slices()
     drawing.save(figure, results.folder, "printed_numbers", printed.perfect_slices_curves(), caption)
     return figure
 
 
 def scores(results: Results) -> pd.DataFrame:
     """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
+    caption = "Scores with 95 % intervals, resampling patients, not slices."
+    return published.table(results, with_intervals(results), "table_intervals", caption, *seed_notes(results))
+
+
+def with_intervals(results: Results) -> pd.DataFrame:
+    """A row for each of REPORTED: Score, Convention and, for every series, the score in words."""
     rows = []
     for metric, convention in REPORTED:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
@@ -108,8 +113,7 @@ def scores(results: Results) -> pd.DataFrame:
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
             row[tables.label(series, own)] = intervals.in_words(found) + spread
         rows.append(row)
-    caption = "Scores with 95 % intervals, resampling patients, not slices."
-    return published.table(results, pd.DataFrame(rows), "table_intervals", caption, *seed_notes(results))
+    return pd.DataFrame(rows)
 
 
 def contrasts(results: Results) -> pd.DataFrame:
@@ -122,15 +126,14 @@ def contrasts(results: Results) -> pd.DataFrame:
         for metric, convention in REPORTED[:3]:
             found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
             differences.append(found)
-            rows.append(
-                {
-                    "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
-                    "Score": metrics.LABELS[metric],
-                    "Convention": metrics.CONVENTIONS[convention].label,
-                    "Estimate (95 % interval)": intervals.in_words(found, signed=True),
-                    "p, permutation": f"{found.p:.3f}",
-                }
-            )
+            row = {
+                "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
+                "Score": metrics.LABELS[metric],
+                "Convention": metrics.CONVENTIONS[convention].label,
+                "Estimate (95 % interval)": intervals.in_words(found, signed=True),
+                "p, permutation": f"{found.p:.3f}",
+            }
+            rows.append(row)
     table = pd.DataFrame(rows)
     adjusted = intervals.holm([found.p for found in differences])
     table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
@@ -149,7 +152,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPES[recipe] if len(recipes) > 1 else f"{RECIPES[recipe]}, not searched",
+                "Recipe": RECIPES[recipe] + ", not searched" * (recipe == "fair" and not results.searches),
             }
             for series in shown:
                 own = results.counts[series]
@@ -159,10 +162,11 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for name, counts in first.trivial.items():
                 row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)
-    chosen = [note for results in recipes.values() for note in rates_in_words(results)]
+    chosen = [note for results in recipes.values() for note in published.rates_in_words(results)]
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
     if left_out:
-        chosen.append(f"Left out in this profile: {', '.join(left_out)}; the learning rate was not searched.")
+        searched = "" if chosen else "; the learning rate was not searched"
+        chosen.append(f"Left out in this profile: {', '.join(left_out)}{searched}.")
     caption = "What decided it: how much belongs to the gates and how much to the optimisation."
     return published.table(first, pd.DataFrame(rows), "table_decision", caption, *chosen, *seed_notes(first))
 
@@ -202,9 +206,8 @@ def claims(recipes: dict[str, Results]) -> pd.DataFrame:
     tables_by_recipe = {}
     for recipe, results in recipes.items():
         histories = {model: [run.history for run in own] for model, own in results.runs.items()}
-        study = results.study
-        own = results.counts, histories, recipe, study.profile, study.dataset
-        evidence = ledger.Evidence(*own, batch_size=study.batch_size)
+        of_study = results.study.profile, results.study.dataset, results.study.batch_size
+        evidence = ledger.Evidence(results.counts, histories, recipe, *of_study)
         tables_by_recipe[recipe] = ledger.ledger(evidence)
         stem = "ledger" if results is fairest(recipes) else f"ledger_{recipe}"
         ledger_page.write(tables_by_recipe[recipe], results.folder, evidence, stem)
@@ -249,10 +252,9 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
-    lines += [f"- {note}" for note in [*notes(results)[:1], *seed_notes(results)]]
+    lines += [f"- {note}" for note in [*published.notes(results)[:1], *seed_notes(results)]]
     text = "\n".join(lines) + "\n"
-    with writing(results.folder / "verdict.md") as path:
-        path.write_text(text)
+    drawing.save_text(results.folder / "verdict.md", text)
     return text
 
 

@@ -32,6 +32,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     """
     parts = " / ".join(str(split[side]) for side in SIDES)
     group = "By slice, each taken for a patient" if study.slices_are_patients else "By patient"
+    patients_too = "" if study.slices_are_patients else f", {patients} patients"
     window = "" if unit == "grey" else f"{_windows(study)}; "
     widths = ", ".join(map(str, study.channels))
     networks = {
@@ -44,7 +45,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
     epochs = f"{study.epochs} epoch{'s' * (study.epochs != 1)}"
     return [
-        ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks, {patients} patients"),
+        ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks{patients_too}"),
         ("Split", f"{group}, stratified; training / validation / test: {parts} slices"),
         ("Preprocessing", f"{window}{study.size} × {study.size} pixels, grey levels to [0, 1], binary masks"),
         *((NETWORK + MODELS[name], networks[name]) for name in study.models),
@@ -121,7 +122,7 @@ def _across(main: list, rows: dict, copies: dict, gates: dict, gap: float) -> tu
 
 
 @styled
-def architecture(table: pd.DataFrame, title: str = "") -> Figure:
+def architecture(table: pd.DataFrame, title: str) -> Figure:
     """Figures 3 and 4: the network of a table that `architecture.blocks` returned, drawn as a U.
 
     title is the network's name for people. A block's width grows with its channels and its height with its
@@ -185,8 +186,8 @@ def architecture(table: pd.DataFrame, title: str = "") -> Figure:
         else:
             _arrow(ax, [(from_x, from_y), (x + w / 2, from_y), (x + w / 2, y - h / 2)], UP)
     _legend(figure, table)
-    facts = f"{table['parameters'].sum():,} parameters, {table['convolutions'].sum()} convolutions"
-    figure.suptitle(f"{title}: {facts}" if title else facts)
+    convolutions = table["convolutions"].sum()
+    figure.suptitle(f"{title}: {table['parameters'].sum():,} parameters, {convolutions} convolutions")
     return figure
 
 

@@ -85,14 +85,21 @@ def save(figure: Figure, folder: str | Path, stem: str, data: pd.DataFrame, capt
         "png": lambda path: figure.savefig(path, format="png", dpi=DPI, metadata={"Software": None}),
         "svg": lambda path: figure.savefig(path, format="svg", dpi=DPI, metadata={"Date": None, "Creator": None}),
         "csv": lambda path: data.to_csv(path, index=False, lineterminator="\n"),
-        "txt": lambda path: path.write_text(caption.strip() + "\n", encoding="utf-8", newline="\n"),
     }
     paths = {suffix: Path(folder) / f"{stem}.{suffix}" for suffix in writers}
     for suffix, write in writers.items():
         with writing(paths[suffix]) as part:
             write(part)
+    paths["txt"] = save_text(Path(folder) / f"{stem}.txt", caption.strip() + "\n")
     described(figure, alternative_text(caption))
     return paths
+
+
+def save_text(path: Path, text: str) -> Path:
+    """Write a text as UTF-8, whole or not at all, the same on every machine; StudyError where the disk refuses."""
+    with writing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+    return path
 
 
 def described(figure: Figure, alt: str) -> Figure:

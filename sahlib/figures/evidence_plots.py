@@ -1,4 +1,4 @@
-"""The figures behind the verdict: conventions, lesion size, volumes.
+"""The figures behind the verdict: conventions, what the printed numbers allow, lesion size, volumes.
 
 A series is a network's name or one of the two trivial predictors; it keeps its colour and its marker in every figure,
 so that no figure depends on colour alone. The column `label` holds the legend's text, for instance with a collapse
@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
-from sahlib.paper import transcript
+from sahlib.paper import printed, transcript
+from sahlib.paper.printed import BEST_SAMPLE, NETWORKS
 from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
 
@@ -61,14 +62,13 @@ def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["metric", "convention", "convention_label", "series", "label"]
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
-    printed = [
-        (metric, "", "", model, MODELS[model], value, value, value, 0, True)
+    papers = [
+        (metric, "", "", model, MODELS[model], *[transcript.TABLE_3.value(metric, model)] * 3, 0, True)
         for metric in transcript.TABLE_3.rows
         if metric in set(table["metric"])
         for model in _PRINTED_DASHES
-        for value in [transcript.TABLE_3.value(metric, model)]
     ]
-    return pd.concat([data, pd.DataFrame(printed, columns=data.columns)], ignore_index=True)
+    return pd.concat([data, pd.DataFrame(papers, columns=data.columns)], ignore_index=True)
 
 
 _PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1.2))}
@@ -76,9 +76,10 @@ _PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1
 
 def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, names: dict, large: bool) -> None:
     metric = data["metric"].iloc[0]
-    for model, dash in _PRINTED_DASHES.items() if metric in transcript.TABLE_3.rows else ():
-        value = transcript.TABLE_3.value(metric, model)
-        ax.axvline(value, color=SERIES_COLOURS[model], linestyle=dash, linewidth=1.1 if large else 0.9, zorder=1)
+    papers = data[data["printed"]]
+    for row in papers.itertuples():
+        look = {"linestyle": _PRINTED_DASHES[row.series], "linewidth": 1.1 if large else 0.9, "zorder": 1}
+        ax.axvline(row.value, color=SERIES_COLOURS[row.series], **look)
     for r in range(0, len(rows), 2):
         ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
     step = 0.84 / max(len(series), 1)
@@ -108,12 +109,49 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
         above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "fontsize": 7}
-        for lift, model in ((11, transcript.ATTENTION), (2, transcript.UNET)):
-            value = transcript.TABLE_3.value(metric, model)
-            text = f"paper, {MODELS[model]}: {value:.3f}"
-            ax.annotate(text, (value, 1), xytext=(0, lift), color=SERIES_COLOURS[model], **above)
+        for lift, row in zip((2, 11), papers.itertuples(), strict=True):
+            text = f"paper, {row.label}: {row.value:.3f}"
+            ax.annotate(text, (row.value, 1), xytext=(0, lift), color=SERIES_COLOURS[row.series], **above)
     else:
         ax.tick_params(axis="x", labelsize=6.5)
+
+
+@styled
+def perfect_slices() -> Figure:
+    """Share of perfect slices that the printed Dice and IoU allow, against the best Dice among the imperfect ones."""
+    data = printed.perfect_slices_curves()
+    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.05)
+    for ax, model in zip(figure.subplots(1, 2, sharey=True), NETWORKS, strict=True):
+        own, colour = data[data["model"] == model], COLOURS[model]
+        dice, iou = transcript.TABLE_3.value("dice", model), transcript.TABLE_3.value("iou", model)
+        t, floor, ceiling = own["cap"], own["floor"], printed.perfect_ceiling(dice, iou)
+        ax.fill_between(t, floor, ceiling, color=colour, alpha=0.18, linewidth=0)
+        ax.fill_between(t, own["floor_low"], own["floor_high"], color=colour, alpha=0.35, linewidth=0)
+        ax.plot(t, floor, color=colour)
+        ax.plot([t.iloc[0], 1], [ceiling, ceiling], color=colour, linestyle=(0, (4, 2)))
+        alike, capped = printed.imperfect_dice(dice, iou), printed.share_above(dice, iou, BEST_SAMPLE)
+        ax.plot(alike, ceiling, "o", color=colour, markersize=5, zorder=4)
+        ax.plot(BEST_SAMPLE, capped, "s", color=colour, markersize=5, zorder=4)
+        arrow = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkB": 4}
+        text = {"textcoords": "offset points", "arrowprops": arrow, "fontsize": 7.5}
+        ax.annotate(
+            f"all imperfect slices alike:\n{ceiling:.0%} perfect,\nthe rest have Dice {alike:.2f}",
+            (alike, ceiling), xytext=(-24, -66), ha="left", **text,
+        )  # fmt: skip
+        ax.annotate(
+            f"no imperfect slice above {BEST_SAMPLE:.2f},\nthe best the paper prints:\nat least {capped:.0%} perfect",
+            (BEST_SAMPLE, capped), xytext=(-60, -112), ha="left", **text,
+        )  # fmt: skip
+        ax.text(0.985, ceiling + 0.015, f"at most {ceiling:.0%} perfect", ha="right", va="bottom", fontsize=7.5)
+        ax.set(title=f"{MODELS[model]}: printed Dice {dice:.3f}, IoU {iou:.3f}", xlim=(0.15, 1), ylim=(0, 1))
+        ax.set_xlabel("Highest Dice among the imperfect slices")
+        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        ax.grid(color="0.9", linewidth=0.6)
+        ax.set_axisbelow(True)
+    figure.axes[0].set_ylabel("Share of perfect slices (Dice = 1)")
+    figure.suptitle("Most of the paper's test slices must be perfect or nearly so, which empty slices are for free")
+    return figure
 
 
 @styled

@@ -20,7 +20,6 @@ from sahlib.figures import drawing, tables
 from sahlib.paper.ledger import COLLAPSED, Evidence
 from sahlib.paper.rules import CONTRADICTS, CONTROLS, FAILS, HOLDS, MEASURES, RULE, UNKNOWN, VERDICTS
 from sahlib.scoring import metrics
-from sahlib.workspace import writing
 
 # Okabe & Ito; the sign says the same without colour.
 SIGNS = {HOLDS: ("✓", "#00734F"), FAILS: ("✗", "#B34700"), UNKNOWN: ("?", "#666666"), CONTRADICTS: ("≠", "#8F3F71")}
@@ -63,12 +62,9 @@ def write(table: pd.DataFrame, folder: str | Path, evidence: Evidence, stem: str
     """Write stem.csv (every column, full precision), stem.md (with RULE) and the figure as stem.png and stem.svg, with
     stem.txt its caption; return the paths by suffix."""
     words = caption(table, evidence)
+    text = tables.markdown(published(table), words) + "\n" + RULE
     paths = drawing.save(ledger_figure(table, words), folder, stem, table, words)
-    paths["md"] = Path(folder) / f"{stem}.md"
-    with writing(paths["md"]) as part:
-        text = tables.markdown(published(table), words) + "\n" + RULE
-        part.write_text(text, encoding="utf-8", newline="\n")
-    return paths
+    return paths | {"md": drawing.save_text(Path(folder) / f"{stem}.md", text)}
 
 
 @drawing.styled

@@ -22,8 +22,7 @@ def forest(rows: pd.DataFrame) -> Figure:
 
     Rows that are to be compared stand under one heading; where runs are still to come or have failed, text is grey.
     """
-    heading = pd.Series(list(zip(rows["dataset"], rows["recipe"], strict=True)), index=rows.index, dtype=object)
-    first = ~heading.duplicated()
+    first = ~rows.duplicated(["dataset", "recipe"])
     # Each line stands below all rows before it and the headings so far, its own included.
     rows = rows.assign(at=np.arange(len(rows)) + first.cumsum())
     lines = len(rows) + first.sum()

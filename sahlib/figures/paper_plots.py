@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,12 +13,12 @@ from sahlib.figures.drawing import CLOSE, COLOURS, OTHER, WIDTH, outline, show, 
 
 
 @styled
-def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figure:
+def slice_and_mask(image: np.ndarray, mask: np.ndarray) -> Figure:
     """Figure 2: a CT slice, its binary mask, and the mask's outline on the slice.
 
     image [H,W] uint8 grey levels; mask [H,W] bool.
     """
-    figure = Figure(figsize=(WIDTH, WIDTH / 3 + (0.5 if title else 0.25)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, WIDTH / 3 + 0.25), layout="constrained")
     axes = figure.subplots(1, 3)
     for ax, heading in zip(axes, ("(a) CT slice", "(b) Binary mask", "(c) Mask outlined on the slice"), strict=True):
         ax.set_title(heading)
@@ -26,8 +26,6 @@ def slice_and_mask(image: np.ndarray, mask: np.ndarray, title: str = "") -> Figu
     show(axes[1], mask * 255)
     show(axes[2], image)
     outline(axes[2], mask)
-    if title:
-        figure.suptitle(title)
     return figure
 
 
@@ -95,9 +93,9 @@ def comparison(
     images: np.ndarray,
     truth: np.ndarray,
     predictions: dict[str, np.ndarray],
-    dice: dict[str, Iterable[float]],
-    iou: dict[str, Iterable[float]],
-    row_labels: Iterable[str],
+    dice: dict[str, Sequence[float]],
+    iou: dict[str, Sequence[float]],
+    row_labels: Sequence[str],
 ) -> Figure:
     """Figure 7: k samples as rows; CT with the truth outlined, each network's prediction, the truth's mask as columns.
 
@@ -111,7 +109,7 @@ def comparison(
         for ax, (label, masks) in zip(row[1:-1], predictions.items(), strict=True):
             show(ax, np.asarray(masks[k], bool) * 255)
             outline(ax, truth[k], width=0.7, halo=None)  # thin: it must not hide a lesion of three pixels
-            scores = (("Dice", list(dice[label])[k]), ("IoU", list(iou[label])[k]))
+            scores = (("Dice", dice[label][k]), ("IoU", iou[label][k]))
             text = "   ".join(f"{name} {'undefined' if np.isnan(v) else f'{v:.2f}'}" for name, v in scores)
             ax.set_xlabel(text, labelpad=2)
         show(row[-1], truth[k] * 255)
@@ -121,33 +119,26 @@ def comparison(
 def comparison_data(
     truth: np.ndarray,
     predictions: dict[str, np.ndarray],
-    dice: dict[str, Iterable[float]],
-    iou: dict[str, Iterable[float]],
-    row_labels: Iterable[str],
+    dice: dict[str, Sequence[float]],
+    iou: dict[str, Sequence[float]],
+    row_labels: Sequence[str],
 ) -> pd.DataFrame:
     """One row per sample and network: dice, iou, and the lesion's pixels in the truth and in the prediction."""
     rows = [
-        {
-            "sample": sample,
-            "series": label,
-            "dice": float(list(dice[label])[k]),
-            "iou": float(list(iou[label])[k]),
-            "truth_pixels": int(truth[k].sum()),
-            "predicted_pixels": int(np.asarray(masks[k], bool).sum()),
-        }
+        (sample, label, dice[label][k], iou[label][k], np.count_nonzero(truth[k]), np.count_nonzero(masks[k]))
         for k, sample in enumerate(row_labels)
         for label, masks in predictions.items()
     ]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["sample", "series", "dice", "iou", "truth_pixels", "predicted_pixels"])
 
 
 @styled
-def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterable[str], columns: int = 4) -> Figure:
+def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterable[str]) -> Figure:
     """Figure 8: a grid of test slices with the true lesion outlined, `labels` above them.
 
     images [k,H,W] uint8; truth [k,H,W] bool, of which some may be empty.
     """
-    columns = max(1, min(columns, len(images)))
+    columns = min(4, len(images))
     rows = -(-len(images) // columns)
     side = WIDTH / max(columns, 3)  # a single slice shall not fill the page
     figure = Figure(figsize=(side * columns, rows * (side + 0.2)), layout="constrained")
@@ -174,9 +165,7 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     bars = list(dict.fromkeys(zip(table["model"], table["series"], table["printed"], strict=True)))
     models = list(dict.fromkeys(model for model, _, _ in bars))
     bars.sort(key=lambda bar: (models.index(bar[0]), bar[2]))  # the printed bar beside ours of the same network
-    values = table.set_index(["metric", "model", "series", "printed"])["value"]
-    if not values.index.is_unique:
-        raise ValueError("the table holds the same metric, series and printed more than once")
+    values = table.set_index(["metric", "model", "series", "printed"], verify_integrity=True)["value"]
     figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
     ax = figure.subplots()
     width = 0.84 / len(bars)
@@ -186,16 +175,11 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     for b, (model, series, printed) in enumerate(bars):
         colour = COLOURS.get(model, OTHER)
         look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
-        legend = series
-        for m, metric in enumerate(metrics):
-            value = values.get((metric, model, series, printed))
-            if value is None:
-                continue
-            x = m + (b - (len(bars) - 1) / 2) * width
-            height = 0.0 if np.isnan(value) else float(value)
-            ax.bar(x, height, width * 0.88, edgecolor=colour, linewidth=0.9, label=legend, **look)
-            legend = "_nolegend_"
-            ax.annotate("n/a" if np.isnan(value) else f"{value:.3f}", (x, height), **above)
+        own = values.xs((model, series, printed), level=("model", "series", "printed"))
+        x = [metrics.index(metric) + (b - (len(bars) - 1) / 2) * width for metric in own.index]
+        ax.bar(x, own.fillna(0), width * 0.88, edgecolor=colour, linewidth=0.9, label=series, **look)
+        for at, value in zip(x, own, strict=True):
+            ax.annotate("n/a" if np.isnan(value) else f"{value:.3f}", (at, np.nan_to_num(value)), **above)
     ax.set_xticks(range(len(metrics)), metrics)
     ax.tick_params(axis="x", length=0)
     ax.set(xlim=(-0.5, len(metrics) - 0.5), yticks=np.linspace(0, 1, 6), ylabel="Score")

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 
 from sahlib.figures.drawing import OTHER, WIDTH, outline, slice_rows, styled
 from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend
+from sahlib.networks import gates
 
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
 
@@ -92,19 +93,12 @@ def gate_maps_data(
 ) -> pd.DataFrame:
     """One row per slice and level: range of the coefficients, and their means inside and outside the true lesion.
 
-    A map is compared with the truth at the slice's resolution: each of its pixels counts for those it covers. inside is
-    NaN on a slice without a lesion.
+    The arrays are those of `gate_maps`. inside is NaN on a slice without a lesion.
     """
-    rows = []
-    for k, name in enumerate(names):
-        for title, level in zip(titles, maps, strict=True):
-            coarse = np.asarray(level[k], float)
-            (height, width), mask = coarse.shape, truth[k]
-            # nearest pixel of the level for each pixel of the slice
-            y, x = np.arange(mask.shape[0]) * height // mask.shape[0], np.arange(mask.shape[1]) * width // mask.shape[1]
-            fine = coarse[np.ix_(y, x)]
-            inside = fine[mask].mean() if mask.any() else np.nan
-            outside = fine[~mask].mean() if not mask.all() else np.nan
-            rows.append((name, title, height, width, coarse.min(), coarse.max(), inside, outside))
-    names = ["slice", "level", "height", "width", "least", "greatest", "inside", "outside"]
-    return pd.DataFrame(rows, columns=names)
+    both = [gates.inside_and_outside(level, truth, np.ones_like(truth)) for level in maps]
+    rows = [
+        (name, title, *level.shape[1:], float(level[k].min()), float(level[k].max()), *means[k])
+        for k, name in enumerate(names)
+        for title, level, means in zip(titles, maps, both, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["slice", "level", "height", "width", "least", "greatest", "inside", "outside"])

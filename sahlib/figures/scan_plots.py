@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -15,6 +16,7 @@ from sahlib.data.slices import SliceStore, window_to_grey
 from sahlib.data.splits import SIDES, Split
 from sahlib.figures.drawing import CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
 from sahlib.study import Study
+from sahlib.training.augment import draw_transforms, transform
 
 SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))  # Okabe & Ito
 
@@ -71,7 +73,7 @@ def value_histogram(scans: Sequence[Scan], level: float, width: float) -> Figure
 
 @styled
 def lesion_areas(store: SliceStore, split: Split) -> Figure:
-    """Lesion area of every slice with SAH, by side of the split: the sides should look alike."""
+    """Area of the store's lesion in every slice that shows it, by side of the split: the sides should look alike."""
     figure = Figure(figsize=(WIDTH, 2.4), layout="constrained")
     ax = figure.subplots()
     areas = 100 * store.lesion_pixels.to_numpy() / store.images[0].size
@@ -82,35 +84,27 @@ def lesion_areas(store: SliceStore, split: Split) -> Figure:
         offset = np.random.default_rng(0).uniform(-0.3, 0.3, len(area))
         ax.plot(area, height + offset, ".", color=SIDE_COLOURS[side], markersize=3.5)
     ax.set_yticks(range(len(SIDES)), list(reversed(SIDES)))
-    ax.set(xscale="log", xlabel="lesion area, per cent of the image (each dot one slice with SAH)")
-    return described(figure, "Lesion area of every slice with SAH as a dot, one row for each side of the split.")
+    ax.set(xscale="log", xlabel="lesion area, per cent of the image (each dot one slice with a lesion)")
+    return described(figure, "Lesion area of every slice with a lesion as a dot, one row for each side of the split.")
 
 
 @styled
-def augmentations(store: SliceStore, split: Split, study: Study, count: int = 8) -> Figure:
-    """The typical training slice and `count` of its augmented forms, the transformed mask outlined on each."""
-    import torch
-
-    from sahlib.training.augment import draw_transforms, transform
-
+def augmentations(store: SliceStore, split: Split, study: Study) -> Figure:
+    """The typical training slice and eight of its augmented forms, the transformed mask outlined on each."""
     row = typical_training_slice(store, split)
-    image = torch.from_numpy(store.images[row].astype(np.float32)).expand(count, 1, -1, -1)
-    mask = torch.from_numpy(store.masks([row])[0].astype(np.float32)).expand(count, 1, -1, -1)
-    matrices = draw_transforms(count, study.flip_probability, study.rotation_degrees, torch.Generator().manual_seed(0))
-    images, masks = transform(image, mask, matrices)
-    panels = [(store.images[row], store.masks([row])[0], "as it is")]
-    panels += [
-        (i[0].numpy(), m[0].numpy() > 0.5, f"epoch {k}") for k, (i, m) in enumerate(zip(images, masks, strict=True), 1)
-    ]
+    image, mask = store.images[row], store.masks([row])[0]
+    copies = (torch.from_numpy(one.astype(np.float32)).expand(8, 1, -1, -1) for one in (image, mask))
+    matrices = draw_transforms(8, study.flip_probability, study.rotation_degrees, torch.Generator().manual_seed(0))
+    images, masks = (turned[:, 0].numpy() for turned in transform(*copies, matrices))
+    titles = ["as it is", *(f"epoch {k}" for k in range(1, 9))]
     figure = Figure(figsize=(WIDTH, WIDTH / 5 * 2 + 0.6), layout="constrained")
-    axes = figure.subplots(2, -(-len(panels) // 2), squeeze=False).ravel()
-    for ax in axes[len(panels) :]:
-        ax.set_axis_off()
-    for ax, (picture, lesion, title) in zip(axes, panels, strict=False):
+    *axes, last = figure.subplots(2, 5).ravel()
+    last.set_axis_off()
+    for ax, picture, lesion, title in zip(axes, [image, *images], [mask, *(masks > 0.5)], titles, strict=True):
         show(ax, picture)
         outline(ax, lesion)
         ax.set_title(title, fontsize=7)
-    return described(figure, f"A training slice as it is and in {count} augmented forms, the lesion outlined on each.")
+    return described(figure, "A training slice as it is and in 8 augmented forms, the lesion outlined on each.")
 
 
 @styled

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from sahlib.figures import drawing
 from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
 from sahlib.scoring import metrics
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.study import MODELS, Study
-from sahlib.workspace import writing
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
@@ -48,7 +48,7 @@ def sample_table(
 
     counts: the models to show; of several seeds the first, because a picture shows one run
     sample_ids: slice_id of sample 1, 2, 3
-    printed: paper.TABLE_1 or paper.TABLE_2
+    printed: transcript.TABLE_1 or TABLE_2
     returns: column Metric and, for each sample, "Sample 1, paper" and "Sample 1, <model>"; rows Dice, IoU, Precision,
     Recall, F1 (NaN where 0/0) and Area %, the predicted share of the image in per cent
     raises: ValueError for no or too many samples, or a slice that is not exactly once among the counts
@@ -113,7 +113,9 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """
     whole = table3[table3["Slices"] == WHOLE]
     bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
-    bars.insert(1, "model", bars["series"].map(_model_of))
+    by_length = sorted(MODELS, key=lambda model: -len(MODELS[model]))  # "U-Net (ResNet34)" begins with "U-Net"
+    models = [next((m for m in by_length if heading.startswith(MODELS[m])), heading) for heading in bars["series"]]
+    bars.insert(1, "model", models)
     bars.insert(3, "printed", bars["series"].str.endswith(PAPER))
     return bars
 
@@ -130,11 +132,8 @@ def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
     return f"{name} (collapsed{where}: every pixel background)"
 
 
-def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
-    """What a reader of any table or figure of a run must know about the run.
-
-    counts: those of any model of the run, for the size of the test set; None leaves that note out
-    """
+def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
+    """What a reader of any table or figure of a run must know about it; counts: those of any of its models."""
     prior = "on: the output bias starts at the log-odds of a lesion pixel, which the paper does not do"
     notes = [
         f"Profile {study.profile}, dataset {study.dataset}, {study.size}x{study.size} pixels, {study.epochs} epochs, "
@@ -162,12 +161,11 @@ def study_notes(study: Study, counts: pd.DataFrame | None = None) -> list[str]:
         "Patients are not known: slices of one patient may be on both sides of the split.": study.slices_are_patients,
     }
     notes += [note for note, holds in where_it_holds.items() if holds]
-    if counts is not None:
-        patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
-        what = "slices taken as patients" if study.slices_are_patients else "patients"
-        notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
-        if patients < 10:
-            notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
+    patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
+    what = "slices taken as patients" if study.slices_are_patients else "patients"
+    notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
+    if patients < 10:
+        notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
     return notes
 
 
@@ -176,22 +174,16 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
 
     An en dash or a blank cell gets its explanation as a further note. Each file appears whole or not at all.
     """
-    folder = Path(folder)
-    cells = displayed(table)
-    notes = list(notes)
+    cells, notes = displayed(table), list(notes)
     for sign, note in (("–", UNDEFINED_NOTE), ("", BLANK_NOTE)):
-        if (cells[_numeric(table, cells)] == sign).to_numpy().any() and note not in notes:
+        if (cells[_numeric(table, cells)] == sign).to_numpy().any():
             notes.append(note)
     texts = {
         "csv": table.to_csv(index=False, lineterminator="\n"),
         "md": markdown(table, caption, notes),
         "tex": latex(table, f"tab:{stem}", caption, notes),
     }
-    paths = [folder / f"{stem}.{suffix}" for suffix in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        with writing(path) as part:
-            part.write_text(text, encoding="utf-8", newline="\n")
-    return paths
+    return [drawing.save_text(Path(folder) / f"{stem}.{suffix}", text) for suffix, text in texts.items()]
 
 
 def displayed(table: pd.DataFrame) -> pd.DataFrame:
@@ -283,12 +275,6 @@ def _seeds(counts: Mapping[str, Counts]) -> dict[str, list[pd.DataFrame]]:
 def _numeric(table: pd.DataFrame, cells: pd.DataFrame) -> list[str]:
     """The columns of numbers among those that `displayed` shows."""
     return [c for c in cells if is_numeric_dtype(table[c])]
-
-
-def _model_of(heading: str) -> str:
-    """The model a heading speaks of: its longest match among the names for people, else the heading itself."""
-    matches = [model for model, name in MODELS.items() if heading.startswith(name)]
-    return max(matches, key=lambda model: len(MODELS[model]), default=heading)
 
 
 def _number(value: float, printed: bool) -> str:

@@ -23,10 +23,9 @@ from sahlib.data.check.measures import LEVELS, SIMILAR, VOXEL_MM
 from sahlib.data.grey_window import told, written
 from sahlib.data.orientation import FACE_AT, FACES, found
 from sahlib.data.scan import CLASSES
-from sahlib.figures.drawing import CLASS_COLOURS
-from sahlib.report.rendering import ENVIRONMENT
+from sahlib.figures.drawing import CLASS_COLOURS, save_text
+from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.study import WINDOWS
-from sahlib.workspace import writing
 
 TEXT_WIDTH = 100
 ROWS = 12  # patients that the text lists
@@ -39,9 +38,7 @@ def write(examination: Examination, folder: Path) -> str:
     """Writes check.html into `folder` (made where missing) and returns the page as text; StudyError where the disk
     refuses.
     """
-    path = Path(folder) / "check.html"
-    with writing(path) as part:
-        part.write_text(html(examination), encoding="utf-8", newline="\n")
+    path = save_text(Path(folder) / "check.html", html(examination))
     return f"{text(examination)}\n\nThe whole page, with pictures: {path}"
 
 
@@ -112,8 +109,8 @@ def _numbers(examination: Examination) -> list[tuple[str, str, str]]:
         ("Scans", f"{len(scans):,}", remark),
         ("Slices", f"{patients['slices'].sum():,}", ""),
         ("Slices with SAH", f"{sah.sum() / patients['slices'].sum():.0%}", f"{sah.sum():,} slices"),
-        ("Pixel spacing", _range(patients[VOXEL_MM[:2]], 2), ""),
-        ("Slice thickness", _range(patients[VOXEL_MM[2:]], 1), ""),
+        ("Pixel spacing", millimetres(patients[VOXEL_MM[:2]], 2), ""),
+        ("Slice thickness", millimetres(patients[VOXEL_MM[2:]], 1), ""),
         ("Picture size", sizes.index[0] + " and others" * (len(sizes) > 1), ""),
         ("Values", " and ".join(units), _window(examination.slices)),
         ("Faces", *_faces(examination.slices[SIMILAR].dropna().to_numpy())),
@@ -137,17 +134,11 @@ def _faces(similar: np.ndarray) -> tuple[str, str]:
     return FACE_AT[turn], f"by {(similar.argmax(axis=1) == list(FACES).index(turn)).sum():,} of {len(similar):,} slices"
 
 
-def _range(values: pd.DataFrame, digits: int) -> str:
-    """ "0.43 to 0.49 mm"."""
-    known = values.to_numpy()[values.notna()]
-    return f"{_mm([known.min(), known.max()], digits, ' to ')} mm" if known.size else "unknown"
-
-
-def _mm(values: Iterable[float], digits: int, between: str = " x ") -> str:
+def _mm(values: Iterable[float], digits: int) -> str:
     """ "0.43 x 0.49", or "0.43" where they are rounded to the same."""
     if pd.isna(values).any():
         return "unknown"
-    return between.join(dict.fromkeys(f"{value:.{digits}f}" for value in values))
+    return " x ".join(dict.fromkeys(f"{value:.{digits}f}" for value in values))
 
 
 def _table(patients: pd.DataFrame) -> list[list[str]]:

@@ -14,9 +14,9 @@ from rocrate.rocrate import ROCrate
 
 from sahlib.chapters import published
 from sahlib.data import catalogue
+from sahlib.figures.drawing import save_text
 from sahlib.report.report_parts import text_of
 from sahlib.study import StudyError
-from sahlib.workspace import writing
 
 NAME = "ro-crate-metadata.json"
 VERSION = "1.1"
@@ -38,11 +38,8 @@ DESCRIPTIONS = {
 
 def write(folder: Path) -> Path:
     """Writes ro-crate-metadata.json into a study's output folder and returns its path; StudyError as `describe`."""
-    path = Path(folder) / NAME
-    content = describe(Path(folder)).metadata.generate()
-    with writing(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8", newline="\n")
-    return path
+    content = describe(folder).metadata.generate()
+    return save_text(folder / NAME, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def describe(folder: Path) -> ROCrate:

@@ -16,13 +16,12 @@ import pandas as pd
 from sahlib.chapters import evaluation, published, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
-from sahlib.figures import tables
+from sahlib.figures import drawing, tables
 from sahlib.paper.rules import MIN_PATIENTS
-from sahlib.report.rendering import ENVIRONMENT
+from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import MODELS
-from sahlib.workspace import writing
 
 TOO_FEW = "too few to tell"
 SIDES = "Slices and patients on each side of the split."
@@ -32,8 +31,7 @@ def write(results: Results) -> dict[str, str]:
     """Writes model_card_<model>.md for each network into the results' folder; returns the Markdown by network."""
     cards = {model: card(only(results, model)) for model in results.runs}
     for model, text in cards.items():
-        with writing(results.folder / f"model_card_{model}.md") as part:
-            part.write_text(text, encoding="utf-8", newline="\n")
+        drawing.save_text(results.folder / f"model_card_{model}.md", text)
     return cards
 
 
@@ -59,8 +57,8 @@ def card(results: Results) -> str:
         threshold=THRESHOLD,
         source=None if study.dataset == "phantom" else catalogue.find(study.dataset),
         own=catalogue.OWN,
-        spacing=_range(train["row_mm"]),
-        thickness=_range(train["thickness_mm"]),
+        spacing=millimetres(train["row_mm"], 2),
+        thickness=millimetres(train["thickness_mm"], 2),
         sides=tables.markdown(sides.rename_axis("Side").reset_index(), SIDES),
         trained=train_unet.in_words(results.runs),
         scores=scores(results),
@@ -74,20 +72,13 @@ def card(results: Results) -> str:
 
 def scores(results: Results) -> str:
     """The scores of verdict.REPORTED with intervals, those of the predictors that know nothing beside them."""
-    rows = []
-    for metric, convention in verdict.REPORTED:
-        row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
-        for series, own in results.every_series.items():
-            found = intervals.interval(own, metric, convention, batch_size=results.study.batch_size)
-            row[tables.label(series, own)] = intervals.in_words(found)
-        rows.append(row)
     seeds = len(results.study.seeds)
     caption = f"Scores with 95 % intervals over patients{f', means over {seeds} seeds' * (seeds > 1)}."
     note = (
         f"'{metrics.CONVENTIONS['mean_empty_1'].label}' flatters: a slice without lesion counts as 1 where nothing is "
         f"predicted, so '{baselines.BACKGROUND}' scores high by it."
     )
-    return tables.markdown(pd.DataFrame(rows), caption, [note])
+    return tables.markdown(verdict.with_intervals(results), caption, [note])
 
 
 def subgroups(results: Results) -> pd.DataFrame:
@@ -97,13 +88,13 @@ def subgroups(results: Results) -> pd.DataFrame:
     returns: columns Subgroup, Score, Slices, Patients, the value with its interval, and Remark: TOO_FEW below
     rules.MIN_PATIENTS
     """
-    ((model, counts),) = results.counts.items()
+    (counts,) = results.counts.values()
     first, rows = counts[0], []
     lesion = first["lesion_pixels"] > 0
     for name, inside in _with_lesion(results, first).items():
         found = intervals.interval([own[inside] for own in counts], "dice", "sah_slices")
         rows.append((name, "Dice", inside.sum(), found.patients, intervals.in_words(found)))
-    if len(results.runs[model][0].lesions) > 1:
+    if len(results.lesions) > 1:
         own = evaluation.class_scores(results)
         values = own["Dice, slices with it (95 % interval)"]
         rows += zip("class " + own["Class"], ["Dice"] * len(own), own["Slices"], own["Patients"], values, strict=True)
@@ -159,14 +150,7 @@ def _with_lesion(results: Results, counts: pd.DataFrame) -> dict[str, pd.Series]
         groups[f"{third} lesions, {own.min()} to {own.max()} pixels"] = thirds == third
     thickness = results.store.slices["thickness_mm"].iloc[results.test_rows].round().set_axis(counts.index)
     if thickness.nunique(dropna=False) > 1:
-        for millimetres in sorted(thickness.dropna().unique()):
-            groups[f"lesions, slices about {millimetres:.0f} mm thick"] = (area > 0) & (thickness == millimetres)
+        for mm in sorted(thickness.dropna().unique()):
+            groups[f"lesions, slices about {mm:.0f} mm thick"] = (area > 0) & (thickness == mm)
         groups["lesions, slices of unknown thickness"] = (area > 0) & thickness.isna()
     return {name: inside for name, inside in groups.items() if inside.any()}
-
-
-def _range(millimetres: pd.Series) -> str:
-    if millimetres.isna().all():
-        return "unknown"
-    ends = dict.fromkeys(f"{end:.2f}" for end in (millimetres.min(), millimetres.max()))
-    return " to ".join(ends) + " mm" + ", in part unknown" * bool(millimetres.isna().any())

@@ -3,7 +3,8 @@
     >>> write(results.folder, workspace.root / "paper_figures" / "report.html", reproduce.command_line(study))
 
 It is made of that folder's files alone, needs none of them afterwards and loads nothing. What templates/contents.toml
-does not name is shown at the end; what it names and the folder lacks is left out. templates/report.html.j2 is the page.
+does not name is shown at the end; what it names and the folder lacks is left out, and so are scores elsewhere that no
+model card quotes: of other networks, or half made by a notebook that failed. templates/report.html.j2 is the page.
 """
 
 from __future__ import annotations
@@ -13,23 +14,23 @@ import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
 from sahlib.chapters.verdict import WORDS
+from sahlib.figures.drawing import save_text
 from sahlib.figures.ledger_page import HEADINGS, SIGNS
 from sahlib.figures.tables import WHOLE
 from sahlib.paper import transcript
 from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
-from sahlib.report.report_parts import Attachment, Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
+from sahlib.report.report_parts import Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
 from sahlib.study import MODELS
-from sahlib.workspace import shortened, writing
+from sahlib.workspace import shortened
 
 # Section -> stem of the files of a figure or table -> [title] or [title, alternative text].
 CONTENTS = tomllib.loads((Path(__file__).parent / "templates" / "contents.toml").read_text(encoding="utf-8"))
@@ -38,46 +39,12 @@ HOME = [title for title in CONTENTS if title != ELSEWHERE]
 MAIN_CLAIM = "attention_higher_dice"
 
 
-@dataclass(frozen=True)
-class Number:
-    """A number of the verdict's card, with what it is and what belongs beside it."""
-
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """The claims under one recipe. rows: of its CSV as text"""
-
-    anchor: str
-    title: str
-    caption: str
-    rows: list[dict[str, str]]
-    data: Attachment | None
-
-
-@dataclass(frozen=True)
-class Elsewhere:
-    """Scans from elsewhere. summary: Markdown; notes: what holds for its items; said: that, and what the page says"""
-
-    anchor: str
-    title: str
-    summary: str
-    notes: list[str]
-    said: list[str]
-    items: list[Picture | Table]
-
-
 def write(folder: Path, path: Path, command: str) -> Path:
     """Writes the report on a study's output `folder` to `path` and returns `path`; StudyError where the disk refuses.
 
     command  the line that runs the study again, from reproduce.command_line
     """
-    with writing(path) as part:
-        part.write_text(html(folder, command), encoding="utf-8", newline="\n")
-    return path
+    return save_text(path, html(folder, command))
 
 
 def html(folder: Path, command: str) -> str:
@@ -87,6 +54,13 @@ def html(folder: Path, command: str) -> str:
     sections = {title: items_of(folder, CONTENTS[title]) for title in HOME}
     further = further_items(folder, HOME)
     notes = report_parts.shared_notes([*chain(*sections.values()), *further])
+    # Front matter is for machines.
+    cards = [re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))]
+    quoted = [
+        path.parent
+        for path in sorted(folder.glob("external-*/summary.md"))
+        if (origin := text_of(path).partition("\n")[0]) and any(origin in card for card in cards)
+    ]
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=folder.name,
         printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
@@ -104,9 +78,8 @@ def html(folder: Path, command: str) -> str:
         sections={title: items for title, items in sections.items() if items},
         ledgers=ledgers_of(folder),
         rule="".join(text_of(folder / "ledger.md").partition("**How a verdict")[1:]),
-        elsewhere=[elsewhere_of(own, notes) for own in sorted(folder.glob("external-*")) if own.is_dir()],
-        # Front matter is for machines.
-        cards=[re.sub(r"(?s)\A---\n.*?\n---\n+", "", text_of(path)) for path in sorted(folder.glob("model_card_*.md"))],
+        elsewhere=[elsewhere_of(own, notes) for own in quoted],
+        cards=cards,
         labels=MODELS,
         signs=SIGNS,
         words=WORDS,
@@ -135,43 +108,54 @@ def further_items(folder: Path, sections: Sequence[str]) -> list[Picture | Table
     return items_of(folder, {stem: [stem.removeprefix("table_").replace("_", " ").capitalize()] for stem in unknown})
 
 
-def ledgers_of(folder: Path) -> list[Ledger]:
-    """The ledger of the fairest recipe first, then those of the others."""
+def ledgers_of(folder: Path) -> list[dict]:
+    """The ledger of the fairest recipe first, then those of the others; what the template shows of each."""
     found = []
     for path in sorted(folder.glob("ledger*.csv"), key=lambda path: (len(path.stem), path.stem)):
         recipe = path.stem.removeprefix("ledger").strip("_")
-        title = f"Under the recipe: {recipe}" if recipe else "The claims"
-        caption = text_of(path.with_suffix(".txt")).strip()
-        anchor = anchor_of(f"{folder.name}-{path.stem}")
-        found.append(Ledger(anchor, title, caption, rows_of(path), attached(folder, path.name)))
+        ledger = {
+            "anchor": anchor_of(f"{folder.name}-{path.stem}"),
+            "title": f"Under the recipe: {recipe}" if recipe else "The claims",
+            "caption": text_of(path.with_suffix(".txt")).strip(),
+            "rows": rows_of(path),
+            "data": attached(folder, path.name),
+        }
+        found.append(ledger)
     return found
 
 
-def elsewhere_of(folder: Path, said: Sequence[str]) -> Elsewhere:
-    """The results on scans from elsewhere; said: the notes that the page holds already."""
+def elsewhere_of(folder: Path, said: Sequence[str]) -> dict:
+    """What the template shows of results on scans from elsewhere; said: the notes that the page holds already."""
     summary = text_of(folder / "summary.md")
     scans = re.match(r"Tested on (.+?) from elsewhere \((\w+)", summary)
     title = f"{scans[1].capitalize()}, {scans[2].replace('_', ' ')}" if scans else folder.name
     items = items_of(folder, CONTENTS[ELSEWHERE]) + further_items(folder, [ELSEWHERE])
     shared = report_parts.shared_notes(items)
-    notes = [note for note in shared if note not in said and note not in summary]
-    return Elsewhere(anchor_of(f"{folder.name}-scans"), title, summary, notes, [*said, *shared], items)
+    return {
+        "anchor": anchor_of(f"{folder.name}-scans"),
+        "title": title,
+        "summary": summary,
+        "notes": [note for note in shared if note not in said and note not in summary],
+        "said": [*said, *shared],
+        "shown": items,
+    }
 
 
-def decisive_numbers(folder: Path) -> list[Number]:
-    """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns."""
+def decisive_numbers(folder: Path) -> list[tuple[str, str, str]]:
+    """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns; each as
+    what it is, the number, and what belongs beside it."""
     found = []
     for row in rows_of(folder / "table_differences.csv"):
         asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
         if asked and row["Difference"].startswith(f"{MODELS['attention_unet']} minus "):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
-            found.append(Number(row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
+            found.append((row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
     for row in rows_of(folder / "table_3.csv"):
         if (row["Slices"], row["Metric"]) == (WHOLE, "Dice"):
             printed = " and ".join(f"{float(v):.3f}" for name, v in row.items() if name.endswith(", paper"))
             detail = f"Dice for finding nothing, when empty against empty counts as 1; the paper prints {printed}"
-            found.append(Number(BACKGROUND, f"{float(row[BACKGROUND]):.3f}", detail))
+            found.append((BACKGROUND, f"{float(row[BACKGROUND]):.3f}", detail))
     return found
 
 

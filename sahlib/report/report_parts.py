@@ -24,7 +24,6 @@ from sahlib.figures.tables import BLANK_NOTE
 
 # Wider pictures are made smaller. Those of drawing.save stay as they are: resampled they would weigh more, not less.
 WIDEST = round(WIDTH * DPI)
-LONG = 20  # rows: a table with more may go over several printed pages
 _NUMBER = re.compile(r"[+−-]?\d|–$")
 
 
@@ -73,10 +72,6 @@ class Table:
     groups: list[list[list[str]]]
     notes: list[str]
     data: Attachment | None
-
-    @property
-    def is_long(self) -> bool:
-        return sum(map(len, self.groups)) > LONG
 
 
 def picture(folder: Path, stem: str, title: str, alt: str = "") -> Picture:

@@ -96,4 +96,4 @@ def test_samples_by_hand(small):
 def test_predicted_masks_are_those_of_the_rows_asked_for(loaded):
     rows = loaded.split.rows(loaded.store, "test")[[2, 0]]
     probabilities = loaded.runs["unet"][0].probabilities
-    np.testing.assert_array_equal(loaded.predicted("unet", rows), np.asarray(probabilities[[2, 0]]) > 0.5)
+    np.testing.assert_array_equal(loaded.predicted("unet", rows, "SAH"), np.asarray(probabilities[[2, 0]]) > 0.5)

@@ -161,9 +161,14 @@ def test_trivial_predictors_stand_in_every_table_of_scores(found, loaded):
 def test_recipes_are_compared_and_say_what_they_left_out(found):
     assert list(found) == ["fair", "prior"]
     table = verdict.decision(found)
-    assert table["Recipe"].tolist() == [RECIPES["fair"], RECIPES["prior"]] * 2
-    text = (next(iter(found.values())).folder / "table_decision.md").read_text()
-    assert "Left out in this profile: the paper's recipe" in text
+    assert table["Recipe"].tolist() == [f"{RECIPES['fair']}, not searched", RECIPES["prior"]] * 2
+    first = next(iter(found.values()))
+    written = first.folder / "table_decision.md"
+    assert "Left out in this profile: the paper's recipe; the learning rate was not searched." in written.read_text()
+    search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
+    searched = dataclasses.replace(first, searches=dict.fromkeys(first.counts, search))
+    assert verdict.decision({"fair": searched, "prior": found["prior"]})["Recipe"][0] == RECIPES["fair"]
+    assert "Left out in this profile: the paper's recipe." in written.read_text()
 
 
 def test_there_is_a_ledger_for_each_recipe_and_the_fairest_one_leads(found, loaded):

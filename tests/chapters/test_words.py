@@ -77,8 +77,10 @@ def test_attention_is_called_slower_only_by_enough_seeds(slow, seeds, words):
 
 
 def test_what_moves_a_score_more_is_taken_from_the_table(tmp_path):
-    """Dice 0.2 and 0.8 of one network, 0.3 and 0.7 of the other: 0.6 by convention, 0.1 by network."""
+    """Dice 0.2 and 0.8 of one network, 0.3 and 0.7 of the other: 0.6 by convention, 0.1 by network. Soft Dice is of
+    probabilities, so it is not another value of the same masks."""
     rows = [("unet", "a", 0.2), ("unet", "b", 0.8), ("attention_unet", "a", 0.3), ("attention_unet", "b", 0.7)]
+    rows += [("unet", verdict.SOFT, 0.1), ("attention_unet", verdict.SOFT, 0.9)]
     table = pd.DataFrame(rows, columns=["series", "convention", "value"]).assign(metric="dice", printed=False)
     table = table.assign(label=table["series"], convention_label=table["convention"])
     table.to_csv(tmp_path / "conventions.csv", index=False)

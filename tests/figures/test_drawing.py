@@ -59,6 +59,10 @@ def test_a_failed_write_leaves_the_old_file_and_no_temporary_one(tmp_path, monke
     assert len(list(tmp_path.iterdir())) == 4
 
 
+def test_a_text_is_the_same_bytes_on_every_machine(tmp_path):
+    assert drawing.save_text(tmp_path / "new" / "a.md", "– ü\n").read_bytes() == b"\xe2\x80\x93 \xc3\xbc\n"
+
+
 def test_the_callers_settings_stay(tmp_path):
     before = dict(matplotlib.rcParams)
     drawing.save(paper_plots.metric_bars(a_table()), tmp_path, "figure_9", a_table(), "Bars.")

@@ -64,11 +64,11 @@ def some_volumes(**changes):
     return table.assign(label=changes.get("series"), **changes)
 
 
-def some_bins(seed=0, head=True):
+def some_bins(seed=0):
     rng = np.random.default_rng(seed)
     probabilities = rng.random((3, 16, 16)) ** 3
     truth = rng.random(probabilities.shape) < probabilities
-    images = np.where(rng.random(truth.shape) < 0.5, 0, 90).astype(np.uint8) if head else None
+    images = np.where(rng.random(truth.shape) < 0.5, 0, 90).astype(np.uint8)
     return calibration.reliability_bins(probabilities, truth, images).assign(series=ARMS[seed], label=ARMS[seed])
 
 
@@ -118,7 +118,6 @@ DRAWN = {
     "bland_altman of one": lambda: drawn_volumes(some_volumes(series="unet")),
     "bland_altman of nothing": lambda: drawn_volumes(some_volumes(series="unet", mean_ml=np.nan, difference_ml=np.nan)),
     "reliability": lambda: probability_plots.reliability(pd.concat([some_bins(k) for k in range(3)])),
-    "reliability without head": lambda: probability_plots.reliability(some_bins(head=False)),
     "gate_maps": lambda: probability_plots.gate_maps(*some_gates(4), ["a long name of a slice", "b", "c", "d"]),
     "gate_maps of one slice": lambda: probability_plots.gate_maps(*some_gates(1), ["a"]),
 }

@@ -295,6 +295,6 @@ def test_table_3_conventions_exist():
 
 
 def test_a_fold_is_named_as_one_of_several():
-    notes = tables.study_notes(Study.of_profile("quick", folds=5, fold=1, precision="fp32"))
+    notes = tables.study_notes(Study.of_profile("quick", folds=5, fold=1, precision="fp32"), UNET)
     assert "Tested on fold 2 of 5 of a cross-validation by patient." in notes
-    assert not any("fold" in note for note in tables.study_notes(Study.of_profile("quick", precision="fp32")))
+    assert not any("fold" in note for note in tables.study_notes(Study.of_profile("quick", precision="fp32"), UNET))

@@ -10,7 +10,7 @@ from helpers.witness import witness
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahlib.figures import printed_plot
+from sahlib.figures import evidence_plots
 from sahlib.paper import printed, transcript
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import score
@@ -182,5 +182,5 @@ def test_figure_and_its_data():
     data = printed.perfect_slices_curves()
     assert (data["floor_low"] <= data["floor"] + 1e-12).all() and (data["floor"] <= data["floor_high"] + 1e-12).all()
     assert (data["floor"] <= data["ceiling"] + 1e-9).all()
-    texts = [text.get_text() for ax in printed_plot.perfect_slices().axes for text in ax.texts]
+    texts = [text.get_text() for ax in evidence_plots.perfect_slices().axes for text in ax.texts]
     assert any("at least 81% perfect" in text for text in texts) and any("at least 78% perfect" in t for t in texts)

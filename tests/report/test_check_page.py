@@ -13,6 +13,7 @@ from sahlib.data.check.findings import GRAVITIES
 from sahlib.data.sources.paired_folder import open_folder
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.report import check_page
+from sahlib.report.rendering import millimetres
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 VOID = {"meta", "img", "br"}
@@ -38,6 +39,13 @@ class Outline(HTMLParser):
 
 def of(folder):
     return examine.examine(open_folder(folder))
+
+
+def test_a_range_of_millimetres_by_hand():
+    table = pd.DataFrame({"row_mm": [0.434, 0.49], "column_mm": [0.5, np.nan]})
+    assert millimetres(table, 2) == "0.43 to 0.50 mm, in part unknown"
+    assert millimetres(table["row_mm"], 1) == "0.4 to 0.5 mm"
+    assert millimetres([5, 5], 1) == "5.0 mm" and millimetres([np.nan], 1) == "unknown"
 
 
 def test_write_returns_the_text_and_leaves_one_whole_file(paired_folder, tmp_path):

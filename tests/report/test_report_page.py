@@ -53,6 +53,15 @@ def add_figure(root, stem, caption="A caption.", width=30):
     (root / f"{stem}.csv").write_text("a,b\n1,2\n")
 
 
+def add_elsewhere(root, quoted, origin="Tested on 3 slices of 1 patients from elsewhere (nifti, slices abc)."):
+    """The folder of scores elsewhere; a model card quotes its summary or, as of other networks, does not."""
+    elsewhere = root / "external-abc123"
+    elsewhere.mkdir()
+    (elsewhere / "summary.md").write_text(f"{origin}\n\n- U-Net: good.\n")
+    (root / "model_card_unet.md").write_text(f"# U-Net\n\n- {origin if quoted else 'Nothing.'} U-Net: good.\n")
+    return elsewhere
+
+
 def parsed(folder, command=COMMAND):
     return BeautifulSoup(report_page.html(folder, command), "html.parser")
 
@@ -123,18 +132,19 @@ def test_the_verdict_comes_first(page):
 
 def test_the_decisive_numbers_are_those_of_the_tables():
     attention, gates, nothing = report_page.decisive_numbers(PUBLISHED)
-    assert attention.label == "Attention U-Net minus U-Net" and nothing.label == "Background everywhere"
-    assert gates.label == "Attention U-Net minus Attention U-Net, gates open"
+    label, value, detail = attention
+    assert label == "Attention U-Net minus U-Net" and nothing[0] == "Background everywhere"
+    assert gates[0] == "Attention U-Net minus Attention U-Net, gates open"
     row = next(
         row
         for row in report_parts.rows_of(PUBLISHED / "table_differences.csv")
-        if row["Difference"] == attention.label and "SAH slices" in row["Convention"]
+        if row["Difference"] == label and "SAH slices" in row["Convention"]
     )
-    shown = f"{attention.value} {attention.detail.split('interval ')[1]}"
+    shown = f"{value} {detail.split('interval ')[1]}"
     assert shown.replace("−", "-") == f"{row['Estimate (95 % interval)']}, p = {row['p, permutation']}"
     first = report_parts.rows_of(PUBLISHED / "table_3.csv")[0]
-    assert nothing.value == f"{float(first['Background everywhere']):.3f}"
-    assert nothing.detail.endswith("the paper prints 0.867 and 0.896")
+    assert nothing[1] == f"{float(first['Background everywhere']):.3f}"
+    assert nothing[2].endswith("the paper prints 0.867 and 0.896")
 
 
 def test_a_phantom_is_called_one_before_any_number(text):
@@ -276,8 +286,7 @@ def test_missing_pieces_leave_no_hole(folder, tmp_path):
 def test_unknown_pieces_stand_under_further(folder):
     add_figure(folder, "roc_curves", "ROC curves of the networks. More words.", width=report_parts.WIDEST + 100)
     shutil.copy(folder / "table_3.md", folder / "table_new.md")
-    (folder / "external-abc123").mkdir()
-    add_figure(folder / "external-abc123", "scatter")
+    add_figure(add_elsewhere(folder, quoted=True), "scatter")
     page = parsed(folder)
     further = page.find(id="further")
     assert [h3.get_text() for h3 in further.find_all("h3")] == ["Roc curves", "New"]
@@ -287,6 +296,21 @@ def test_unknown_pieces_stand_under_further(folder):
     )
     assert page.find("nav").find("a", string="Roc curves")["href"] == f"#{further.find(class_='item')['id']}"
     assert page.find(id="elsewhere").h4.get_text() == "Scatter"
+
+
+@pytest.mark.parametrize("summary", ["of other networks", "empty", "not written"])
+def test_scores_elsewhere_that_are_half_made_or_of_other_networks_are_left_out(folder, summary):
+    """Notebook 08 removes the summary at its start and writes it last; a model card quotes those of its own network."""
+    elsewhere = add_elsewhere(folder, quoted=summary != "of other networks")
+    for suffix in ("csv", "md"):
+        shutil.copy(PUBLISHED / f"table_3.{suffix}", elsewhere / f"table_external.{suffix}")
+    assert (parsed(folder).find(id="elsewhere") is None) == (summary == "of other networks")
+    if summary == "empty":
+        (elsewhere / "summary.md").write_text("")
+    elif summary == "not written":
+        (elsewhere / "summary.md").unlink()
+    page = parsed(folder)
+    assert page.find(id="elsewhere") is None and page.find("a", download="external-abc123-table_external.csv") is None
 
 
 def test_ledgers_of_other_recipes_follow_the_fairest(folder):
@@ -325,8 +349,7 @@ def test_what_a_user_wrote_is_escaped_wherever_it_stands(folder):
     (folder / "verdict.md").write_text(f"- {HOSTILE}\n")
     table = (folder / "table_3.md").read_text().replace("whole test set", HOSTILE).replace("Table 3.", HOSTILE)
     (folder / "table_3.md").write_text(table + f"- {HOSTILE}\n")
-    (folder / "external-abc123").mkdir()
-    (folder / "external-abc123" / "summary.md").write_text(f"Tested on {HOSTILE}\n")
+    add_elsewhere(folder, True, f"Tested on {HOSTILE}")
     text = report_page.html(folder, f"./run_all.sh --data-dir '{HOSTILE}'")
     assert "<img src=x" not in text and text.count(ESCAPED) >= 9
     page = BeautifulSoup(text, "html.parser")

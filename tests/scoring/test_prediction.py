@@ -50,7 +50,7 @@ def test_counts_are_those_of_the_saved_probabilities(small, tmp_path):
 @pytest.mark.parametrize("model", MODELS)
 def test_several_windows_are_channels_from_the_store_to_the_counts(small, tmp_path, model):
     study, store, split = small
-    study = dataclasses.replace(study, windows=("brain", "bone"), models=tuple(MODELS))
+    study = dataclasses.replace(study, windows=("brain", "bone"))
     two = dataclasses.replace(store, further_images=(255 - store.images[:],))
     run = loop.train(two, split, study, model, 0, tmp_path)
     convolutions = [m for m in prediction.load_network(run).modules() if isinstance(m, torch.nn.Conv2d)]

@@ -15,6 +15,7 @@ shown wholly or not at all, for a share wants a threshold that nothing here name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,12 +25,17 @@ from pydicom import Dataset
 from sahlib.data.scan import CLASSES, to_classes
 from sahlib.data.sources.dicom_series import Plane, Slice, opened, plane, require_decoder, stored_pixels
 from sahlib.data.sources.nifti_file import read_volume
-from sahlib.data.sources.volume_folder import whole
+from sahlib.data.sources.volume_folder import named_classes, whole
 from sahlib.study import StudyError
 
 TOLERANCE = 0.25  # of a pixel: the most by which a mask may lie beside its series
 BINARY_VALUES = ([1], [255])  # what a NIfTI mask of SAH alone may hold besides 0, as in a paired folder
 UNDRAWN = 255  # no class
+# Words that say no more than that something was drawn.
+DRAWN = {
+    "segment", "segmentation", "label", "mask", "lesion", "roi",
+    "blood", "bleed", "bleeding", "hemorrhage", "haemorrhage", "hematoma",
+}  # fmt: skip
 
 
 def nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
@@ -53,9 +59,9 @@ def nifti_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -
 def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, int]) -> np.ndarray:
     """A DICOM-SEG of ordered slices in the canonical view, uint8 [D,H,W] of CLASSES.
 
-    classes tells what segment numbers mean; where it is empty, segments are what SegmentLabel says when it names
-    classes (`SAH`, `IVH`, ...), and SAH when there is one. StudyError for segments that stay unexplained, frames that
-    lie on no slice, and pixels of two classes.
+    classes tells what segment numbers mean; else SegmentLabel does where it names a class (`SAH`, `Subdural hematoma`),
+    and a single segment of no telling name is SAH. StudyError for segments that stay unexplained, frames that lie on no
+    slice, and pixels of two classes.
     """
     with opened(mask) as dataset:
         if (kind := dataset.get("SegmentationType")) not in ("BINARY", "FRACTIONAL", "LABELMAP"):
@@ -95,13 +101,19 @@ def segmentation_labels(mask: Path, slices: Sequence[Slice], classes: dict[int, 
 
 
 def _meaning(mask: Path, noun: str, names: dict[int, str], classes: dict[int, int]) -> dict[int, int]:
-    """Number -> class of all values or segments in a mask: by label_map, else by names; StudyError where one has none.
+    """Number -> class of all values or segments in a mask: by label_map, by names, or by both, which must agree.
 
-    A single segment whose name is no class is SAH; values have no names.
+    Values have no names. A single segment whose name says no more than that something was drawn is SAH. StudyError
+    for a number that stays without a class.
     """
-    known = {name.casefold(): value for value, name in enumerate(CLASSES)}
-    meaning = classes or {n: known[name.casefold()] for n, name in names.items() if name.casefold() in known}
-    if noun == "segment" and len(names) == 1 and not meaning:
+    words = {number: re.findall("[a-z]+", name.lower()) for number, name in names.items()}
+    told = {number: found.pop() for number, own in words.items() if len(found := named_classes(own)) == 1}
+    for number in told.keys() & classes.keys():
+        if told[number] != classes[number]:
+            said = f"label_map says {number}={CLASSES[classes[number]]}, but {mask} calls it {names[number]!r}"
+            raise StudyError(f"{said}; leave label_map out, or correct one of them.")
+    meaning = told | classes
+    if noun == "segment" and len(names) == 1 and not meaning and set(*words.values()) <= DRAWN:
         meaning = dict.fromkeys(names, CLASSES.index("SAH"))
     if unknown := {number: name for number, name in names.items() if number not in meaning}:
         found = ", ".join(f"{number} ({name})" if name else str(number) for number, name in unknown.items())

@@ -23,6 +23,7 @@ from pydicom import dcmread, uid
 from pydicom.encaps import generate_frames
 from pydicom.pixels import apply_rescale, get_decoder
 
+from sahlib.data.sources.nifti_file import SPACING_MM
 from sahlib.study import StudyError
 
 SAME_PLACE_MM = 0.01  # positions this near along the normal are one position
@@ -193,7 +194,7 @@ def plane(dataset, stored_shape: tuple[int, int]) -> Plane:
     if not np.allclose(lengths, 1, atol=1e-2) or abs(directions[0] @ directions[1]) > 1e-2:
         raise ValueError("ImageOrientationPatient is not two unit vectors at a right angle")
     rows, columns = stored_shape
-    if not (spacing > 0).all() or min(stored_shape) < 1:
+    if not ((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])).all() or min(stored_shape) < 1:
         raise ValueError(f"PixelSpacing is {spacing.tolist()}, of a slice of {rows} rows and {columns} columns")
     across, down = directions / lengths * spacing[::-1, None]
     normal = np.cross(across, down)
@@ -267,7 +268,7 @@ def _check_gaps(name: str, heights: np.ndarray, slices: Sequence[Slice]) -> None
     relative = steps / ((thickness[:-1] + thickness[1:]) / 2 if told else 1)
     # Where many slices are missing their steps must not become the rule: the lower quartile is.
     usual = np.quantile(relative, 0.25, method="lower")
-    lost = (relative > GAP_RATIO * usual) | (told & (relative > LOST_RATIO))
+    lost = (relative > GAP_RATIO * usual) | (told & (relative > LOST_RATIO)) | (steps > SPACING_MM[1])
     for k in np.flatnonzero(lost)[:1]:
         below, above = (f"{slices[z].path.name} at {heights[z]:g} mm" for z in (k, k + 1))
         step = f"a step of {steps[k]:g} mm"
@@ -283,12 +284,13 @@ def spacing_mm(slices: Sequence[Slice]) -> tuple[float, float]:
 def thickness_mm(slices: Sequence[Slice]) -> np.ndarray:
     """How much of the head each of the ordered slices stands for, float [D].
 
-    SliceThickness, which may change within a series, where the slices lie as far apart as that says; else the distance
-    to their neighbours along the normal, because SliceThickness leaves out gaps, overlaps and the tilt of the gantry.
+    The distance to their neighbours along the normal, because SliceThickness leaves out gaps, overlaps and the tilt of
+    the gantry; SliceThickness where it changes within the series and the slices lie as far apart as that says.
     """
     told = np.array([s.thickness_mm for s in slices])
     steps = np.diff([slices[0].plane.affine[:3, 2] @ s.plane.affine[:3, 3] for s in slices])
-    if not len(steps) or (np.abs((told[:-1] + told[1:]) / 2 - steps) <= SAME_THICKNESS * steps).all():
+    fits = (np.abs((told[:-1] + told[1:]) / 2 - steps) <= SAME_THICKNESS * steps).all()
+    if not len(steps) or (fits and np.ptp(told) > 0):
         return told
     return (np.append(steps[:1], steps) + np.append(steps, steps[-1:])) / 2
 

@@ -6,8 +6,9 @@ head, columns from the patient's right to the left. In nibabel's letters the arr
 Axes are swapped and flipped as `nibabel.as_closest_canonical` would. An oblique scan or one under gantry tilt stays as
 it was cut, its axes named after the nearest ones; its spacing is the length of the affine's columns within a slice, and
 across slices their distance along the normal, so that the three multiply to a voxel's volume. Where a header gives
-neither sform nor qform, the axes are what nibabel assumes then: left, anterior, superior. Two statements of a header
-that contradict each other are refused, for nobody can tell which of them is wrong.
+neither sform nor qform, the axes are what nibabel assumes then: left, anterior, superior. Where sform and qform differ
+in the direction of the slices alone, as dcm2niix writes a tilted series, the qform is right. Other statements of a
+header that contradict each other are refused, for nobody can tell which of them is wrong.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ SMALLEST_SPAN_HU = 20.0  # air, water and bone lie further apart in any scan; a 
 SPACING_MM = (0.05, 50.0)
 UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
 ZOOM_TOLERANCE = 0.01
+SCANNER_CODES = (1, 2)  # of an sform; others align the scan with an atlas
+SAME_AXIS_COSINE = 0.7
 MOST_VOXELS = 2**30
 LONGEST_HEADER = 540  # bytes, of NIfTI-2
 # What reading a damaged file raises, and one whose header tells of more than memory holds.
@@ -173,6 +176,15 @@ def _checked_affine(header, shape: tuple[int, int, int]) -> np.ndarray:
         raise ValueError("two axes of its affine point the same way")
     if np.abs(lengths / np.maximum(told, 1e-9) - 1).max() > ZOOM_TOLERANCE:
         raise ValueError(f"its affine gives voxels of {_by(lengths)} mm and its pixdim {_by(told)} mm; correct one")
+    if header["qform_code"] > 0 and header["sform_code"] in SCANNER_CODES:
+        upright = np.asarray(header.get_qform(), np.float64)
+        upright[:3] *= unit
+        alike = (affine[:3, :3] * upright[:3, :3]).sum(axis=0) / lengths**2
+        if alike.min() < SAME_AXIS_COSINE:
+            raise ValueError("its sform and its qform turn it differently; correct one")
+        # So dcm2niix writes a series under gantry tilt: both with the slices' distance along their normal.
+        if alike[:2].min() > 1 - ZOOM_TOLERANCE and alike[2] < 1 - ZOOM_TOLERANCE / 10:
+            affine = upright
     if (lengths == 1).all() and max(shape) > 4 * min(shape) and shape[2] == max(shape):
         raise ValueError(f"it is {_by(shape)} voxels of 1 mm, so its axes are swapped or its spacing was lost")
     return affine

@@ -20,9 +20,10 @@ from sahlib.data.sources.files import READER, Case, FolderSource, digest
 from sahlib.data.sources.nifti_file import Volume, hounsfield, read_volume, scaled
 from sahlib.study import StudyError
 
-# A word by which a dataset.json may call a class.
+# Words by which a dataset.json or a segment may call a class.
 WORDS = {
-    "SAH": "subarachnoid", "IVH": "intraventricular", "IPH": "intraparenchymal", "SDH": "subdural", "EDH": "epidural",
+    "SAH": ("subarachnoid",), "IVH": ("intraventricular",), "IPH": ("intraparenchymal",), "SDH": ("subdural",),
+    "EDH": ("epidural", "extradural"),
 }  # fmt: skip
 GRID_TOLERANCE_MM = 1e-2  # of the corners; affines are stored in single precision and often as quaternions
 SCALED_MASK_TOLERANCE = 1e-2  # masks saved through a scale factor come back as 0.99999 or 254.998
@@ -139,9 +140,7 @@ def read_values(table: Path, label_map: tuple[str, ...] = ()) -> dict[int, int]:
         ) from error
     classes, mapped = {}, value_classes(label_map, {})
     for value, own in words.items():
-        found = {CLASSES.index(name) for word in own for name in CLASSES if word in (name.lower(), WORDS.get(name))}
-        if "extradural" in own:
-            found.add(CLASSES.index("EDH"))
+        found = named_classes(own)
         if len(found) != 1 and value not in mapped:
             raise StudyError(
                 f"{table} calls the value {value} {named[value]!r}; known are {', '.join(CLASSES)}; say what it means "
@@ -151,6 +150,11 @@ def read_values(table: Path, label_map: tuple[str, ...] = ()) -> dict[int, int]:
     if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
         raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
     return classes
+
+
+def named_classes(words: list[str]) -> set[int]:
+    """The classes that words in small letters speak of: by their letters, or by a word of WORDS."""
+    return {CLASSES.index(name) for name in CLASSES for word in words if word in (name.lower(), *WORDS.get(name, ()))}
 
 
 def agreed(label_map: tuple[str, ...], told: dict[int, int], where: Path | str) -> dict[int, int]:

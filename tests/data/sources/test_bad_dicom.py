@@ -104,6 +104,7 @@ BAD_SLICES = {
     "half a position": (put(ImagePositionPatient=[1, 2]), "2.dcm .*ImagePositionPatient is"),
     "infinite position": (text("ImagePositionPatient", ["1", "2", "inf"]), "2.dcm .*ImagePositionPatient is"),
     "no spacing": (put(PixelSpacing=[0, 0.5]), "2.dcm .*PixelSpacing is"),
+    "metres": (put(PixelSpacing=[0.00045, 0.00045]), "2.dcm .*PixelSpacing is"),
     "no series": (without("SeriesInstanceUID"), "2.dcm .*SeriesInstanceUID is missing"),
     "no modality": (without("Modality"), "2.dcm cannot be read .*Modality"),
     "other modality": (put(Modality="PT"), "2.dcm belongs to a series of CT slices, but its Modality is PT"),

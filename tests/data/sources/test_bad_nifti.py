@@ -161,6 +161,7 @@ LIES = {
     "spacing of NaN": {"srow_y": [0, np.nan, 0, 0]},
     "spacing in metres": {"srow_x": [-5e-4, 0, 0, 0], "srow_y": [0, -6e-4, 0, 0], "srow_z": [0, 0, 5e-3, 0]},
     "two axes alike": {"srow_y": [0.5, 0.0, 0, 0]},
+    "mirrored against its qform": {"qform_code": 1, "sform_code": 1, "srow_x": [0.5, 0, 0, 0]},
     "no rotation": {"sform_code": 0, "qform_code": 1, "quatern_b": 9.0},
 }
 

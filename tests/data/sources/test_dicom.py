@@ -179,6 +179,29 @@ def test_segments_named_as_classes_need_no_map(scans, tmp_path):
     same(Dicom.open(tmp_path).scan(0), scans[0], labels)
 
 
+@pytest.mark.parametrize(
+    ("name", "lesion"),
+    [("Subdural hematoma", "SDH"), ("intraventricular hemorrhage", "IVH"), ("Segment_1", "SAH"), ("", "SAH")],
+)
+def test_a_single_segment_is_what_its_name_says(scans, tmp_path, name, lesion):
+    datasets = series(scans[0])
+    write_series(tmp_path / "p1", datasets)
+    save(segmentation(scans[0].labels, datasets, {1: (name, SAH)}), tmp_path / "1.dcm")
+    labels = (scans[0].labels == SAH) * np.uint8(CLASSES.index(lesion))
+    same(Dicom.open(tmp_path).scan(0), scans[0], labels)
+    if lesion != "SAH":
+        with pytest.raises(StudyError, match=f"label_map says 1=SAH, but .*1.dcm calls it '{name}'"):
+            Dicom.open(tmp_path, label_map=("1=SAH",)).scan(0)
+
+
+def test_a_single_segment_of_something_else_is_asked_for(scans, tmp_path):
+    datasets = series(scans[0])
+    write_series(tmp_path / "p1", datasets)
+    save(segmentation(scans[0].labels, datasets, {1: ("Brain", SAH)}), tmp_path / "1.dcm")
+    with pytest.raises(StudyError, match=r"holds the segments 1 \(Brain\); say what they mean"):
+        Dicom.open(tmp_path).scan(0)
+
+
 def test_a_label_map_says_what_the_values_of_a_nifti_mask_are(scans, tmp_path):
     write(tmp_path, scans[0])
     labels = only_sah(scans[0])
@@ -198,6 +221,16 @@ def test_under_a_gantry_tilt_slices_stay_as_acquired_on_every_readers_grid(scans
     write_nifti(tmp_path / "p1.nii.gz", only_sah(scan), affine_of(scan, np.array([0, 0, 3.8])))
     with pytest.raises(StudyError, match="lies on another grid"):
         Dicom.open(tmp_path).scan(0)
+
+
+def test_a_small_tilt_leaves_its_mark_on_the_thickness(scans, tmp_path):
+    tilt = np.deg2rad(11)
+    step = 5 * np.array([0, np.sin(tilt), np.cos(tilt)])
+    for dataset in (datasets := write(tmp_path, scans[0], corners=START + np.outer(np.arange(8), step))):
+        dataset.SliceThickness = 5.0
+    write_series(tmp_path / "p1", datasets)
+    write_nifti(tmp_path / "p1.nii.gz", only_sah(scans[0]), affine_of(scans[0], step))
+    np.testing.assert_allclose(Dicom.open(tmp_path).scan(0).thickness_mm, 5 * np.cos(tilt), rtol=1e-5)
 
 
 def test_thin_slices_at_the_base_are_no_gap(scans, tmp_path):

@@ -114,6 +114,22 @@ def test_every_stored_orientation_becomes_the_phantoms_view(scans, tmp_path, cod
     np.testing.assert_array_equal(found.image, np.asarray(image.dataobj)[::-1, ::-1].transpose(2, 1, 0))
 
 
+def test_a_tilted_scan_of_dcm2niix_has_the_thickness_of_its_qform(scans, tmp_path):
+    """As dcm2niix 1.0.20260724 writes 5 mm of table travel under 20 degrees: both forms step by 4.698 mm."""
+    scan, tilt = scans[0], np.deg2rad(20)
+    for name, array in (("a.nii", scan.image), ("a_mask.nii", masks_of(scan))):
+        qform = np.diag([-0.45, 1, 1, 1.0])
+        qform[1:3, 1:3] = [[0.45 * np.cos(tilt), 4.698 * np.sin(tilt)], [-0.45 * np.sin(tilt), 4.698 * np.cos(tilt)]]
+        sform = qform.copy()
+        sform[:3, 2] = [0, 0, 4.698]
+        image = nib.Nifti1Image(array.transpose(2, 1, 0), sform)
+        image.set_qform(qform, 1)
+        image.set_sform(sform, 1)
+        nib.save(image, tmp_path / name)
+    (found,) = open_source(study("nifti", tmp_path))
+    np.testing.assert_allclose([*found.spacing_mm, found.thickness_mm], [0.45, 0.45, 4.698], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     "dtype, scale",
     [
