@@ -13,6 +13,7 @@ Masks of NIfTI and PNG hold 0 and, from 1 on, the number of the lesion; a PNG of
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +34,14 @@ from sahlib.study import StudyError
 from sahlib.workspace import writing
 
 INVERSE = {"rot90": "rot270", "rot270": "rot90"}  # every other turn undoes itself
-# SNOMED CT codes of DICOM's context group of morphologically altered structures, by class; others are hemorrhage.
-CODES = {
-    "SAH": ("21454007", "Subarachnoid intracranial hemorrhage"),
-    "IVH": ("23276006", "Intraventricular hemorrhage"),
-    "SDH": ("35486000", "Subdural intracranial hemorrhage"),
-    "EDH": ("82999001", "Epidural hemorrhage"),
-    "IPH": ("274100004", "Cerebral hemorrhage"),
-}
+# SNOMED CT; what else is found is told by its label.
+CODES = {"SAH": ("21454007", "Subarachnoid intracranial hemorrhage")}
 HEMORRHAGE = ("50960005", "Hemorrhage")
+TAKEN_OVER_UIDS = ("StudyInstanceUID", "FrameOfReferenceUID")
+TAKEN_OVER = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"),
+    *("StudyTime", "ReferringPhysicianName"),
+)
 
 
 @dataclass(frozen=True)
@@ -131,8 +131,14 @@ def _segmentation(labels: np.ndarray, lesions: Sequence[str], slices: Sequence[d
         for number, lesion in enumerate(lesions, 1)
         for code, meaning in [CODES.get(lesion, HEMORRHAGE)]
     ]
+    sources = [dcmread(slice_.path, force=True, stop_before_pixels=True) for slice_ in slices]
+    # Anonymous exports lack what a segmentation takes over from its series.
+    missing = dict.fromkeys(TAKEN_OVER, "") | {keyword: uid.generate_uid() for keyword in TAKEN_OVER_UIDS}
+    for source, (keyword, value) in itertools.product(sources, missing.items()):
+        if keyword not in source:
+            setattr(source, keyword, value)
     return highdicom.seg.Segmentation(
-        [dcmread(slice_.path, force=True, stop_before_pixels=True) for slice_ in slices],
+        sources,
         np.stack([slice_.plane.stored(plane) for slice_, plane in zip(slices, labels, strict=True)]),
         "BINARY",
         segments,

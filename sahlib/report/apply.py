@@ -21,7 +21,7 @@ from sahlib.data import one_scan, slices
 from sahlib.data.check.examine import Contact
 from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES
-from sahlib.figures.drawing import CLASS_COLOURS
+from sahlib.figures.drawing import CLASS_COLOURS, save_text
 from sahlib.report.check_page import outlined_png
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import intervals, prediction
@@ -85,8 +85,7 @@ def write(
         applied=list(zip(done, pictures, strict=True)), failed=failed, facts=facts, rows=rows, run=run,
         colours=CLASS_COLOURS,
     )  # fmt: skip
-    with writing(folder / PAGE) as part:
-        part.write_text(page, encoding="utf-8", newline="\n")
+    save_text(folder / PAGE, page)
     lines = [
         f"{row['scan']}: {row['lesion']} {row['amount']:.2f} {row['unit']} in {row['slices']} slices" for row in rows
     ]
