@@ -134,11 +134,11 @@ def _parser() -> argparse.ArgumentParser:
         "run",
         _run,
         "run (the default) reproduces every figure and table; test runs the test suite; "
-        "lab opens JupyterLab on the notebooks; check looks at a folder of scans, apply segments scans and data tells where the public sets "
-        "come from; store, train, predict and score are the stages one by one and overview shows all runs (each has a "
-        "--help). The options below are those of run.",
+        "lab opens JupyterLab on the notebooks; check looks at a folder of scans, apply segments scans and data tells "
+        "where the public sets come from; store, train, predict and score are the stages one by one and overview shows "
+        "all runs (each has a --help). The options below are those of run.",
         prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab | check | apply | data | store | train | predict | score | overview] [options]",
+        usage="./run_all.sh [run | test | lab | check | apply | data | store | train | predict | score | overview] ...",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
