@@ -126,15 +126,15 @@ class CtIch(FolderSource):
             numbers = (volume.stored_slice + 1).tolist()
             image, labels = hounsfield(volume), read_labels(case[0].mask, volume, BLEEDS)
             known = {"unit": "HU", "spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
-            if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
-                raise StudyError(
-                    f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has "
-                    f"{len(numbers)} slices, so the numbers do not fit; correct the table."
-                )
         else:
             numbers = [p.number for p in case]
             (image, labels), known = _pictures(case), {"unit": "grey"}
             paths = sorted({path.parent for path in paths})
+        if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
+            raise StudyError(
+                f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has {len(numbers)} "
+                "slices, and it is not among them; correct the table or add the slice."
+            )
         classes = []
         for number, bleeds in zip(numbers, labels.any(axis=(1, 2)), strict=True):
             named = self.rows.get((patient, number))
