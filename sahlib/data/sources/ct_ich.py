@@ -100,9 +100,11 @@ class CtIch(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of slices left out, and of the window of the authors' export."""
+        """What a reader of the check page should know of what is left out, and of the window of the authors' export."""
         why = "the table names several types or none for their pixels; --target any takes those of several types"
         left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
+        if absent := sorted({patient for patient, _ in self.rows} - {case[0].patient for case in self.cases}):
+            left_out.append(f"{self.table.name} has rows of patients without a scan: {', '.join(map(str, absent))}.")
         exported = self.cases[0][0].image.parent == self.root / "image"
         window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
         return (*left_out, *([window] if exported else []))

@@ -61,7 +61,7 @@ def meaning(paths: Iterable[Path], label_map: tuple[str, ...]) -> Meaning:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         way = f"say what each means with --label-map, for example '{_name(*min(found))}=SAH', or export them"
         if len(names) > 2 * len(CLASSES):
-            way = "export them without smoothing their edges,"
+            way = "export them without smoothing or JPEG,"
         raise StudyError(
             f"The masks hold {', '.join(names[:NAMED])}{more} besides background, and nothing says which is SAH; {way} "
             "black (0) and white (255)."

@@ -98,7 +98,7 @@ def test_a_palette_of_one_colour_is_refused(tmp_path):
 
 def test_smoothed_edges_are_told_from_classes(tmp_path):
     paths = folder(tmp_path, cv2.GaussianBlur(SHAPE * 255, (5, 5), 0))
-    with pytest.raises(StudyError, match="export them without smoothing their edges, black"):
+    with pytest.raises(StudyError, match="export them without smoothing or JPEG, black"):
         meaning(paths, ())
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import shutil
 
 import cv2
 import nibabel as nib
@@ -475,6 +476,9 @@ def test_ct_ich_as_jpeg_and_as_exported_png(scans, tmp_path):
         (folder / name).unlink(missing_ok=True)
     with pytest.raises(StudyError, match="row for slice 8 of patient 49, whose scan has 7 slices"):
         open_source(study("ct_ich", older)).scan(0)
+    shutil.rmtree(folder)
+    remark = f"{ct_ich.TABLES[1]} has rows of patients without a scan: 49."
+    assert remark in open_source(study("ct_ich", older)).remarks
     (exported / "label" / "3.png").unlink()
     with pytest.raises(StudyError, match="3.png"):
         open_source(study("ct_ich", exported))
