@@ -100,9 +100,11 @@ class CtIch(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of slices left out, and of the window of the authors' export."""
+        """What a reader of the check page should know of what is left out, and of the window of the authors' export."""
         why = "the table names several types or none for their pixels; --target any takes those of several types"
         left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
+        if absent := sorted({patient for patient, _ in self.rows} - {case[0].patient for case in self.cases}):
+            left_out.append(f"{self.table.name} has rows of patients without a scan: {', '.join(map(str, absent))}.")
         exported = self.cases[0][0].image.parent == self.root / "image"
         window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
         return (*left_out, *([window] if exported else []))
@@ -126,15 +128,15 @@ class CtIch(FolderSource):
             numbers = (volume.stored_slice + 1).tolist()
             image, labels = hounsfield(volume), read_labels(case[0].mask, volume, BLEEDS)
             known = {"unit": "HU", "spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
-            if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
-                raise StudyError(
-                    f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has "
-                    f"{len(numbers)} slices, so the numbers do not fit; correct the table."
-                )
         else:
             numbers = [p.number for p in case]
             (image, labels), known = _pictures(case), {"unit": "grey"}
             paths = sorted({path.parent for path in paths})
+        if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
+            raise StudyError(
+                f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has {len(numbers)} "
+                "slices, and it is not among them; correct the table or add the slice."
+            )
         classes = []
         for number, bleeds in zip(numbers, labels.any(axis=(1, 2)), strict=True):
             named = self.rows.get((patient, number))

@@ -33,7 +33,8 @@ def read_grey(path: Path) -> np.ndarray:
     import cv2
 
     open_picture(path)
-    pixels = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
     if pixels is None:
         raise StudyError(f"{path} cannot be read by OpenCV; export it again as PNG or remove it with its pair.")
     if pixels.dtype != np.uint8:
