@@ -68,11 +68,12 @@ def _check(chosen: argparse.Namespace) -> int:
     from sahlib.data.sources import open_source
     from sahlib.report import check_page
     from sahlib.study import Study
+    from sahlib.workspace import absolute
 
-    study = Study.of_profile("quick", **reproduce.study_changes(chosen))
+    study, folder = Study.of_profile("quick", **reproduce.study_changes(chosen)), absolute(chosen.to)
     source = open_source(study)
     found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study.lesion)
-    print(check_page.write(found, chosen.to))
+    print(check_page.write(found, folder))
     return 0 if len(found.scans) else 1  # not one scan can be read
 
 

@@ -27,7 +27,7 @@ from sahlib.data.sources import open_source, recognise
 from sahlib.progress import environment, over, unattended
 from sahlib.report import notebook_page
 from sahlib.study import Study, StudyError
-from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
+from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, absolute, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
 KERNEL = "sahlib"
@@ -39,7 +39,7 @@ OPTIONS = ("patient_pattern", "slices_are_patients", "label_map", "target", "mod
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    folder = Path(chosen.data_dir).expanduser().resolve() if chosen.data_dir else None
+    folder = absolute(chosen.data_dir) if chosen.data_dir else None
     changes = {"dataset": chosen.dataset or (recognise(folder) if folder else "phantom")}
     if folder:
         changes["data_dir"] = str(folder)
@@ -107,7 +107,7 @@ def run(
     workspace = Workspace(output)
     source = open_source(study)
     if external:
-        external = str(Path(external).expanduser().resolve())
+        external = str(absolute(external))
         try:
             there = external_validation.study_elsewhere(study, external, **(reading or {}))
             scan = open_source(there).scan(0)
@@ -278,7 +278,7 @@ def _option(name: str, *values: object) -> str:
 
 def _shown(folder: str) -> str:
     """A folder for a shell, from the project's folder or from home (~) where it lies in one of them."""
-    path = Path(folder).expanduser().resolve()
+    path = absolute(folder)
     for root, name in ((PROJECT, ""), (Path.home(), "~/")):
         if path.is_relative_to(root):
             return name + shlex.quote(str(path.relative_to(root)))

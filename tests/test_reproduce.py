@@ -94,6 +94,9 @@ def test_a_dead_kernel_is_told_from_an_error(one_notebook, paired_folder, tmp_pa
         (["--set", "size=250"], "250"),
         (["--patient-pattern", "("], "not a regular expression"),
         (["--data-dir", "/nowhere/at/all"], "/nowhere/at/all"),
+        (["--data-dir", "~nobody99/x"], "~nobody99/x leads nowhere"),
+        (["--external", "~nobody99/x"], "~nobody99/x leads nowhere"),
+        (["--output", "~nobody99/x"], "~nobody99/x leads nowhere"),
     ],
 )
 def test_a_mistake_costs_one_sentence_and_no_notebook(paired_folder, tmp_path, capsys, monkeypatch, more, words):

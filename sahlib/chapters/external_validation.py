@@ -8,7 +8,6 @@ The result is Results again, of the same networks on other slices, so that every
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +21,7 @@ from sahlib.figures import tables
 from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.study import Study, StudyError
 from sahlib.training.runs import Run
-from sahlib.workspace import Workspace, writing
+from sahlib.workspace import Workspace, absolute, writing
 
 # Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
 FRESH_SEED = 1000
@@ -76,7 +75,7 @@ def study_elsewhere(study: Study, folder: str, **reading: object) -> Study:
         return replace(study, **unread, dataset="phantom", phantom_seed=study.phantom_seed + FRESH_SEED)
     if taught := sorted(reading.keys() - {*of_a_folder, "dataset"}):
         raise StudyError(f"{taught[0]} was settled when the networks were trained; leave it out.")
-    root = Path(folder).expanduser()
+    root = absolute(folder)
     return replace(study, **{**unread, "dataset": recognise(root), "data_dir": str(root), **reading})
 
 
