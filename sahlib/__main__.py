@@ -40,6 +40,8 @@ Finished work is found and not repeated; an interrupted training goes on after i
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
     chosen = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe without some sign gets a question mark
     try:
         return chosen.do(chosen) or 0
     except StudyError as error:

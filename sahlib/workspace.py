@@ -115,7 +115,7 @@ def writing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def disk_errors_named(path: Path, way: str = "choose another folder") -> Iterator[None]:
-    """Turns what a disk can refuse while `path` is written into one sentence with a way out: `way`, or that of a full disk."""
+    """Turns what a disk can refuse while `path` is written into one sentence; `way` out where the error names none."""
     try:
         yield
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import io
 import os
 import shlex
 import shutil
@@ -176,6 +177,15 @@ def test_check_and_data_are_commands(paired_folder, tmp_path, capsys):
     assert main(["data"]) == 0 and "rhuh_sah" in capsys.readouterr().out
     assert main(["data", "kaggle"]) == 2 and "kaggle" in capsys.readouterr().err
     assert main(["check", str(tmp_path / "nowhere")]) == 2 and "nowhere" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_a_terminal_that_lacks_a_sign_shows_the_rest(paired_folder, tmp_path, monkeypatch, encoding):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert main(["check", str(paired_folder), "--to", str(tmp_path)]) == 0
+    terminal.flush()
+    assert b"? Will spoil results" in terminal.buffer.getvalue()
 
 
 def test_what_is_grave_stops_a_run_before_training_and_names_the_way_past(
