@@ -14,6 +14,7 @@ import sys
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from helpers.folders import write_paired_folder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,11 @@ def one_notebook(tmp_path, monkeypatch):
         monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path / "notebooks")
 
     return make
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    return write_paired_folder(tmp_path / "elsewhere", seed=9)
 
 
 def arguments(paired_folder, tmp_path, *more):
@@ -205,18 +211,52 @@ def test_what_is_grave_stops_a_run_before_training_and_names_the_way_past(
     [
         ("target=any", "target was settled when the networks were trained"),
         ("size=64", "size was settled"),
+        ("label-map=1=SAH", "no parameter is called label-map; is it label_map?"),
         ("grey_window=foo", "window 'foo' is neither"),
         ("label_map=1=blood", "label_map entry"),
     ],
 )
 def test_a_mistake_in_how_other_scans_are_read_costs_no_training(
-    one_notebook, paired_folder, tmp_path, capsys, option, words
+    one_notebook, paired_folder, elsewhere, tmp_path, capsys, option, words
 ):
     one_notebook("print('trained')")
-    more = ("--external", str(paired_folder), "--external-set", option)
+    more = ("--external", str(elsewhere), "--external-set", option)
     assert main(arguments(paired_folder, tmp_path, *more)) == 2
     told = capsys.readouterr()
     assert words in told.err and "--external-set NAME=VALUE" in told.err and "trained" not in told.out
+
+
+def test_how_no_scans_are_read_is_refused(paired_folder, tmp_path, capsys):
+    assert main(arguments(paired_folder, tmp_path, "--external-set", "label_map=1=SAH")) == 2
+    assert "add --external DIR" in capsys.readouterr().err
+
+
+def broken(folder):
+    (folder / "images" / "07_2.png").write_bytes(b"\x89PNG")
+
+
+def copied(folder):
+    shutil.copy(folder.parent / "paired" / "images" / "03_0.png", folder / "images" / "01_0.png")
+
+
+@pytest.mark.parametrize(("damage", "words"), [(broken, "07_2.png cannot be read"), (copied, "among the study's own")])
+def test_other_scans_are_read_to_the_last_and_compared_before_training(
+    one_notebook, paired_folder, elsewhere, tmp_path, capsys, damage, words
+):
+    one_notebook("print('trained')")
+    damage(elsewhere)
+    assert main(arguments(paired_folder, tmp_path, "--external", str(elsewhere))) == 2
+    told = capsys.readouterr()
+    assert words in told.err and "trained" not in told.out
+
+
+def test_other_scans_are_checked_like_the_own(one_notebook, elsewhere, tmp_path, capsys):
+    one_notebook("print('trained')")
+    words = ["run", "--profile", "smoke", "--output", str(tmp_path / "out"), "--external", str(elsewhere)]
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith("error: --external: The scans hold") and "covers up to" in told.err
+    assert f"check {elsewhere} shows all; --anyway" in told.err and "trained" not in told.out
 
 
 def test_other_scans_that_cannot_be_shown_in_the_windows_of_the_study_cost_no_training(
@@ -224,7 +264,7 @@ def test_other_scans_that_cannot_be_shown_in_the_windows_of_the_study_cost_no_tr
 ):
     one_notebook("print('trained')")
     words = ["run", "--profile", "smoke", "--output", str(tmp_path / "out"), "--set", "windows=brain,bone"]
-    assert main([*words, "--external", str(paired_folder)]) == 2
+    assert main([*words, "--anyway", "--external", str(paired_folder)]) == 2
     told = capsys.readouterr()
     assert "holds grey levels of one window" in told.err and "trained" not in told.out
 
@@ -238,13 +278,12 @@ def test_what_cannot_be_read_is_not_to_be_trained_on_anyway(paired_folder, tmp_p
     assert f"{broken} cannot be read" in told and "--anyway" not in told
 
 
-def test_other_scans_may_be_accepted_without_patients(one_notebook, paired_folder, tmp_path, capsys):
+def test_other_scans_may_be_accepted_without_patients(one_notebook, paired_folder, elsewhere, tmp_path, capsys):
     one_notebook("print('trained')")
-    other = shutil.copytree(paired_folder, tmp_path / "other")
-    (other / "slices.csv").unlink()
-    assert main(arguments(paired_folder, tmp_path, "--external", str(other))) == 2
+    (elsewhere / "slices.csv").unlink()
+    assert main(arguments(paired_folder, tmp_path, "--external", str(elsewhere))) == 2
     assert "trained" not in capsys.readouterr().out
-    more = ("--external", str(other), "--external-set", "slices_are_patients=True")
+    more = ("--external", str(elsewhere), "--external-set", "slices_are_patients=True")
     assert main(arguments(paired_folder, tmp_path, *more)) == 0 and "trained" in capsys.readouterr().out
 
 
@@ -299,14 +338,14 @@ def test_an_external_folder_that_is_none_is_named_before_anything_runs(paired_fo
 # The command
 
 
-def test_a_run_ends_with_the_report_and_its_command(paired_folder, tmp_path, monkeypatch, capsys):
+def test_a_run_ends_with_the_report_and_its_command(paired_folder, elsewhere, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(reproduce, "NOTEBOOKS", tmp_path / "none")
     places = ["--data-dir", str(paired_folder), "--output", str(tmp_path / "out")]
-    assert main(["run", "--profile", "smoke", "--anyway", *places, "--external", str(paired_folder)]) == 0
+    assert main(["run", "--profile", "smoke", "--anyway", *places, "--external", str(elsewhere)]) == 0
     found = tmp_path / "out" / "paper_figures" / "report.html"
     assert f"The report, verdict first: {found}\n" in capsys.readouterr().out
     command = BeautifulSoup(found.read_text(), "html.parser").pre.get_text()
-    assert f"--data-dir {paired_folder}" in command and f"--external {paired_folder}" in command
+    assert f"--data-dir {paired_folder}" in command and f"--external {elsewhere}" in command
     assert command.endswith(" --anyway")
 
 
