@@ -15,7 +15,7 @@ from pathlib import Path
 from sahlib.data.scan import Scan
 from sahlib.data.sources.names import natural, patient_by_pattern, plain, without_ending
 from sahlib.study import StudyError
-from sahlib.workspace import cores
+from sahlib.workspace import absolute, cores
 
 # Raise when the same files would give other pixels or millimetres, so that no old store is taken for a new one.
 READER = 2
@@ -73,9 +73,9 @@ def in_order(pool: Executor, make: Callable[..., Scan], tasks: Iterable[tuple], 
 
 def require_folder(root: str | Path) -> Path:
     """`root` as a Path; StudyError where no folder is there."""
-    root = Path(root).expanduser()
+    root = absolute(root)
     if not root.is_dir():
-        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
+        raise StudyError(f"{root} is not a folder; give the folder that holds the scans.")
     return root
 
 
