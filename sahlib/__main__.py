@@ -40,6 +40,8 @@ Finished work is found and not repeated; an interrupted training goes on after i
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
     chosen = _parser().parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal or pipe without some sign gets a question mark
     try:
         return chosen.do(chosen) or 0
     except StudyError as error:
@@ -68,11 +70,12 @@ def _check(chosen: argparse.Namespace) -> int:
     from sahlib.data.sources import open_source
     from sahlib.report import check_page
     from sahlib.study import Study
+    from sahlib.workspace import absolute
 
-    study = Study.of_profile("quick", **reproduce.study_changes(chosen))
+    study, folder = Study.of_profile("quick", **reproduce.study_changes(chosen)), absolute(chosen.to)
     source = open_source(study)
     found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study.lesion)
-    print(check_page.write(found, chosen.to))
+    print(check_page.write(found, folder))
     return 0 if len(found.scans) else 1  # not one scan can be read
 
 

@@ -27,7 +27,7 @@ from sahlib.data.sources import open_source, recognise
 from sahlib.progress import environment, over, unattended
 from sahlib.report import notebook_page
 from sahlib.study import Study, StudyError
-from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, disk_errors_named, writing
+from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, absolute, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
 KERNEL = "sahlib"
@@ -39,7 +39,7 @@ OPTIONS = ("patient_pattern", "slices_are_patients", "label_map", "target", "mod
 
 def study_changes(chosen: argparse.Namespace) -> dict:
     """The Study fields that a command line sets, as literals for a notebook's parameters cell."""
-    folder = Path(chosen.data_dir).expanduser().resolve() if chosen.data_dir else None
+    folder = absolute(chosen.data_dir) if chosen.data_dir else None
     changes = {"dataset": chosen.dataset or (recognise(folder) if folder else "phantom")}
     if folder:
         changes["data_dir"] = str(folder)
@@ -97,7 +97,7 @@ def run(
 
     external  folder of scans for notebook 08; empty: a fresh phantom
     reading   Study fields that say how that folder is to be read
-    anyway    trains also where a check of the scans finds what will spoil results
+    anyway    goes on where a check of the scans finds what will spoil results
 
     The Study and the data folders are checked first, so that a mistake costs seconds and not a training.
     """
@@ -106,16 +106,21 @@ def run(
     study = Study.of_profile(profile, **changes)
     workspace = Workspace(output)
     source = open_source(study)
+    if reading and not external:
+        raise StudyError("--external-set belongs to --external; add --external DIR or leave it out.")
     if external:
-        external = str(Path(external).expanduser().resolve())
         try:
+            external = str(absolute(external))
             there = external_validation.study_elsewhere(study, external, **(reading or {}))
-            others = open_source(there)
-            slices.preprocess(others.scan(0), there.size, there.window_values, slices.grey_window(there, others))
+            if not anyway:
+                require_sound(open_source(there), there, workspace)
+            others = slices.prepare(there, workspace.processed, over("scans from elsewhere"))
         except StudyError as error:
             raise StudyError(f"--external: {error} (Its options are given as --external-set NAME=VALUE.)") from error
     if not anyway:
         require_sound(source, study, workspace)
+    if external:
+        external_validation.require_testable(slices.prepare(study, workspace.processed, over("scans")), others)
     parameters = {"profile": study.profile, "output": str(workspace.root), "changes": changes}
     fingerprint = source.fingerprint()
     results = workspace.figures(study, fingerprint)
@@ -171,7 +176,7 @@ def require_sound(source, study: Study, workspace: Workspace) -> None:
     if grave:
         more = [f"and {len(grave) - NAMED} more"] if len(grave) > NAMED else []
         # What cannot be read cannot be trained on either.
-        way = "" if any(finding.kind == "unreadable" for finding in found) else "; --anyway trains all the same"
+        way = "" if any(finding.kind == "unreadable" for finding in found) else "; --anyway goes on all the same"
         raise StudyError(
             "\n- ".join(["The scans hold what will spoil results:", *grave[:NAMED], *more])
             + f"\n./run_all.sh check {_shown(study.data_dir)} shows all{way}."
@@ -278,7 +283,7 @@ def _option(name: str, *values: object) -> str:
 
 def _shown(folder: str) -> str:
     """A folder for a shell, from the project's folder or from home (~) where it lies in one of them."""
-    path = Path(folder).expanduser().resolve()
+    path = absolute(folder)
     for root, name in ((PROJECT, ""), (Path.home(), "~/")):
         if path.is_relative_to(root):
             return name + shlex.quote(str(path.relative_to(root)))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import json
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 # Every network's name for people. "attention_unet_open_gates" is the control: Attention U-Net, its gates held open.
@@ -22,6 +25,7 @@ WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 12
 ORIENTATIONS = (
     "as stored", "mirrored", "flipped", "rot180", "rot90", "rot270", "transposed", "antitransposed", "auto",
 )  # fmt: skip
+LARGEST_SEED = 2**32 - 1  # that every library takes
 OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
 # initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
@@ -96,11 +100,14 @@ class Study:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            if isinstance(field.default, tuple):  # lists come from JSON and from a notebook's parameters cell
-                object.__setattr__(self, field.name, tuple(getattr(self, field.name)))
-            value, kind = getattr(self, field.name), type(field.default)
-            if not isinstance(value, (kind, int) if kind is float else kind):
-                raise StudyError(f"{field.name} must be {kind.__name__}; it is {value!r}.")
+            value, many = getattr(self, field.name), isinstance(field.default, tuple)
+            kind = type(next(iter(field.default), "") if many else field.default)
+            members = value if many else [value]
+            if not isinstance(members, (list, tuple)) or not all(_is_a(kind, member) for member in members):
+                what = f"{'a list of ' * many}{'finite ' * (kind is float)}{kind.__name__}"
+                raise StudyError(f"{field.name} must be {what}; it is {value!r}.")
+            if many:  # lists come from JSON and from a notebook's parameters cell
+                object.__setattr__(self, field.name, tuple(value))
         if self.dataset not in DATASETS:
             raise StudyError(f"dataset {self.dataset!r} is not known; choose one of {', '.join(DATASETS)}.")
         of_a_folder = ("data_dir", "patient_pattern", "slices_are_patients", "label_map", "orientation")
@@ -120,14 +127,17 @@ class Study:
             value = getattr(self, name)
             if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:
                 raise StudyError(f"unknown {name}: {', '.join(unknown)}; choose from {', '.join(known)}.")
-        if "fair" in self.further_recipes and not self.learning_rates:
-            raise StudyError("the recipe 'fair' needs at least one value in learning_rates.")
+        if "fair" in self.further_recipes and not min(self.learning_rates, default=0) > 0:
+            raise StudyError("the recipe 'fair' needs learning_rates, at least one and all above 0.")
         if missing := {"unet", "attention_unet"} - set(self.models):
             raise StudyError(f"models must hold {' and '.join(sorted(missing))}: the paper compares these two.")
         for name in ("models", "seeds"):
             value = getattr(self, name)
             if not value or len(set(value)) != len(value):
                 raise StudyError(f"{name} must be a list of different values, at least one; it is {list(value)}.")
+        for seed in (self.phantom_seed, self.split_seed, *self.seeds):
+            if not 0 <= seed <= LARGEST_SEED:
+                raise StudyError(f"phantom_seed, split_seed and seeds must be 0 to {LARGEST_SEED}; one is {seed}.")
         # ResNet34 halves an image five times, the other networks four; of what is left a batch of one needs 2x2 pixels,
         # or their batch normalisation has nothing to go by.
         step = 32 if "unet_resnet34" in self.models else 16
@@ -150,7 +160,7 @@ class Study:
             raise StudyError(f"flip_probability must lie between 0 and 1; it is {self.flip_probability}.")
 
     @classmethod
-    def of_profile(cls, profile: str = "auto", **changes) -> Study:
+    def of_profile(cls, profile: str = "auto", /, **changes) -> Study:
         """A profile's Study with `changes`.
 
         "auto" is `paper` where a GPU is there and `quick` elsewhere. Unless `changes` names a precision, it is bf16
@@ -162,9 +172,9 @@ class Study:
             profile = "paper" if torch.cuda.is_available() else "quick"
         if profile not in PROFILES:
             raise StudyError(f"profile {profile!r} is not known; choose one of auto, {', '.join(PROFILES)}.")
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := sorted(set(changes) - known):
-            raise StudyError(f"no parameter is called {', '.join(unknown)}; there are {', '.join(sorted(known))}.")
+        if "profile" in changes:
+            raise StudyError("profile is no parameter like others; choose it by --profile or as a notebook's profile.")
+        require_known(changes)
         return cls(**{"profile": profile, "precision": _fast_precision(), **PROFILES[profile], **changes})
 
     @property
@@ -201,6 +211,23 @@ class Study:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
+def require_known(names: Iterable[str]) -> None:
+    """StudyError for a name that no field of a Study has, with the nearest that there is."""
+    known = sorted(field.name for field in dataclasses.fields(Study))
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            way = f"is it {near[0]}?" if near else f"there are {', '.join(known)}."
+            raise StudyError(f"no parameter is called {name}; {way}")
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Whether a value will do for a field of a kind: whole numbers are floats too, and no number is infinite."""
+    if kind is float:
+        return isinstance(value, (float, int)) and abs(value) < math.inf
+    return isinstance(value, kind)
+
+
 def _window(name: str) -> tuple[float, float]:
     """(level, width) in HU; StudyError for a name that is no window."""
     if name in WINDOWS:
@@ -209,7 +236,7 @@ def _window(name: str) -> tuple[float, float]:
         level, width = map(float, name.split("/"))
     except ValueError:
         width = 0.0
-    if not width > 0:
+    if not (0 < width < math.inf and abs(level) < math.inf):
         raise StudyError(f"window {name!r} is neither one of {', '.join(WINDOWS)} nor LEVEL/WIDTH in HU, as in 40/80.")
     return level, width
 

@@ -38,7 +38,7 @@ class Workspace:
 
     @property
     def root(self) -> Path:
-        return Path(self.output).expanduser().resolve() if self.output else PROJECT
+        return absolute(self.output) if self.output else PROJECT
 
     @property
     def processed(self) -> Path:
@@ -65,6 +65,16 @@ class Workspace:
         return self.root / "paper_figures" / name
 
 
+def absolute(path: str | Path) -> Path:
+    """A path that a user gave, without ~, ".." and links; StudyError where no file can be there."""
+    try:
+        found = Path(path).expanduser().resolve()
+        found.exists()  # refuses what resolve() lets pass, such as a name that is too long
+    except (OSError, RuntimeError) as error:  # RuntimeError: a circle of links, or the home of nobody
+        raise StudyError(f"{path} leads nowhere ({getattr(error, 'strerror', error)}); name another folder.") from error
+    return found
+
+
 def partial_name(path: Path) -> Path:
     """The temporary name under which this process writes what is to become `path`.
 
@@ -89,7 +99,7 @@ def read_csv(path: Path) -> pd.DataFrame:
 def writing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path` to write a file to; it takes the place of `path` once it is whole.
 
-    A full disk or a missing permission becomes a StudyError; the temporary file never stays.
+    What the disk refuses becomes a StudyError; the temporary file never stays.
     """
     with disk_errors_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,8 +114,8 @@ def writing(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def disk_errors_named(path: Path) -> Iterator[None]:
-    """Turns what a disk can refuse while `path` is written into one sentence with a way out."""
+def disk_errors_named(path: Path, way: str = "choose another folder") -> Iterator[None]:
+    """Turns what a disk can refuse while `path` is written into one sentence; `way` out where the error names none."""
     try:
         yield
     except OSError as error:
@@ -113,7 +123,7 @@ def disk_errors_named(path: Path) -> Iterator[None]:
             raise StudyError(f"The disk is full; {path} was not written. Free some space and run again.") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StudyError(f"No permission to write {path}; choose another folder.") from error
-        raise
+        raise StudyError(f"{path} cannot be written ({error}); {way}.") from error
 
 
 @contextlib.contextmanager

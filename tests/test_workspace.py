@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from sahlib.study import Study, StudyError
-from sahlib.workspace import PROJECT, Workspace, disk_errors_named, git_commit, made_by, provenance, writing
+from sahlib.workspace import PROJECT, Workspace, absolute, disk_errors_named, git_commit, made_by, provenance, writing
 
 
 def test_a_file_is_replaced_by_a_whole_one_alone(tmp_path):
@@ -43,6 +43,9 @@ def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_s_i
         (errno.EDQUOT, "disk is full"),
         (errno.EACCES, "No permission.*another folder"),
         (errno.EROFS, "No permission"),
+        (errno.ENOTDIR, "counts.csv cannot be written.*refused.*another folder"),
+        (errno.EEXIST, "cannot be written"),
+        (errno.ENOENT, "cannot be written"),
     ],
 )
 def test_what_a_disk_refuses_becomes_one_sentence(tmp_path, number, words):
@@ -51,9 +54,15 @@ def test_what_a_disk_refuses_becomes_one_sentence(tmp_path, number, words):
     assert "counts.csv" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_other_errors_pass_unchanged(tmp_path):
-    with pytest.raises(IsADirectoryError), disk_errors_named(tmp_path):
-        raise IsADirectoryError(errno.EISDIR, "a folder")
+def test_a_path_is_whole_or_leads_nowhere_in_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert absolute("~/scans/../new") == tmp_path / "new"
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for lost, why in (("~nobody99/x", "home"), (tmp_path / "loop", "loop"), (tmp_path / ("n" * 300), "too long")):
+        with pytest.raises(StudyError, match=f"leads nowhere .*{why}.*another folder"):
+            absolute(lost)
+        with pytest.raises(StudyError, match="leads nowhere"):
+            _ = Workspace(str(lost)).root
 
 
 def test_an_output_folder_holds_everything_and_profiles_do_not_overwrite_each_other(tmp_path):

@@ -8,7 +8,6 @@ The result is Results again, of the same networks on other slices, so that every
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,13 +15,15 @@ import pandas as pd
 from sahlib.chapters import published
 from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
+from sahlib.data.check.measures import content_hash
+from sahlib.data.slices import SliceStore
 from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
 from sahlib.figures import drawing, tables
 from sahlib.scoring import baselines, intervals, metrics, prediction
-from sahlib.study import Study, StudyError
+from sahlib.study import Study, StudyError, require_known
 from sahlib.training.runs import Run
-from sahlib.workspace import Workspace
+from sahlib.workspace import Workspace, absolute
 
 # Added to the Study's phantom seed for patients on whom nothing was ever set or looked at.
 FRESH_SEED = 1000
@@ -33,9 +34,12 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
     """The networks of `results` on all scans in `folder`, whose layout is recognised; without one, on a fresh phantom.
 
     reading  Study fields that say how the folder is to be read, for example label_map or patient_pattern
+
+    Raises StudyError as study_elsewhere and require_testable do.
     """
     there = study_elsewhere(results.study, folder, **reading)
     store = slices.prepare(there, workspace.processed)
+    require_testable(results.store, store)
     to = results.folder / f"external-{store.digest[:6]}"
     (to / "summary.md").unlink(missing_ok=True)  # until all is made anew
     split = Split(dict.fromkeys(store.slices["patient_id"], "test"))
@@ -62,15 +66,41 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
 
 
 def study_elsewhere(study: Study, folder: str, **reading: object) -> Study:
-    """The Study with the other scans as its data; StudyError for a field that decided what the networks were taught."""
+    """The Study with the other scans as its data.
+
+    StudyError for a field that is unknown or decided what the networks were taught, and for the study's own folder.
+    """
+    require_known(reading)
     of_a_folder = (*READING, "grey_window")
     unread = {field: getattr(Study, field) for field in ("data_dir", *of_a_folder)}
     if not folder:
         return replace(study, **unread, dataset="phantom", phantom_seed=study.phantom_seed + FRESH_SEED)
     if taught := sorted(reading.keys() - {*of_a_folder, "dataset"}):
         raise StudyError(f"{taught[0]} was settled when the networks were trained; leave it out.")
-    root = Path(folder).expanduser()
+    root = absolute(folder)
+    if study.data_dir and root == absolute(study.data_dir):
+        raise StudyError(f"{root} is the study's own folder; give scans that it has not seen.")
     return replace(study, **{**unread, "dataset": recognise(root), "data_dir": str(root), **reading})
+
+
+def require_testable(own: SliceStore, others: SliceStore) -> None:
+    """StudyError where the others show no lesion to score, or hold a slice of the study's own, pixel by pixel."""
+    if not others.lesion_pixels.any():
+        what = "a lesion" if others.lesion == "any" else others.lesion
+        raise StudyError(f"No slice from elsewhere shows {what}, so nothing can be scored; check masks and label_map.")
+    seen = _by_content(own)
+    again = [f"{name} = {seen[content]}" for content, name in _by_content(others).items() if content in seen]
+    if again:
+        raise StudyError(
+            f"{len(again)} of {len(others)} slices from elsewhere are among the study's own scans (first {again[0]}); "
+            "give scans that it has not seen."
+        )
+
+
+def _by_content(store: SliceStore) -> dict[bytes, str]:
+    """slice_id by a digest of the image; images of one grey are left out, since they are alike anywhere."""
+    named = zip(store.images, store.slices["slice_id"], strict=True)
+    return {content_hash(image): name for image, name in named if image.min() < image.max()}
 
 
 def table(here: Results, elsewhere: Results) -> pd.DataFrame:

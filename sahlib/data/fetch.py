@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from sahlib.data import catalogue
 from sahlib.study import StudyError
-from sahlib.workspace import alone_in, disk_errors_named, partial_name
+from sahlib.workspace import absolute, alone_in, disk_errors_named, partial_name
 
 CHUNK = 1 << 16  # bytes, what an interruption loses at most
 TIMEOUT = (10, 60)  # seconds to connect, and to wait for the next bytes
@@ -55,7 +55,7 @@ def fetch_and_unpack(archive: catalogue.Archive, folder: Path) -> Path:
 
     The archive stays beside `folder`, and is not downloaded again where it is there already.
     """
-    folder = Path(folder).expanduser().resolve()
+    folder = absolute(folder)
     # What would stop the unpacking is said before an hour of downloading, not after it.
     for path in (folder, *folder.parents):
         if path.exists() and not path.is_dir():
@@ -150,9 +150,10 @@ def unpack(archive: Path, folder: Path) -> None:
     of the folder or is there twice, and for a full disk.
     """
     partial = partial_name(folder)
+    way = f"{archive} cannot be unpacked: it is damaged or cut short, get it again"
     try:
         # "strict", or a damaged archive would read like a shorter whole one.
-        with disk_errors_named(folder), rarfile.RarFile(archive, errors="strict") as opened:
+        with disk_errors_named(folder, way), rarfile.RarFile(archive, errors="strict") as opened:
             partial.mkdir(parents=True)
             for member in tqdm(opened.infolist(), desc="unpacking", unit=" files"):
                 # resolve() takes care of "..", of absolute paths and, on Windows, of drives and backslashes.
@@ -169,8 +170,8 @@ def unpack(archive: Path, folder: Path) -> None:
             if folder.exists():
                 folder.rmdir()  # empty, as was checked; where it has been filled meanwhile this fails
             os.replace(partial, folder)
-    except (rarfile.Error, OSError) as why:
-        raise StudyError(f"{archive} cannot be unpacked ({why}); it is damaged or cut short: get it again.") from why
+    except rarfile.Error as why:
+        raise StudyError(f"{way} ({why}).") from why
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

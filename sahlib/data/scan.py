@@ -17,16 +17,21 @@ SAH = CLASSES.index("SAH")
 
 
 def parse_label_map(entries: tuple[str, ...]) -> dict[str, int]:
-    """{"4": 1, "#00ffff": 1} of ("4=SAH", "#00FFFF=SAH"): what a mask holds, colours in lower case, to class values."""
+    """{"4": 1} of ("4=SAH",), {"#00ffff": 1} of ("#00FFFF=SAH",): what masks hold, in one form, to class values.
+
+    Raises StudyError for what cannot be read so, a value that is there twice, and colours among numbers.
+    """
     parsed: dict[str, int] = {}
     for entry in entries:
         value, _, name = (part.strip() for part in entry.partition("="))
-        value = value.lower()
-        if not re.fullmatch(r"\d+|#[0-9a-f]{6}", value) or name not in CLASSES:
+        value = value.lower().lstrip("0") or "0"
+        if not re.fullmatch("[0-9]{1,10}|#[0-9a-f]{6}", value) or name not in CLASSES:
             raise StudyError(f"label_map entry {entry!r} must look like 4=SAH or #00ffff=SAH, of {', '.join(CLASSES)}.")
         if value in parsed:
             raise StudyError(f"label_map names {value} twice; keep one.")
         parsed[value] = CLASSES.index(name)
+    if len({value.startswith("#") for value in parsed}) > 1:
+        raise StudyError("label_map holds colours and numbers; write all as colours, where 255 is #ffffff.")
     return parsed
 
 
@@ -45,8 +50,8 @@ def to_classes(
         if value not in meaning:
             known = ", ".join(f"{written(key)} ({CLASSES[index]})" for key, index in sorted(meaning.items()))
             raise StudyError(
-                f"{path} holds the value {written(value)}, which names no class here; known are {known}; correct the "
-                f"mask, or say what the value means where the dataset takes a label_map, as in {written(value)}=SAH."
+                f"{path} holds the value {written(value)}, which names no class here (known: {known or 'none'}); "
+                f"correct the mask, or say what it means where a label_map is taken, as in {written(value)}=SAH."
             )
         labels[values == value] = meaning[value]
     return labels

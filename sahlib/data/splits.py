@@ -95,10 +95,12 @@ def by_patient(
         if not all(bleeds[side].any() for side in (train, validation, test)):
             raise ValueError("a side has no patient who bleeds")
     except ValueError as error:
+        n_train = len(patients) - n_validation - n_test
+        each, shares = (f" in each of {folds} folds", "folds") if folds else ("", "the shares")
         raise StudyError(
-            f"{len(patients)} patients, {bleeds.sum()} of them with a lesion, are too few for "
-            f"{f'{folds} folds' if folds else 'training, validation and test'}: each needs patients with and without "
-            "one; add patients."
+            f"{len(patients)} patients, {bleeds.sum()} of them with a lesion, cannot be split into {n_train} for "
+            f"training, {n_validation} for validation and {n_test} for test{each}: each side needs patients with and "
+            f"without one; add patients, or change {shares}."
         ) from error
     sides = zip(SIDES, (train, validation, test), strict=True)
     return Split({patient: side for side, on_side in sides for patient in sorted(on_side)})

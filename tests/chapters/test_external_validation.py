@@ -1,7 +1,10 @@
 """The same networks on slices from elsewhere."""
 
 import dataclasses
+import shutil
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from helpers.folders import write_paired_folder
@@ -69,6 +72,37 @@ def test_how_the_own_scans_are_read_says_nothing_of_others(tmp_path):
     assert {name: getattr(there, name) for name in of_folder} == {name: getattr(Study, name) for name in of_folder}
     there = external_validation.study_elsewhere(own, theirs, grey_window="50/100")
     assert (there.dataset, there.data_dir, there.grey_window) == ("paired_folder", theirs, "50/100")
+
+
+@pytest.mark.parametrize("names", [["x"], ["label-map"]])
+def test_a_slip_in_a_name_is_no_field_that_was_settled(tmp_path, names):
+    theirs = str(write_paired_folder(tmp_path / "theirs", patients=1))
+    with pytest.raises(StudyError, match=f"no parameter is called {names[0]}"):
+        external_validation.study_elsewhere(Study.of_profile("smoke"), theirs, **dict.fromkeys(names, "1=SAH"))
+
+
+def test_scans_that_the_study_has_seen_are_refused_in_its_folder_and_as_copies(home, tmp_path):
+    loaded, workspace = home
+    own = Path(loaded.study.data_dir)
+    with pytest.raises(StudyError, match="the study's own folder"):
+        external_validation.test(loaded, workspace, str(own / ".." / own.name))
+    theirs = write_paired_folder(tmp_path / "theirs", patients=4, seed=6)
+    black = np.zeros((48, 48), np.uint8)
+    for folder in ("images", "masks"):
+        cv2.imwrite(str(theirs / folder / "00_0.png"), black)
+    external_validation.test(loaded, workspace, str(theirs))
+    shutil.copy(own / "images" / "07_1.png", theirs / "images" / "01_0.png")
+    with pytest.raises(StudyError, match="1 of 12 slices from elsewhere are among .*first 01_0 = 07_1"):
+        external_validation.test(loaded, workspace, str(theirs))
+
+
+def test_scans_without_a_lesion_cannot_be_scored(home, tmp_path):
+    loaded, workspace = home
+    theirs = write_paired_folder(tmp_path / "theirs", patients=2, seed=7)
+    for mask in (theirs / "masks").iterdir():
+        cv2.imwrite(str(mask), np.zeros((48, 48), np.uint8))
+    with pytest.raises(StudyError, match="No slice from elsewhere shows SAH"):
+        external_validation.test(loaded, workspace, str(theirs))
 
 
 def test_a_folder_that_is_no_dataset_is_named(home, tmp_path):

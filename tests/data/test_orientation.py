@@ -82,6 +82,14 @@ def test_pictures_are_turned_with_their_masks(heads, tmp_path, asked):
     assert (doubt in told) == (asked == "auto")
 
 
+def test_a_picture_that_cannot_be_read_does_not_hide_which_way_up_the_others_lie(heads, tmp_path):
+    root = write_heads(tmp_path / "in", heads[:1], "rot180")
+    (root / "images" / "0_03.png").write_bytes(b"nothing")
+    source = open_folder(root, orientation="auto")
+    assert source.turns == {"p0": "rot180"}
+    assert len(examine(source).unreadable) == 1
+
+
 def test_an_orientation_that_is_none_and_one_for_scans_that_know_theirs_are_refused(tmp_path):
     folder = str(write_paired_folder(tmp_path / "in", patients=1))
     with pytest.raises(StudyError, match="unknown orientation: upside; choose from as stored, mirrored, flipped"):

@@ -61,9 +61,15 @@ def test_the_seed_decides_and_the_order_of_patients_does_not():
 @pytest.mark.parametrize(("bleeding", "others"), [(0, 30), (1, 30), (2, 30), (1, 1), (2, 1)])
 def test_too_few_patients_are_counted_out_loud(bleeding, others):
     with pytest.raises(
-        StudyError, match=f"{bleeding + others} patients, {bleeding} of them with a lesion, are too few"
+        StudyError, match=f"{bleeding + others} patients, {bleeding} of them with a lesion, cannot be split"
     ):
         by_patient(lesions(bleeding, others), 0.70, 0.15, 0)
+
+
+def test_shares_that_leave_a_side_empty_are_what_is_named():
+    words = "14 patients, 7 .* cannot be split into 0 for training, 2 for validation and 12 for test.*change the shares"
+    with pytest.raises(StudyError, match=words):
+        by_patient(lesions(7, 7), 0.01, 0.15, 0)
 
 
 def test_the_saved_split_is_read_and_not_drawn_again(small, monkeypatch):
@@ -104,5 +110,5 @@ def test_the_folds_of_a_study_reach_the_split_that_is_saved(small):
 
 
 def test_too_few_patients_for_so_many_folds_are_counted_out_loud():
-    with pytest.raises(StudyError, match="12 patients, 4 of them with a lesion, are too few for 5 folds"):
+    with pytest.raises(StudyError, match="12 patients, 4 of them with a lesion, cannot be.* in each of 5 folds"):
         by_patient(lesions(4, 8), 0.70, 0.15, 0, folds=5)

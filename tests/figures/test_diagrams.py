@@ -193,7 +193,7 @@ def test_the_workflow_owns_up_to_slices_without_patients():
     assert "Brain window, level 40, width 80 HU" in steps["Preprocessing"]
 
 
-@pytest.mark.parametrize("models", [("unet", "attention_unet"), MODELS])
+@pytest.mark.parametrize("models", [("unet", "attention_unet"), tuple(MODELS)])
 @pytest.mark.parametrize("profile", ["paper", "quick"])
 def test_no_text_of_the_workflow_lies_on_another(models, profile):
     study = Study.of_profile(profile, models=models, seeds=tuple(range(5)))

@@ -12,7 +12,7 @@ import pytest
 from sahlib.figures import tables
 from sahlib.paper import transcript
 from sahlib.scoring import metrics
-from sahlib.study import MODELS, Study
+from sahlib.study import MODELS, Study, StudyError
 
 
 def counts(*rows, patients=None):
@@ -273,7 +273,7 @@ def test_0_over_0_is_an_en_dash_and_not_printed_is_blank(tmp_path):
 def test_a_failed_write_leaves_the_old_file(table, tmp_path, monkeypatch):
     tables.write(table, tmp_path, "t", "old")
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(StudyError, match="disk full"):
         tables.write(table, tmp_path, "t", "new")
     assert "old" in (tmp_path / "t.md").read_text(encoding="utf-8")
     assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]

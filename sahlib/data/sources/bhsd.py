@@ -42,9 +42,10 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
     """
     root = require_folder(root)
     table = _table(root)
-    told = read_values(table) if table else VALUES
+    told = read_values(table, label_map) if table else VALUES
     classes, place = agreed(label_map, told, table or "the documentation of BHSD"), nested(root, "label_192")
-    return VolumeFolder("bhsd", place, find_cases(place, patient_pattern, FOLDERS, rsna_patient), classes)
+    cases, remarks = find_cases(place, patient_pattern, FOLDERS, rsna_patient)
+    return VolumeFolder("bhsd", place, cases, classes, remarks=remarks)
 
 
 def rsna_patient(scan_id: str) -> str:

@@ -35,7 +35,7 @@ from sahlib.data.sources import files
 from sahlib.data.sources.files import READER, FolderSource
 from sahlib.data.sources.names import read_table
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
-from sahlib.data.sources.pictures import read_grey
+from sahlib.data.sources.pictures import read_grey, readable
 from sahlib.data.sources.volume_folder import read_labels
 from sahlib.study import StudyError
 
@@ -99,7 +99,7 @@ class CtIch(FolderSource):
     def turns(self) -> dict[int, str]:
         """Patient -> what turns the pictures, "" where that is in doubt; "auto" reads them all once."""
         pictures = {case[0].patient: case for case in self.cases if case[0].number != WHOLE_SCAN}
-        return {who: turn_of(self.orientation, (read_grey(p.image) for p in case)) for who, case in pictures.items()}
+        return {who: turn_of(self.orientation, readable(p.image for p in case)) for who, case in pictures.items()}
 
     @functools.cached_property
     def left_out(self) -> int:
@@ -108,9 +108,11 @@ class CtIch(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of slices left out, and of the authors' pictures."""
+        """What a reader of the check page should know of what is left out, and of the authors' pictures."""
         why = "the table names several types or none for their pixels; --target any takes those of several types"
         left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
+        if absent := sorted({patient for patient, _ in self.rows} - {case[0].patient for case in self.cases}):
+            left_out.append(f"{self.table.name} has rows of patients without a scan: {', '.join(map(str, absent))}.")
         exported = self.cases[0][0].image.parent == self.root / "image"
         window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
         doubtful = [f"{patient:03d}" for patient, turn in self.turns.items() if not turn]
@@ -136,15 +138,15 @@ class CtIch(FolderSource):
             numbers = (volume.stored_slice + 1).tolist()
             image, labels = hounsfield(volume), read_labels(case[0].mask, volume, BLEEDS)
             known = {"unit": "HU", "spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
-            if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
-                raise StudyError(
-                    f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has "
-                    f"{len(numbers)} slices, so the numbers do not fit; correct the table."
-                )
         else:
             numbers = [p.number for p in case]
             (image, labels), known = _pictures(case), {"unit": "grey"}
             paths = sorted({path.parent for path in paths})
+        if beyond := {number for whose, number in self.rows if whose == patient} - set(numbers):
+            raise StudyError(
+                f"{self.table} has a row for slice {max(beyond)} of patient {patient}, whose scan has {len(numbers)} "
+                "slices, and it is not among them; correct the table or add the slice."
+            )
         classes = []
         for number, bleeds in zip(numbers, labels.any(axis=(1, 2)), strict=True):
             named = self.rows.get((patient, number))

@@ -18,7 +18,6 @@ slices_are_patients takes every series for another patient's.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
@@ -108,6 +107,9 @@ class Dicom(FolderSource):
         for other in others:
             if other.path not in masks.values():
                 ignored[other.reason].append(str(other.path.relative_to(root)))
+        for path in (folder / name for folder, names in walk(root) for name in names if has_ending(name)):
+            if path not in masks.values():
+                ignored["it is the mask of no series here"].append(str(path.relative_to(root)))
         return cls(
             root,
             tuple(sorted(series, key=lambda s: (natural(s.patient_id), natural(s.name)))),
@@ -176,8 +178,6 @@ def _folders(root: Path) -> Iterator[tuple[Path, list[Path]]]:
     for folder, names in walk(root):
         paths = [folder / name for name in names]
         for path in paths:
-            if str(path).encode(errors="ignore") != os.fsencode(path):
-                raise StudyError(f"{str(path)!r} has a name that is not UTF-8; rename it.")
             if path.is_symlink() and not path.exists():
                 raise StudyError(f"{path} is a link to nowhere; copy the file itself or remove the link.")
         yield folder, [path for path in paths if path.is_file() and not SIDE_FILE.search(path.name)]

@@ -15,7 +15,7 @@ from pathlib import Path
 from sahlib.data.scan import Scan
 from sahlib.data.sources.names import natural, patient_by_pattern, plain, without_ending
 from sahlib.study import StudyError
-from sahlib.workspace import cores
+from sahlib.workspace import absolute, cores
 
 # Raise when the same files would give other pixels or millimetres, so that no old store is taken for a new one.
 READER = 2
@@ -24,6 +24,12 @@ PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 ENDINGS = (*NIFTI_ENDINGS, *PICTURE_ENDINGS)
 IMAGE_WORDS = ("0000", "ct", "ncct", "image", "img", "scan", "volume")
 MASK_WORDS = ("mask", "masks", "seg", "segmentation", "label", "labels", "gt")
+# What lies beside scans and is none.
+SIDE_ENDINGS = (
+    ".csv", ".tsv", ".xlsx", ".json", ".xml", ".yaml", ".yml", ".txt", ".md", ".pdf", ".html", ".py", ".log", ".db",
+    ".ini", "readme", "license",
+)  # fmt: skip
+FIRST = 3  # files that a remark names
 
 
 @dataclass(frozen=True)
@@ -67,9 +73,9 @@ def in_order(pool: Executor, make: Callable[..., Scan], tasks: Iterable[tuple], 
 
 def require_folder(root: str | Path) -> Path:
     """`root` as a Path; StudyError where no folder is there."""
-    root = Path(root).expanduser()
+    root = absolute(root)
     if not root.is_dir():
-        raise StudyError(f"{root} is not a folder; give the folder that holds the scans as data_dir.")
+        raise StudyError(f"{root} is not a folder; give the folder that holds the scans.")
     return root
 
 
@@ -78,10 +84,15 @@ def nested(root: Path, name: str) -> Path:
     return root / name if (root / name).is_dir() else root
 
 
+def hidden(name: str) -> bool:
+    """Whether a file or folder is an operating system's own: of Unix, of a Synology store, of a Mac's archives."""
+    return name.startswith((".", "@")) or name == "__MACOSX"
+
+
 def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """(folder, its files' names) at any depth, by name, none hidden; links are followed, each real folder once.
 
-    Raises StudyError for a folder that may not be read.
+    Raises StudyError for a folder that may not be read, and a name that is not UTF-8.
     """
 
     def refuse(error: OSError):
@@ -93,20 +104,45 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         visited.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(place), sorted(name for name in names if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if not hidden(name))
+        yield Path(place), [_utf8(Path(place, name)).name for name in sorted(names) if not hidden(name)]
 
 
 def within(folder: Path, endings: tuple[str, ...] = NIFTI_ENDINGS) -> list[Path]:
-    """The files of one folder that end so, by name; StudyError for a link that leads nowhere or in a circle."""
+    """The files of one folder that end so, by name; StudyError for a link to nowhere and a name that is not UTF-8."""
     try:
         names = sorted(folder.iterdir(), key=lambda path: natural(path.name))
-        found = [path for path in names if has_ending(path.name, endings)]
+        found = [_utf8(path) for path in names if has_ending(path.name, endings)]
     except OSError as error:
         raise StudyError(f"{folder} cannot be read ({error.strerror}); add it or make it readable.") from error
     if broken := [path for path in found if path.is_symlink() and not path.exists()]:
         raise StudyError(f"{broken[0]} is a link that leads to no file; replace it by the file or remove it.")
     return [path for path in found if path.is_file()]
+
+
+def _utf8(path: Path) -> Path:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise StudyError(f"{ascii(str(path))} has a name that is not UTF-8; rename it.") from error
+    return path
+
+
+def unread(root: Path, read: Iterable[Path]) -> tuple[str, ...]:
+    """A remark on the files below `root` that are not among those read, tables and texts aside: they may be scans."""
+    known = set(map(os.path.abspath, read))
+    try:
+        others = [
+            os.path.relpath(place / name, root)
+            for place, names in walk(root)
+            for name in names
+            if not name.lower().endswith(SIDE_ENDINGS) and os.path.abspath(place / name) not in known
+        ]
+    except StudyError as error:
+        return (str(error),)
+    more = f" and {len(others) - FIRST} more" if len(others) > FIRST else ""
+    named = f"{', '.join(others[:FIRST])}{more}"
+    return (f"Left aside in {root}: {named}; whom they show is missing.",) if others else ()
 
 
 def has_ending(name: str, endings: tuple[str, ...] = NIFTI_ENDINGS) -> bool:

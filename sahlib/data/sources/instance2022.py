@@ -34,5 +34,5 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
             f"The masks of INSTANCE 2022 in {root} do not tell types of hemorrhage; say what their 1 shall count as, "
             "for example label_map 1=IPH together with the target any."
         )
-    cases = find_cases(place, patient_pattern, (OWN_FOLDERS, *FOLDERS))
-    return VolumeFolder("instance2022", place, cases, value_classes(label_map, {}))
+    cases, remarks = find_cases(place, patient_pattern, (OWN_FOLDERS, *FOLDERS))
+    return VolumeFolder("instance2022", place, cases, value_classes(label_map, {}), remarks=remarks)

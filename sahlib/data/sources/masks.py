@@ -1,8 +1,9 @@
 """What the pixels of a mask mean: pictures as values, and the values of a whole folder judged together.
 
-A mask's pixels are numbers: grey levels, indices of a palette, or colours as 0xRRGGBB; where one colour is drawn and
-the shape stands in the alpha channel, alpha is the mask. Nothing is judged by brightness. Without a label map the masks
-of a folder must agree on one value that means lesion, because of two nobody can tell which is SAH.
+A mask's pixels are numbers: grey levels, or colours as 0xRRGGBB; a palette is read as the colours that a viewer shows,
+because programs number the same colours differently from file to file. Where one colour is drawn and the shape stands
+in the alpha channel, alpha is the mask. Nothing is judged by brightness. Without a label map the masks of a folder must
+agree on one value that means lesion, because of two nobody can tell which is SAH.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import SAH, parse_label_map, to_classes
+from sahlib.data.scan import CLASSES, SAH, parse_label_map, to_classes
 from sahlib.data.sources.pictures import LOSSY_ENDINGS, open_picture
 from sahlib.study import StudyError
 
@@ -58,10 +59,12 @@ def meaning(paths: Iterable[Path], label_map: tuple[str, ...]) -> Meaning:
     names = [f"{_name(value, colour)} ({path.name})" for (value, colour), path in sorted(found.items())]
     if len(names) > 1 or any(colour for _, colour in found):
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        first = _name(*min(found))
+        way = f"say what each means with --label-map, for example '{_name(*min(found))}=SAH', or export them"
+        if len(names) > 2 * len(CLASSES):
+            way = "export them without smoothing or JPEG,"
         raise StudyError(
-            f"The masks hold {', '.join(names[:NAMED])}{more} besides background, and nothing says which is SAH; say "
-            f"what each means with --label-map, for example '{first}=SAH', or export them black (0) and white (255)."
+            f"The masks hold {', '.join(names[:NAMED])}{more} besides background, and nothing says which is SAH; {way} "
+            "black (0) and white (255)."
         )
     return Meaning({value: SAH for value, _ in found} | {WHITE: SAH})
 
@@ -71,7 +74,9 @@ def pixels(path: Path) -> tuple[np.ndarray, bool]:
     picture = open_picture(path)
     if picture.mode in ("RGBA", "LA", "PA"):
         picture = _without_alpha(path, picture)
-    if picture.mode in ("1", "L", "P", "I;16", "I"):
+    if picture.mode == "P":
+        picture = _painted(path, picture)
+    if picture.mode in ("1", "L", "I;16", "I"):
         values = np.array(picture).astype(np.int64)
         if picture.mode == "1":
             values *= WHITE
@@ -88,6 +93,14 @@ def pixels(path: Path) -> tuple[np.ndarray, bool]:
     return red << 16 | green << 8 | blue, True
 
 
+def _painted(path: Path, picture):
+    """A picture with a palette in its colours; StudyError where two of its values have one colour."""
+    painted = picture.convert("RGB")
+    if len(picture.getcolors()) != len(painted.getcolors()):
+        raise StudyError(f"{path} has a palette that shows two values in one colour; export the mask as grey PNG.")
+    return painted
+
+
 def _without_alpha(path: Path, picture):
     """The picture's colours where it is opaque; its alpha where one colour is drawn and the shape is in alpha."""
     from PIL import Image
@@ -95,10 +108,10 @@ def _without_alpha(path: Path, picture):
     opacity = np.array(picture.getchannel("A"))
     if (opacity == WHITE).all():
         return picture.convert("L" if picture.mode == "LA" else "RGB")
-    drawn = np.array(picture.convert("RGBA"))[opacity > 0][:, :3]
+    drawn = np.array(picture.convert("RGBA"))[(opacity > 0) | ~opacity.any()][:, :3]  # all, where nothing is opaque
     if len(np.unique(drawn, axis=0)) <= 1 and set(np.unique(opacity).tolist()) <= {0, WHITE}:
         return Image.fromarray(opacity)
-    raise StudyError(f"{path} is partly transparent over several colours; export the mask opaque, black and white.")
+    raise StudyError(f"{path} is transparent over several colours; export the mask opaque, black and white.")
 
 
 def _from_jpeg(path: Path, values: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ are refused without either, since that folder may be a patient or a hospital.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from sahlib.data.scan import SAH
 from sahlib.data.sources import files
 from sahlib.data.sources.files import MASK_WORDS, Case, stem, without_word
-from sahlib.data.sources.names import read_table
+from sahlib.data.sources.names import plain, read_table, spellings
 from sahlib.data.sources.volume_folder import VolumeFolder, agreed, read_values, value_classes
 from sahlib.study import StudyError
 
@@ -29,8 +30,12 @@ FOLDERS = (("images", "masks"), ("images", "labels"), ("imagesTr", "labelsTr"), 
 
 
 def recognises(root: Path) -> bool:
-    """Whether a folder looks like scans with masks in NIfTI."""
-    return (root / "pairs.csv").is_file() or any(True for _ in _folders_with_scans(root))
+    """Whether a folder looks like scans with masks in NIfTI; in images/ and masks/, where it has those."""
+    if chosen := _folders(root, FOLDERS):
+        found = any(files.within(images) for images, _ in chosen)
+    else:
+        found = any(True for _ in _folders_with_scans(root))
+    return found or (root / "pairs.csv").is_file()
 
 
 def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[str, ...] = ()) -> VolumeFolder:
@@ -42,7 +47,8 @@ def open_folder(root: str | Path, patient_pattern: str = "", label_map: tuple[st
     table, classes = root / "dataset.json", value_classes(label_map, {1: SAH})
     if table.is_file():
         classes = agreed(label_map, read_values(table, label_map), table)
-    return VolumeFolder("nifti", root, find_cases(root, patient_pattern), classes)
+    cases, remarks = find_cases(root, patient_pattern)
+    return VolumeFolder("nifti", root, cases, classes, remarks=remarks)
 
 
 def find_cases(
@@ -50,16 +56,17 @@ def find_cases(
     patient_pattern: str = "",
     folders: tuple[tuple[str, str], ...] = FOLDERS,
     own_patient: Callable[[str], str] = str,
-) -> tuple[Case, ...]:
-    """Every scan of a folder with its mask, patients in order.
+) -> tuple[tuple[Case, ...], tuple[str, ...]]:
+    """(every scan of a folder with its mask, patients in order; remarks on names and on files left aside).
 
     folders      pairs of folder names to look for, images first
     own_patient  scan id -> patient, where neither patient_pattern nor pairs.csv says more
 
-    Raises StudyError for a scan without a mask or the reverse, two files that claim one name, and an empty folder.
+    Raises StudyError for a scan without a mask or the reverse, two files that claim one name, a file that is named for
+    two scans, and an empty folder.
     """
-    chosen = [(root / i, root / m) for i, m in folders if (root / i).is_dir() and (root / m).is_dir()]
-    if (root / "pairs.csv").is_file():
+    chosen, by_table = _folders(root, folders), (root / "pairs.csv").is_file()
+    if by_table:
         cases = _from_table(root)
     elif chosen:
         cases = [case for kinds in chosen for case in files.matched(*map(files.within, kinds))]
@@ -72,19 +79,27 @@ def find_cases(
             f"{root} holds no NIfTI scans with masks; expected images/ and masks/, or X.nii.gz beside X_mask.nii.gz, "
             "or a table pairs.csv with the columns image and mask."
         )
-    named: dict[str, Case] = {}
+    claimed: dict[str, Case] = {}
     for case in cases:
-        if (other := named.setdefault(case.scan_id, case)) is not case:
-            pairs = ", and ".join(f"{c.image} with {c.masks[0]}" for c in (case, other))
-            raise StudyError(f"{case.scan_id!r} is there twice: {pairs}; rename or remove one of them.")
-    return files.with_patients(cases, patient_pattern, own_patient)
+        for claim in (case.scan_id, os.path.abspath(case.image), *map(os.path.abspath, case.masks)):
+            if (other := claimed.setdefault(claim, case)) is not case:
+                pairs = ", and ".join(f"{c.image} with {c.masks[0]}" for c in (case, other))
+                raise StudyError(f"{claim!r} is there twice: {pairs}; rename or remove one of them.")
+    named = files.with_patients(cases, patient_pattern, own_patient)
+    remarks = spellings(case.patient_id for case in (cases if by_table and not patient_pattern else named))
+    return named, (*remarks, *files.unread(root, (path for c in cases for path in (c.image, *c.masks))))
+
+
+def _folders(root: Path, folders: tuple[tuple[str, str], ...]) -> list[tuple[Path, Path]]:
+    """Those pairs of folders, images first, that are both there."""
+    return [(root / i, root / m) for i, m in folders if (root / i).is_dir() and (root / m).is_dir()]
 
 
 def _from_table(root: Path) -> list[Case]:
     cases, rows = [], read_table(root / "pairs.csv", ("image", "mask"))
-    named = any(row.get("patient_id") for row in rows)
+    named = any(plain(row.get("patient_id", "")) for row in rows)
     for row in rows:
-        if named and not row["patient_id"]:
+        if named and not plain(row["patient_id"]):
             raise StudyError(f"{root}/pairs.csv names no patient for {row['image']!r}; add it.")
         places = [row[kind].strip().replace("\\", "/") for kind in ("image", "mask")]
         image, mask = (root / place for place in places)

@@ -26,7 +26,7 @@ from sahlib.study import StudyError
 
 SMALLEST_SPAN_HU = 20.0  # air, water and bone lie further apart in any scan; a normalised one has a span of 1
 SPACING_MM = (0.05, 50.0)
-UNITS_MM = {"meter": 1000.0, "mm": 1.0, "micron": 0.001}
+UNITS_MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # by the code in xyzt_units; 0 does not say
 ZOOM_TOLERANCE = 0.01
 SCANNER_CODES = (1, 2)  # of an sform; others align the scan with an atlas
 SAME_AXIS_COSINE = 0.7
@@ -164,7 +164,9 @@ def _checked_affine(header, shape: tuple[int, int, int]) -> np.ndarray:
     """The header's affine in mm, 4x4; ValueError where its columns do not span space, no scanner has such voxels, or
     the header contradicts itself.
     """
-    unit = UNITS_MM.get(header.get_xyzt_units()[0], 1.0)
+    if (code := int(header["xyzt_units"]) & 7) not in UNITS_MM:
+        raise ValueError(f"its unit of length has the code {code}, which is none")
+    unit = UNITS_MM[code]
     with np.errstate(all="ignore"):
         affine = np.asarray(header.get_best_affine(), np.float64)
         affine[:3] *= unit

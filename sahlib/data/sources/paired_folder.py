@@ -1,28 +1,31 @@
 """The paper's own layout (section 2.1): images/ and masks/, one file per slice, matched by stem.
 
 A mask holds background and one other value, SAH; or, with a label map such as ("#00ffff=SAH", "#ffff00=IVH"), the
-colours or values it names (`masks` says how pixels are read).
+colours or values it names (`masks` says how pixels are read). Masks in colours may lie in masks_rgb/ instead.
 
 Who the slices belong to comes from `slices.csv` beside the two folders (columns `file` and `patient_id`), or from a
-regular expression over the stem whose first group is the patient. Without either the folder is refused, because slices
-of one patient on both sides of a split make every score too good.
+regular expression over the image's stem whose first group is the patient. Without either the folder is refused, because
+slices of one patient on both sides of a split make every score too good.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sahlib.data.orientation import AS_STORED, in_doubt, turn_of, turned
 from sahlib.data.scan import Scan, parse_label_map
 from sahlib.data.sources import files
-from sahlib.data.sources.files import PICTURE_ENDINGS, READER, Case, FolderSource
+from sahlib.data.sources.files import ENDINGS, PICTURE_ENDINGS, READER, Case, FolderSource
 from sahlib.data.sources.masks import Meaning, meaning
 from sahlib.data.sources.names import plain, read_table, spellings, without_ending
-from sahlib.data.sources.pictures import read_grey
+from sahlib.data.sources.pictures import read_grey, readable
 from sahlib.study import StudyError
+
+MASK_FOLDERS = ("masks", "masks_rgb")
 
 
 @dataclass(frozen=True)
@@ -36,18 +39,18 @@ class PairedFolder(FolderSource):
     meaning: Meaning
     label_map: tuple[str, ...] = ()
     orientation: str = AS_STORED
-    spellings: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
 
     @functools.cached_property
     def turns(self) -> dict[str, str]:
         """Patient -> what turns the pictures, "" where that is in doubt; "auto" reads them all once."""
         by_patient = itertools.groupby(self.cases, lambda case: case.patient_id)
-        return {who: turn_of(self.orientation, (read_grey(case.image) for case in own)) for who, own in by_patient}
+        return {who: turn_of(self.orientation, readable(case.image for case in own)) for who, own in by_patient}
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of names and of patients who may not lie as they should."""
-        return (*self.spellings, *in_doubt([who for who, turn in self.turns.items() if not turn]))
+        """What a reader of the check page should know of names, of files left aside, and of heads whose way up is in doubt."""
+        return (*self.told, *in_doubt([who for who, turn in self.turns.items() if not turn]))
 
     def scan(self, index: int) -> Scan:
         """The Scan of one slice; StudyError where a file is unreadable or the two do not fit together."""
@@ -84,7 +87,7 @@ class PairedFolder(FolderSource):
 
 def recognises(root: Path) -> bool:
     """Whether a folder holds images/ and masks/ or masks_rgb/."""
-    return (root / "images").is_dir() and any((root / masks).is_dir() for masks in ("masks", "masks_rgb"))
+    return (root / "images").is_dir() and any((root / masks).is_dir() for masks in MASK_FOLDERS)
 
 
 def open_folder(
@@ -96,23 +99,34 @@ def open_folder(
 ) -> PairedFolder:
     """Pairs the files, names their patients, and judges what the masks' values mean.
 
-    Masks come from masks_rgb/ where a label map speaks of colours and the folder has one, else from masks/. Raises
-    StudyError for a folder that is missing or empty, a mask without an image or the reverse, a slice without a
-    patient, and masks whose values nobody explains.
+    Masks come from masks_rgb/ where it is there and a label map speaks of colours or masks/ is not there, else from
+    masks/. Raises StudyError for a folder that is missing or empty, a mask without an image or the reverse, a slice
+    without a patient, and masks whose values nobody explains.
     """
     root = files.require_folder(root)
-    parse_label_map(label_map)
-    folders = root / "images", root / ("masks_rgb" if label_map and (root / "masks_rgb").is_dir() else "masks")
-    cases = files.matched(*(files.within(folder, PICTURE_ENDINGS) for folder in folders))
-    if not cases:
-        raise StudyError(f"{folders[0]} and {folders[1]} hold no picture; expected {', '.join(PICTURE_ENDINGS)} files.")
-    own, written = str, ()
-    if not (slices_are_patients or patient_pattern):
-        table, written = _patients_by_table(root / "slices.csv", cases)
-        own = table.__getitem__
-    named = files.with_patients(cases, "" if slices_are_patients else patient_pattern, own)
+    in_colour = any(value.startswith("#") for value in parse_label_map(label_map))
+    grey, coloured = (root / masks for masks in MASK_FOLDERS)
+    folders = root / "images", coloured if coloured.is_dir() and (in_colour or not grey.is_dir()) else grey
+    pairs = files.matched(*(files.within(folder, PICTURE_ENDINGS) for folder in folders))
+    if not pairs:
+        raise StudyError(f"{folders[0]} and {folders[1]} hold no scan or picture; expected {', '.join(ENDINGS)} files.")
+    cases = [replace(case, scan_id=files.stem(case.image)) for case in pairs]
+    if slices_are_patients or patient_pattern:
+        named = files.with_patients(cases, "" if slices_are_patients else patient_pattern, str)
+        remarks = spellings(case.patient_id for case in named)
+    else:
+        patients, remarks = _patients_by_table(root / "slices.csv", cases)
+        named = files.with_patients(cases, "", patients.__getitem__)
     meant = meaning((case.masks[0] for case in cases), label_map)
-    return PairedFolder(root, named, meant, tuple(label_map), orientation, written)
+    return PairedFolder(
+        root, named, meant, tuple(label_map), orientation, (*remarks, *files.unread(root, _known(root, cases)))
+    )
+
+
+def _known(root: Path, cases: list[Case]) -> Iterable[Path]:
+    """The pictures of the cases, with the masks of the same names that were not chosen."""
+    for case in cases:
+        yield from (case.image, *(root / masks / case.masks[0].name for masks in MASK_FOLDERS))
 
 
 def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], tuple[str, ...]]:
@@ -126,6 +140,8 @@ def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], 
         )
     known, patients, written = {case.scan_id for case in cases}, {}, []
     for row in read_table(table, ("file", "patient_id")):
+        if not plain(row["file"]):
+            raise StudyError(f"{table} names the patient {row['patient_id']} without a file; add it or remove the row.")
         file, patient = plain(row["file"]).replace("\\", "/").rpartition("/")[2], plain(row["patient_id"])
         name = file if file in known else without_ending(file, PICTURE_ENDINGS)
         if patient and patients.setdefault(name, patient) != patient:
@@ -134,4 +150,8 @@ def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], 
     if without := [case.scan_id for case in cases if case.scan_id not in patients]:
         more = f" and {len(without) - 1} more slices" if len(without) > 1 else ""
         raise StudyError(f"{table} names no patient for {without[0]}{more}; add them.")
-    return patients, spellings(written)
+    remarks = spellings(written)
+    if absent := [name for name in patients if name not in known]:
+        more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
+        remarks += (f"{table.name} names {absent[0]}{more}, which {'are' if more else 'is'} not in the folder.",)
+    return patients, remarks

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +35,17 @@ def read_grey(path: Path) -> np.ndarray:
     import cv2
 
     open_picture(path)
-    pixels = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    pixels = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
     if pixels is None:
         raise StudyError(f"{path} cannot be read by OpenCV; export it again as PNG or remove it with its pair.")
     if pixels.dtype != np.uint8:
         raise StudyError(f"{path} holds {pixels.dtype} values; apply a brain window and export it as 8-bit grey.")
     return pixels
+
+
+def readable(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The pictures that can be read; of the others their slices tell when they are asked for."""
+    for path in paths:
+        with contextlib.suppress(StudyError):
+            yield read_grey(path)

@@ -25,6 +25,7 @@ WORDS = {
     "SAH": ("subarachnoid",), "IVH": ("intraventricular",), "IPH": ("intraparenchymal",), "SDH": ("subdural",),
     "EDH": ("epidural", "extradural"),
 }  # fmt: skip
+NEGATIONS = {"non", "no", "not", "without", "except", "other", "than"}  # what makes such a word say nothing
 GRID_TOLERANCE_MM = 1e-2  # of the corners; affines are stored in single precision and often as quaternions
 SCALED_MASK_TOLERANCE = 1e-2  # masks saved through a scale factor come back as 0.99999 or 254.998
 
@@ -36,6 +37,7 @@ class VolumeFolder(FolderSource):
     classes   value in the masks -> class value, for every value they may hold besides 0, background
     raters    how several masks of a scan become one: "majority" or "union"; see `merge_raters`
     left_out  scans the folder holds that are not among `cases`
+    remarks   what a reader of the check page should know of what was left out, and of patients' names
     """
 
     name: str
@@ -44,11 +46,7 @@ class VolumeFolder(FolderSource):
     classes: dict[int, int]
     raters: str = "majority"
     left_out: int = 0
-
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of scans left out."""
-        return (f"{self.left_out} scans are left out: the rater asked for did not see them.",) if self.left_out else ()
+    remarks: tuple[str, ...] = ()
 
     def scan(self, index: int) -> Scan:
         """The Scan of one case; StudyError where a file is unreadable or a mask does not fit its scan."""
@@ -128,10 +126,11 @@ def read_values(table: Path, label_map: tuple[str, ...] = ()) -> dict[int, int]:
     """{mask value: class value} of a dataset.json, as nnU-Net 1 ("1": "EDH") or 2 ("EDH": 1) writes its labels.
 
     A class is known by its letters or by a word of its name ("subarachnoid hemorrhage"); what a name does not tell the
-    label map may. Raises StudyError where neither does, and for values or classes that stand there twice.
+    label map may, also that two values are one class. Raises StudyError where neither does, for a class that stands
+    there twice otherwise, and for a value that does.
     """
     try:
-        labels = json.loads(table.read_text(encoding="utf-8"))["labels"]
+        labels = json.loads(table.read_text(encoding="utf-8-sig"))["labels"]
         named = {int(v) if isinstance(v, int) else int(k): k if isinstance(v, int) else v for k, v in labels.items()}
         words = {value: re.findall("[a-z]+", text.lower()) for value, text in named.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -147,13 +146,16 @@ def read_values(table: Path, label_map: tuple[str, ...] = ()) -> dict[int, int]:
                 f"with --label-map {value}=SAH, or correct its labels."
             )
         classes[value] = found.pop() if len(found) == 1 else mapped[value]
-    if len(set(classes.values())) < len(classes) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
+    unmapped = [index for value, index in classes.items() if value not in mapped]
+    if len(set(unmapped)) < len(unmapped) or len(classes) < len(labels) or classes.pop(0, 0) != 0:
         raise StudyError(f"{table} gives a class or a value twice, or 0 to a lesion; correct its labels.")
     return classes
 
 
 def named_classes(words: list[str]) -> set[int]:
-    """The classes that words in small letters speak of: by their letters, or by a word of WORDS."""
+    """The classes that words in small letters speak of, by their letters or a word of WORDS; none if one denies it."""
+    if NEGATIONS & {*words}:
+        return set()
     return {CLASSES.index(name) for name in CLASSES for word in words if word in (name.lower(), *WORDS.get(name, ()))}
 
 

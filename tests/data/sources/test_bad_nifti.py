@@ -157,6 +157,7 @@ LIES = {
     "begins nowhere": {"vox_offset": np.nan},
     "begins beyond": {"vox_offset": 1e9},
     "infinite intercept": {"scl_slope": 1, "scl_inter": np.inf},
+    "a unit that is none": {"xyzt_units": 7},
     "no spacing": {"srow_x": [0, 0, 0, 0]},
     "spacing of NaN": {"srow_y": [0, np.nan, 0, 0]},
     "spacing in metres": {"srow_x": [-5e-4, 0, 0, 0], "srow_y": [0, -6e-4, 0, 0], "srow_z": [0, 0, 5e-3, 0]},

@@ -260,6 +260,7 @@ def test_a_slice_that_is_there_twice_is_kept_once(scans, tmp_path):
 
 def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
     write(tmp_path, scans[0])
+    write_nifti(tmp_path / "lonely" / "ct.nii.gz", scans[0].labels, affine_of(scans[0]))
     scout, picture, mr = (file_dataset(uid) for uid in ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.7", "1"))
     scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
     for dataset, modality in ((scout, "CT"), (picture, "CT"), (mr, "MR")):
@@ -278,6 +279,7 @@ def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
         "pictures/1 ignored: it is no CT slice but Secondary Capture Image Storage.",
         "mr/1.dcm and 1 more ignored: its Modality is MR, not CT.",
         "other/seg.dcm ignored: it refers to no series here.",
+        "lonely/ct.nii.gz ignored: it is the mask of no series here.",
     }
 
 

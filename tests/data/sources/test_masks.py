@@ -64,9 +64,42 @@ def test_white_in_three_channels_is_white(tmp_path):
     np.testing.assert_array_equal(labels(folder(tmp_path, np.dstack([SHAPE * 255] * 3)))[0], SHAPE * SAH)
 
 
-@pytest.mark.parametrize("palette", [[0, 0, 0, 0, 0, 3], [255, 255, 255, 0, 0, 0], [9, 9, 9, 9, 9, 9]])
-def test_a_palette_is_read_by_index_and_not_by_colour(tmp_path, palette):
-    np.testing.assert_array_equal(labels(folder(tmp_path, SHAPE, palette=palette))[0], SHAPE * SAH)
+RED, GREEN, BLACK, WHITE = [255, 0, 0], [0, 255, 0], [0, 0, 0], [255, 255, 255]
+
+
+def test_a_palette_is_read_by_its_colours_and_not_by_its_order(tmp_path):
+    both = SHAPE + np.roll(SHAPE, 6, axis=0)  # red above, green below
+    both[np.roll(SHAPE, 6, axis=0) > 0] = 2
+    paths = [
+        write(tmp_path / "0.png", both, palette=[*BLACK, *RED, *GREEN]),
+        write(tmp_path / "1.png", np.where(both, 3 - both, 0).astype(np.uint8), palette=[*BLACK, *GREEN, *RED]),
+    ]
+    for found in labels(paths, ("#ff0000=SAH", "#00ff00=IVH")):
+        np.testing.assert_array_equal(found, both)
+    with pytest.raises(StudyError, match=r"#00ff00 \(0.png\), #ff0000 \(0.png\)"):
+        meaning(paths, ())
+    with pytest.raises(StudyError, match=r"0.png holds the value #00ff00.*known: none"):
+        labels(paths, ("1=SAH", "2=IVH"))
+
+
+def test_a_black_and_white_palette_is_read_whatever_comes_first(tmp_path):
+    paths = [
+        write(tmp_path / "0.png", SHAPE, palette=[*BLACK, *WHITE]),
+        write(tmp_path / "1.png", 1 - SHAPE, palette=[*WHITE, *BLACK]),
+    ]
+    for found in labels(paths):
+        np.testing.assert_array_equal(found, SHAPE * SAH)
+
+
+def test_a_palette_of_one_colour_is_refused(tmp_path):
+    with pytest.raises(StudyError, match="0.png has a palette that shows two values in one colour"):
+        pixels(write(tmp_path / "0.png", SHAPE, palette=[9] * 6))
+
+
+def test_smoothed_edges_are_told_from_classes(tmp_path):
+    paths = folder(tmp_path, cv2.GaussianBlur(SHAPE * 255, (5, 5), 0))
+    with pytest.raises(StudyError, match="export them without smoothing or JPEG, black"):
+        meaning(paths, ())
 
 
 def test_a_shape_in_alpha_is_the_mask(tmp_path):
@@ -81,8 +114,14 @@ def test_opaque_alpha_is_nothing_and_alpha_over_colours_is_refused(tmp_path):
     opaque = np.dstack([SHAPE * 255] * 3 + [np.full_like(SHAPE, 255)])
     np.testing.assert_array_equal(labels(folder(tmp_path, opaque))[0], SHAPE * SAH)
     mixed = np.dstack([SHAPE * 255, EMPTY, EMPTY, 255 - SHAPE * 100])
-    with pytest.raises(StudyError, match="partly transparent"):
+    with pytest.raises(StudyError, match="transparent over several colours"):
         pixels(write(tmp_path / "mixed.png", mixed))
+
+
+def test_a_shape_under_alpha_that_is_empty_is_refused(tmp_path):
+    unseen = np.dstack([SHAPE * 255] * 3 + [EMPTY])
+    with pytest.raises(StudyError, match="transparent over several colours"):
+        pixels(write(tmp_path / "unseen.png", unseen))
 
 
 def test_a_black_and_white_jpeg_is_read_with_its_rings(tmp_path):

@@ -1,5 +1,6 @@
 """Names as people write them: one form, one order, and tables in which every value is text."""
 
+import os
 import unicodedata
 
 import pytest
@@ -20,12 +21,22 @@ def test_a_plain_name_stays_as_it_is(text):
     assert names.plain(names.plain(text)) == names.plain(text)
 
 
-def test_two_spellings_are_one_name():
-    assert names.plain(" P03 ") == "P03" and names.plain(DECOMPOSED) == "Müller"
+@pytest.mark.parametrize(
+    "written", [" P 03 ", "P 03\u200b", "\ufeffP 03", "P 03\0", "P\u00a003", "P\r03", "P  03", "Ｐ ０３"], ids=ascii
+)
+def test_spellings_are_one_name(written):
+    assert names.plain(written) == "P 03" and names.plain(DECOMPOSED) == "Müller"
+
+
+@pytest.mark.parametrize("pair", [("P01", "p01"), ("P01", "P01."), ("P007", "P7")])
+def test_names_that_look_alike_stay_two_and_are_told(pair):
+    (remark,) = names.spellings([*pair, "P10", "P100"])
+    assert all(name in remark for name in pair) and "taken for 2" in remark
 
 
 def test_numbers_in_names_are_ordered_by_value():
     assert sorted(["P_10", "P_9", "P_1", "Q_2", "P_09b"], key=names.natural) == ["P_1", "P_09b", "P_9", "P_10", "Q_2"]
+    assert sorted(["9" * 5000, "1" + "0" * 5000, "7"], key=names.natural)[::2] == ["7", "1" + "0" * 5000]
 
 
 @given(st.lists(st.text("ab019_", min_size=1)))
@@ -48,6 +59,10 @@ def test_every_value_of_a_table_is_text(tmp_path, value):
         "file\tpatient_id\na.png\tP1\n".encode("utf-16"),
         b"File, Patient_ID\na.png,P1\n\n",
         b'file,patient_id,note\n"a.png",P1\n',
+        b"sep=;\r\nfile;patient_id\r\na.png;P1\r\n",
+        b"file;patient_id;note (a,b,c,d)\na.png;P1;x\n",
+        b"file,PatientID,patient_age\na.png,P1,60\n",
+        b"file,subject,\na.png,P1,\n",
     ],
 )
 def test_tables_as_spreadsheets_write_them(tmp_path, content):
@@ -56,7 +71,18 @@ def test_tables_as_spreadsheets_write_them(tmp_path, content):
     assert (row["file"], row["patient_id"]) == ("a.png", "P1")
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"file\na\n", "lacks the column patient_id"), (b"\x81\xff", "UTF-8")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"file\na\n", "lacks the column patient_id"),
+        (b"\x81\xff", "UTF-8"),
+        (b"file,patient_id\na.png,Doe, J\n", r"a row longer than its heading .*Doe.*quotes"),
+        (b"file,Patient_ID,patient_id\na.png,1,2\n", "2 columns that mean patient_id"),
+        (b"file,patient,subject\na.png,1,2\n", "2 columns that mean patient_id"),
+        (b'file,patient_id,note\na.png,P1,"5 mm\n', "every quote closed"),
+        (b'file,patient_id,note\na.png,P1,"' + b"x" * 200_000, "every quote closed"),
+    ],
+)
 def test_what_is_no_such_table_is_refused(tmp_path, content, words):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(StudyError, match=f"t.csv.*{words}"):
@@ -68,6 +94,23 @@ def test_two_files_of_one_name_are_refused(tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(StudyError, match="have the same stem"):
         files.by_stem(list(tmp_path.iterdir()))
+
+
+def test_a_column_that_hides_the_patient_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("file,patient number\na.png,1\n")
+    with pytest.raises(StudyError, match="'patient number'; call it patient_id"):
+        names.read_table(tmp_path / "t.csv", ("file",))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs names that are no text")
+@pytest.mark.parametrize("files_of", [files.within, lambda folder: list(files.walk(folder))], ids=["within", "walk"])
+def test_a_name_that_is_not_utf_8_is_told(tmp_path, files_of):
+    try:
+        open(os.fsencode(tmp_path) + b"/M\xfcller.nii", "wb").close()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with pytest.raises(StudyError, match=r"M.udcfcller.nii' has a name that is not UTF-8"):
+        files_of(tmp_path)
 
 
 # In a paired folder
@@ -103,6 +146,17 @@ def test_spellings_taken_for_one_are_told(paired_folder):
     rewrite(paired_folder, lambda file, patient, number: f"{file},{patient}{' ' * (number % 2)}")
     remarks = source.open_folder(paired_folder).remarks
     assert len(remarks) == 12 and "p00 is written in 2 ways ('p00', 'p00 '), taken for one" in remarks[0]
+
+
+def test_rows_of_files_that_are_not_there_are_told_and_rows_without_a_file_refused(paired_folder):
+    table = paired_folder / "slices.csv"
+    table.write_text(table.read_text() + "99_0.png,p99\n99_1.png,p99\n")
+    assert source.open_folder(paired_folder).remarks == (
+        "slices.csv names 99_0 and 1 more, which are not in the folder.",
+    )
+    table.write_text(table.read_text() + ",p98\n")
+    with pytest.raises(StudyError, match="names the patient p98 without a file"):
+        source.open_folder(paired_folder)
 
 
 @pytest.mark.parametrize("name", MISSING[:6])

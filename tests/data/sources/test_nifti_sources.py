@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import shutil
 
 import cv2
 import nibabel as nib
@@ -211,6 +212,48 @@ def test_patients_by_pattern_and_by_table(scans, tmp_path):
     assert_same(source.scan(1), scans[2], only_sah(scans[2]))
 
 
+def pairs(root, scans, *rows, heading="image,mask,patient_id"):
+    """images/ and masks/ of the scans a, b, c and a pairs.csv that pairs them, with what `rows` say of each."""
+    lines = [heading]
+    for name, scan, row in zip("abc", scans, rows, strict=True):
+        write(root / "images" / f"{name}.nii.gz", scan.image, scan)
+        write(root / "masks" / f"{name}.nii.gz", masks_of(scan), scan)
+        lines.append(row if "/" in row else f"images/{name}.nii.gz,masks/{name}.nii.gz,{row}")
+    (root / "pairs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return study("nifti", root)
+
+
+@pytest.mark.parametrize("heading", ["patient", "PatientID", "patient id", "Subject", "patient_id"])
+def test_pairs_name_patients_under_any_usual_heading_and_spelling(scans, tmp_path, heading):
+    source = open_source(pairs(tmp_path, scans, "p1", "p1\u200b", "P2", heading=f"image,mask,{heading}"))
+    assert [case.patient_id for case in source.cases] == ["P2", "p1", "p1"]
+    assert source.remarks == ("Patient p1 is written in 2 ways ('p1', 'p1\\u200b'), taken for one.",)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (("p1", "p1", " "), "names no patient for 'images/c.nii.gz'"),
+        (("p1", "images/b.nii.gz,masks/a.nii.gz,p2", "p3"), "masks/a.nii.gz' is there twice"),
+        (("p1", "p2", "masks/../images/a.nii.gz,masks/c.nii.gz,p3"), "images/a.nii.gz' is there twice"),
+    ],
+)
+def test_pairs_that_leave_a_patient_open_or_use_a_file_twice_are_refused(scans, tmp_path, rows, message):
+    with pytest.raises(StudyError, match=message):
+        open_source(pairs(tmp_path, scans, *rows))
+
+
+@pytest.mark.parametrize("name", ["images/P1.nii/P1.nii", "images/b.nrrd", "images/b.png", "b/ct.nii.gz"])
+def test_files_that_are_not_read_are_told(scans, tmp_path, name):
+    for kind, array in (("images", scans[0].image), ("masks", masks_of(scans[0]))):
+        write(tmp_path / kind / "a.nii.gz", array, scans[0])
+    assert not open_source(study("nifti", tmp_path)).remarks
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    (remark,) = open_source(study("nifti", tmp_path)).remarks
+    assert remark == f"Left aside in {tmp_path}: {name}; whom they show is missing."
+
+
 def test_a_label_map_tells_several_classes(scans, tmp_path):
     scan = scans[0]
     write(tmp_path / "images" / "a.nii.gz", scan.image, scan)
@@ -251,7 +294,16 @@ def test_bhsd(scans, tmp_path, form):
 
 
 @pytest.mark.parametrize(
-    "labels", [{"0": "background", "1": "tumour"}, {"SAH": 0}, {"1": "SAH", "2": "SAH"}, ["SAH"], {"SAH": [1, 2]}]
+    "labels",
+    [
+        {"0": "background", "1": "tumour"},
+        {"SAH": 0},
+        {"1": "SAH", "2": "SAH"},
+        ["SAH"],
+        {"SAH": [1, 2]},
+        {"background": 0, "non-SAH hemorrhage": 1},
+        {"background": 0, "SAH": 1, "other than SAH": 2},
+    ],
 )
 def test_a_dataset_json_that_makes_no_sense_is_refused(scans, tmp_path, labels):
     write(tmp_path / "imagesTr" / "a.nii.gz", scans[0].image, scans[0])
@@ -259,6 +311,27 @@ def test_a_dataset_json_that_makes_no_sense_is_refused(scans, tmp_path, labels):
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels}))
     with pytest.raises(StudyError, match="dataset.json"):
         open_source(study("bhsd", tmp_path))
+
+
+@pytest.mark.parametrize("dataset", ["bhsd", "nifti"])
+@pytest.mark.parametrize(
+    ("labels", "label_map", "second"),
+    [
+        ({"SAH": 1, "ignore": 2}, "2=background", 0),
+        ({"SAH": 1, "vessel": 2}, "2=IPH", CLASSES.index("IPH")),
+        ({"traumatic SAH": 1, "aneurysmal SAH": 2}, "2=SAH", SAH),
+    ],
+)
+def test_a_label_map_completes_a_dataset_json(scans, tmp_path, dataset, labels, label_map, second):
+    mask = masks_of(scans[0], {index: min(index, 2) for index in range(6)})
+    write(tmp_path / "imagesTr" / "a.nii.gz", scans[0].image, scans[0])
+    write(tmp_path / "labelsTr" / "a.nii.gz", mask, scans[0])
+    text = json.dumps({"labels": {"background": 0} | labels})
+    (tmp_path / "dataset.json").write_text(text, encoding="utf-8-sig")
+    with pytest.raises(StudyError, match="dataset.json"):
+        open_source(study(dataset, tmp_path))
+    found = open_source(study(dataset, tmp_path, label_map=(label_map,))).scan(0)
+    assert_same(found, scans[0], np.array([0, SAH, second], np.uint8)[mask])
 
 
 def test_a_dataset_json_decides_over_the_documented_values(scans, tmp_path):
@@ -289,6 +362,21 @@ def test_mbh_seg_with_several_raters(scans, tmp_path):
     with pytest.raises(StudyError, match="annot_9.*annot_1, annot_2, annot_5"):
         open_source(study("mbh_seg", tmp_path, raters="annot_9"))
     assert source.fingerprint() != union.fingerprint() != one.fingerprint()
+
+
+def test_mbh_seg_in_the_folder_above_and_beside_a_systems_own(scans, tmp_path):
+    name, scan = RSNA_NAMES[0], scans[0]
+    write(tmp_path / "MBH_Train" / name / "image.nii.gz", scan.image, scan)
+    for kind in ("annot_1", "annot_2", "consensus"):
+        write(tmp_path / "MBH_Train" / name / f"label_{kind}.nii.gz", masks_of(scan, BHSD_VALUES), scan)
+    for junk in ("@eaDir", "__MACOSX"):
+        (tmp_path / "MBH_Train" / junk).mkdir()
+    for root in (tmp_path, tmp_path / "MBH_Train"):
+        assert recognise(root) == "mbh_seg"
+        source = open_source(study("mbh_seg", root, raters="annot_1"))
+        assert_same(source.scan(0), scan)
+        (remark,) = source.remarks
+        assert "label_consensus.nii.gz; " in remark and "annot_2" not in remark
 
 
 def test_raters_by_hand():
@@ -404,6 +492,14 @@ def test_ct_ich_as_jpeg_and_as_exported_png(scans, tmp_path):
         np.testing.assert_array_equal(aside.image, np.rot90(source.scan(0).image, axes=(1, 2)))
         np.testing.assert_array_equal(aside.labels, np.rot90(source.scan(0).labels, axes=(1, 2)))
     assert slices.prepare(study("ct_ich", exported, grey_window="40/120"), tmp_path / "out").unit == "HU"
+    folder = older / "Patients_CT" / "049" / "brain"
+    for name in ("8.jpg", "8_HGE_Seg.jpg"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(StudyError, match="row for slice 8 of patient 49, whose scan has 7 slices"):
+        open_source(study("ct_ich", older)).scan(0)
+    shutil.rmtree(folder)
+    remark = f"{ct_ich.TABLES[1]} has rows of patients without a scan: 49."
+    assert remark in open_source(study("ct_ich", older)).remarks
     (exported / "label" / "3.png").unlink()
     with pytest.raises(StudyError, match="3.png"):
         open_source(study("ct_ich", exported))
@@ -511,6 +607,9 @@ def test_a_field_that_a_source_cannot_use_is_refused(tmp_path, dataset, field):
 
 
 def test_paired_folders_are_recognised_and_strangers_named(paired_folder, tmp_path):
+    assert recognise(paired_folder) == "paired_folder"
+    (paired_folder / "atlas").mkdir()
+    (paired_folder / "atlas" / "mni.nii.gz").touch()
     assert recognise(paired_folder) == "paired_folder"
     (tmp_path / "empty").mkdir()
     with pytest.raises(StudyError, match="empty.*ct_ich.*bhsd.*nifti.*paired_folder"):

@@ -36,6 +36,45 @@ def test_a_pattern_names_the_patient(paired_folder):
     assert {case.patient_id for case in source.cases} == {f"{k:02d}" for k in range(12)}
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "pattern"),
+    [
+        ("case_{}_000{}", "case_{}_000{}_mask", "^(.+)_"),
+        ("{}_{}_ct", "{}_{}_seg", r"^(.+)_\d+_ct$"),
+        ("case_{}_000{}", "case_{}_000{}_mask", ""),
+        ("{}_{}_img", "{}_{}_mask", ""),
+    ],
+)
+def test_words_that_pairs_leave_aside_stay_in_the_name_of_the_slice(paired_folder, image, mask, pattern):
+    for kind, form in (("images", image), ("masks", mask)):
+        for path in list((paired_folder / kind).iterdir()):
+            path.rename(path.with_name(form.format(*path.stem.split("_")) + ".png"))
+    table = (paired_folder / "slices.csv").read_text().splitlines()
+    rows = [f"{image.format(*row.split('.')[0].split('_'))}.png,{row.split(',')[1]}" for row in table[1:]]
+    (paired_folder / "slices.csv").write_text("\n".join([table[0], *rows]))
+    cases = open_folder(paired_folder, pattern).cases
+    assert [case.scan_id for case in cases][:2] == [image.format("00", 0), image.format("00", 1)]
+    assert len({case.patient_id for case in cases}) == 12 and len(cases) == 36
+
+
+@pytest.mark.parametrize("name", ["images/x.bmp", "images/x.png/x.png", "images/x.nii (1).gz", "p12/x.nii.gz"])
+def test_files_that_are_not_read_are_told(paired_folder, name):
+    for beside in ("images/Thumbs.db", "images/._x.png", "images/@eaDir/x.jpg", "README", "notes.txt", name):
+        (paired_folder / beside).parent.mkdir(exist_ok=True)
+        (paired_folder / beside).touch()
+    (remark,) = open_folder(paired_folder).remarks
+    assert remark == f"Left aside in {paired_folder}: {name}; whom they show is missing."
+
+
+def test_patients_by_a_pattern_that_look_alike_are_told(paired_folder):
+    remarks = open_folder(paired_folder, r"^(?:0?)(\d+)_").remarks
+    assert not remarks
+    for kind in ("images", "masks"):
+        (paired_folder / kind / "00_0.png").rename(paired_folder / kind / "000_0.png")
+    (remark,) = open_folder(paired_folder, r"^(\d+)_").remarks
+    assert remark.startswith("Patients 00 and 000 are taken for 2")
+
+
 def test_without_patients_the_folder_is_refused_unless_that_is_accepted(paired_folder):
     (paired_folder / "slices.csv").unlink()
     with pytest.raises(StudyError, match="slices.csv.*patient_pattern.*slices_are_patients"):
@@ -65,6 +104,7 @@ def test_the_fingerprint_follows_content_and_patients_but_not_the_place(paired_f
         (lambda root: (root / "images" / "03_1.png").unlink(), ["03_1.png", "no image"]),
         (lambda root: shutil.rmtree(root / "masks"), ["masks", "cannot be read"]),
         (lambda root: [file.unlink() for file in (root / "images").iterdir()], ["00_0.png", "no image"]),
+        (lambda root: [file.rename(file.with_suffix(".img")) for file in root.glob("*/*.png")], ["no scan or", ".nii"]),
         (lambda root: shutil.copy(root / "images" / "03_1.png", root / "images" / "03_1.jpg"), ["03_1", "same stem"]),
         (lambda root: (root / "slices.csv").write_text("name,patient\n"), ["slices.csv", "file", "patient_id"]),
         (lambda root: (root / "slices.csv").write_text("file,patient_id\n00_0.png,a\n"), ["00_1", "no patient"]),
@@ -154,6 +194,14 @@ def test_colours_become_classes_and_sah_is_that_of_the_binary_masks(paired_folde
     assert binary.fingerprint() != coloured.fingerprint()
 
 
+def test_only_colours_read_the_masks_in_colour_unless_there_are_no_others(paired_folder):
+    white = open_folder(in_colours(paired_folder), label_map=("255=SAH",))
+    assert sum(int((scan.labels == SAH).sum()) for scan in white) > 0 and not white.remarks
+    shutil.rmtree(paired_folder / "masks")
+    with pytest.raises(StudyError, match="#ffff00 .*nothing says which is SAH"):
+        open_folder(paired_folder)
+
+
 def test_grey_levels_become_classes(paired_folder):
     for path in (paired_folder / "masks").iterdir():
         write(path, np.where(cv2.imread(str(path), 0) > 0, 4, 2).astype(np.uint8))
@@ -168,6 +216,8 @@ def test_grey_levels_become_classes(paired_folder):
         (("#00ffff=blood",), "#00ffff=blood.*must look like"),
         (("cyan=SAH",), "must look like 4=SAH"),
         (("#00ffff=SAH", "#00FFFF=IVH"), "names #00ffff twice"),
+        (("1=SAH", "01=IVH"), "names 1 twice"),
+        (("#00ffff=SAH", "255=IVH"), "colours and numbers"),
     ],
 )
 def test_a_colour_without_a_class_never_becomes_background(paired_folder, label_map, words):
