@@ -154,7 +154,7 @@ def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):
 
 def test_an_unknown_command_is_told_the_known_ones():
     done = subprocess.run([PROJECT / "run_all.sh", "foo"], capture_output=True, text=True)
-    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check, data, store" in done.stderr
+    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check, apply, data, store" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
