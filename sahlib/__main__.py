@@ -84,11 +84,11 @@ def _apply(chosen: argparse.Namespace) -> None:
 
     from sahlib import reproduce
     from sahlib.report import apply
-    from sahlib.workspace import Workspace
+    from sahlib.workspace import Workspace, absolute
 
     run = apply.named_run(chosen.run) if chosen.run else apply.best_run(Workspace(chosen.output))
     scans = tqdm if len(chosen.scans) > 1 else iter
-    print(apply.write(chosen.scans, run, chosen.to, reproduce.assigned(chosen.set), scans))
+    print(apply.write(chosen.scans, run, absolute(chosen.to), reproduce.assigned(chosen.set), scans))
 
 
 def _data(chosen: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from sahlib.data.sources.files import PICTURE_ENDINGS, has_ending, stem, within
 from sahlib.data.sources.nifti_file import hounsfield, read_volume
 from sahlib.data.sources.pictures import read_grey
 from sahlib.study import StudyError
-from sahlib.workspace import writing
+from sahlib.workspace import absolute, writing
 
 INVERSE = {"rot90": "rot270", "rot270": "rot90"}  # every other turn undoes itself
 # SNOMED CT; what else is found is told by its label.
@@ -61,7 +61,7 @@ def read(path: Path, orientation: str = AS_STORED) -> Opened:
 
     Raises StudyError for whatever is no scan, and for what the readers refuse.
     """
-    path = Path(path).expanduser()
+    path = absolute(path)
     if path.is_dir() and (pictures := within(path, PICTURE_ENDINGS)):
         return _pictures(path.name, pictures, orientation)
     if path.is_file() and has_ending(path.name, PICTURE_ENDINGS):

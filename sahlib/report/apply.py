@@ -28,7 +28,7 @@ from sahlib.scoring import intervals, prediction
 from sahlib.study import MODELS, WINDOWS, Study, StudyError
 from sahlib.training import runs
 from sahlib.training.runs import Run
-from sahlib.workspace import Workspace, writing
+from sahlib.workspace import Workspace, absolute, writing
 
 SHOWN = 12  # slices of a scan on the page, those with the largest masks
 PAGE, TABLE = "apply.html", "volumes.csv"
@@ -148,7 +148,7 @@ def best_run(workspace: Workspace) -> Run:
 
 def named_run(folder: Path) -> Run:
     """The run in a folder; StudyError where there is none."""
-    if (run := runs.find(Path(folder).expanduser())) is None:
+    if (run := runs.find(absolute(folder))) is None:
         raise StudyError(f"{folder} holds no finished training; give a folder with run.json and weights.safetensors.")
     return run
 

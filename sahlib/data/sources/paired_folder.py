@@ -49,7 +49,7 @@ class PairedFolder(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of names, files left aside, and heads whose way up is in doubt."""
+        """What a reader of the check page should know of names, files left aside and heads in doubt."""
         return (*self.told, *in_doubt([who for who, turn in self.turns.items() if not turn]))
 
     def scan(self, index: int) -> Scan:
