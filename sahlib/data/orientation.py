@@ -24,6 +24,7 @@ from sahlib.data.scan import Scan
 from sahlib.study import WINDOWS
 
 SIDE = 32  # pixels of a head as it is compared
+LONGEST = 128  # pixels of a side before that; more would not be seen
 HEADS, SEED = 6, 20  # phantoms compared with, of a seed that no profile uses
 TILTS = (-16, -8, 0, 8, 16)  # degrees that a head may lie askew
 OUTSIDE = -0.3  # rank of what is not head, below the darkest of it
@@ -59,6 +60,8 @@ def similarities(grey: np.ndarray) -> np.ndarray:
 
     NaN where the slice shows too little of a head.
     """
+    if (scale := LONGEST / max(grey.shape)) < 1:
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     height, width = grey.shape
     seen = []
     for tilt in TILTS:
