@@ -119,10 +119,13 @@ class Dicom(FolderSource):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader of the check page should know of files left alone and of series compressed with loss."""
+        """What a reader of the check page should know of files left alone, of loss, and of volumes that are a guess."""
         lossy = [series.name for series in self.cases if any(s.lossy for s in series.slices)]
+        untold = [series.name for series in self.cases if any(np.isnan(s.thickness_mm) for s in series.slices)]
         why = "compressed with loss: HU near those of the scanner, not the same"
-        return (*self.ignored, *([f"{_and_more(lossy)} read, but {why}."] if lossy else []))
+        guess = "without SliceThickness: the way from slice to slice is taken for it, so volumes are a guess"
+        told = [(lossy, why), (untold, guess)]
+        return (*self.ignored, *(f"{_and_more(names)} read, but {what}." for names, what in told if names))
 
     def scan(self, index: int) -> Scan:
         """The Scan of one series; its sources are the series' folder and the mask."""

@@ -252,6 +252,16 @@ def test_a_thickness_that_does_not_fit_the_steps_gives_way_to_them(scans, tmp_pa
     np.testing.assert_allclose(Dicom.open(tmp_path).scan(0).thickness_mm, scans[0].thickness_mm)
 
 
+def test_a_thickness_that_nobody_told_is_a_guess_that_is_told(scans, tmp_path):
+    datasets = write(tmp_path, scans[0])
+    for dataset in datasets:
+        del dataset.SliceThickness
+    write_series(tmp_path / "p1", datasets)
+    source = Dicom.open(tmp_path)
+    same(source.scan(0), scans[0])
+    assert len(source.remarks) == 1 and "p1 read, but without SliceThickness" in source.remarks[0]
+
+
 def test_a_slice_that_is_there_twice_is_kept_once(scans, tmp_path):
     datasets = write(tmp_path, scans[0])
     save(datasets[3], tmp_path / "p1" / "copy of a slice")
