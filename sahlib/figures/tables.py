@@ -147,7 +147,7 @@ def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
     printed = {what: transcript.SETTINGS[what.replace(" ", "_")].value for what in ours}
     printed["image size"] = printed["image size"][0]
     changed = [f"{w} {n:g} (the paper's is {printed[w]:g})" for w, n in ours.items() if n != printed[w]]
-    left_out = [MODELS[m] for m in MODELS if m not in study.models]
+    left_out = [MODELS[m] for m in Study.models if m not in study.models]  # of those the paper's question needs
     where_it_holds = {
         f"Other than in the paper: {', '.join(changed)}.": changed,
         f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.": study.folds,

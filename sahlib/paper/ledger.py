@@ -1,7 +1,7 @@
 """The claims ledger: each claim of the paper, its printed value, ours with an interval, and a verdict by rule.
 
-`rules` is the whole of what decides a verdict, and says what of it was written when. A ledger belongs to
-one recipe, profile and data set; `figures/ledger_page.py` shows it.
+`rules` has the limits that decide a verdict, and says what of it was written when; here they are applied. A ledger
+belongs to one recipe, profile and data set; `figures/ledger_page.py` shows it.
 """
 
 from __future__ import annotations

@@ -45,8 +45,10 @@ def sklearn_score(metric, prediction, truth, zero):
     if metric == "iou" and np.isnan(zero) and not (prediction.any() or truth.any()):
         return np.nan  # jaccard_score alone does not take NaN for zero_division
     zero = 0.0 if metric == "iou" and np.isnan(zero) else zero
-    function = {"dice": sk.f1_score, "f1": sk.f1_score, "iou": sk.jaccard_score, "precision": sk.precision_score}
-    return function.get(metric, sk.recall_score)(truth.ravel(), prediction.ravel(), zero_division=zero)
+    functions = {"iou": sk.jaccard_score, "precision": sk.precision_score, "recall": sk.recall_score}
+    return (functions | dict.fromkeys(("dice", "f1"), sk.f1_score))[metric](
+        truth.ravel(), prediction.ravel(), zero_division=zero
+    )
 
 
 def by_library(metric, convention, prediction, truth, batch_size, patients):
