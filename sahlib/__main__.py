@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a NIfTI file, a DICOM folder, or pictures")
     best = "folder of a finished training (default: the one with the best validation Dice)"
     own.add_argument("--run", default="", metavar="RUN", help=best)
-    own.add_argument("--to", type=Path, default=Path("masks"), metavar="DIR", help="where masks and page go (masks/)")
+    own.add_argument("--to", type=Path, default=Path("segmented"), metavar="DIR", help="where masks and page go")
     own.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")
     pictures = "how pictures are to be read: grey_window=... orientation=..."
     own.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=pictures)

@@ -57,16 +57,24 @@ def write(
     reading: dict,
     progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
 ) -> str:
-    """Masks, volumes.csv and apply.html in `folder`; returns what to print. StudyError where no scan could be read.
+    """Masks, volumes.csv and apply.html in `folder`, which is new, empty or of an earlier call; returns what to print.
+
+    StudyError where it is another folder, whose files are not touched, and where no scan could be read.
 
     reading   of a Study's grey_window and orientation, how pictures are to be read
     progress  wraps the iteration over scans, for example tqdm
     """
     study = study_of(run, **reading)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / PAGE).exists():
+        raise StudyError(f"{folder} is not empty, and nothing in it is overwritten; name a new folder with --to.")
     network, done, failed = prediction.load_network(run), [], []
+    save_text(folder / PAGE, "Not finished: run the same command again.\n")
     for path in progress(scans):
         try:
-            done.append(apply(one_scan.read(path, study.orientation), run, network, study, folder))
+            opened = one_scan.read(path, study.orientation)
+            if any(opened.name == earlier.name for earlier in done):
+                raise StudyError(f"{path} has the name of an earlier scan; rename it or give it another --to.")
+            done.append(apply(opened, run, network, study, folder))
         except StudyError as error:
             failed.append(str(error))
     if not done:

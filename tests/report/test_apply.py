@@ -98,6 +98,21 @@ def test_one_bad_scan_does_not_stop_the_others_and_the_page_says_what_is_known(t
     assert apply.best_run(workspace).path == run.path == apply.named_run(run.path).path
 
 
+def test_what_lies_in_a_folder_is_never_overwritten(trained, stored, tmp_path):
+    truth = tmp_path / "head_mask.nii.gz"
+    truth.write_bytes(b"drawn by hand")
+    with pytest.raises(StudyError, match="is not empty, and nothing in it is overwritten; name a new folder with --to"):
+        apply.write([stored / "head.nii.gz"], trained[1], tmp_path, {})
+    assert truth.read_bytes() == b"drawn by hand" and len(list(tmp_path.iterdir())) == 1
+    (tmp_path / "again").mkdir()
+    (tmp_path / "again" / "head.nii.gz").write_bytes((stored / "head.nii.gz").read_bytes())
+    both = [stored / "head.nii.gz", tmp_path / "again" / "head.nii.gz"]
+    for _ in range(2):  # of its own folder a second call makes another
+        assert "again/head.nii.gz has the name of an earlier scan" in apply.write(
+            both, trained[1], tmp_path / "out", {}
+        )
+
+
 def test_what_cannot_be_asked_is_named(trained, stored, tmp_path):
     with pytest.raises(StudyError, match="size was settled when the network was trained"):
         apply.study_of(trained[1], size=64)
