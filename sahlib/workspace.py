@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import importlib.metadata
 import os
 import platform
@@ -80,8 +81,9 @@ def partial_name(path: Path) -> Path:
 
     Leftovers that a killed process wrote under such a name are removed.
     """
-    for leftover in path.parent.glob(f".{path.name}.partial-*"):
-        if not psutil.pid_exists(int(leftover.name.rsplit("-", 1)[1])):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
+        process = leftover.name.rsplit("-", 1)[1]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
     return path.with_name(f".{path.name}.partial-{os.getpid()}")
 

@@ -13,7 +13,7 @@ Masks of NIfTI and PNG hold 0 and, from 1 on, the number of the lesion; a PNG of
 from __future__ import annotations
 
 import gzip
-import itertools
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +26,9 @@ from sahlib import __version__
 from sahlib.data.orientation import AS_STORED, TURNS, turn_of, turned
 from sahlib.data.scan import Scan
 from sahlib.data.sources import dicom_series
-from sahlib.data.sources.dicom import one_series
-from sahlib.data.sources.files import PICTURE_ENDINGS, has_ending, stem, within
-from sahlib.data.sources.nifti_file import hounsfield, read_volume
+from sahlib.data.sources.dicom import one_series, recognises
+from sahlib.data.sources.files import PICTURE_ENDINGS, by_stem, has_ending, stem, within
+from sahlib.data.sources.nifti_file import hounsfield, mask_header, read_volume
 from sahlib.data.sources.pictures import read_grey
 from sahlib.study import StudyError
 from sahlib.workspace import absolute, writing
@@ -48,12 +48,14 @@ TAKEN_OVER = (
 class Opened:
     """A scan in the canonical view, its labels empty, and what writes labels uint8 [D,H,W] of it into a folder.
 
-    save  (labels, names of the lesions that they number from 1 on, folder) -> the file or folder written
+    save    (labels, names of the lesions that they number from 1 on, folder) -> the file or folder written
+    remark  what a user should know of how it was read
     """
 
     name: str
     scan: Scan
     save: Callable[[np.ndarray, Sequence[str], Path], Path]
+    remark: str = ""
 
 
 def read(path: Path, orientation: str = AS_STORED) -> Opened:
@@ -61,17 +63,19 @@ def read(path: Path, orientation: str = AS_STORED) -> Opened:
 
     Raises StudyError for whatever is no scan, and for what the readers refuse.
     """
-    path = absolute(path)
-    if path.is_dir() and (pictures := within(path, PICTURE_ENDINGS)):
-        return _pictures(path.name, pictures, orientation)
-    if path.is_file() and has_ending(path.name, PICTURE_ENDINGS):
-        return _pictures(stem(path), [path], orientation)
+    given, path = Path(path), absolute(path)  # what a link is called counts, and not what it leads to
+    name = stem(given) or path.name
+    is_series = path.is_dir() and recognises(path)
+    if path.is_dir() and not is_series and (pictures := within(path, PICTURE_ENDINGS)):
+        return _pictures(name, pictures, orientation)
+    if path.is_file() and has_ending(given.name, PICTURE_ENDINGS):
+        return _pictures(name, [path], orientation)
     if orientation != AS_STORED:
         raise StudyError(f"{path} is no picture and knows which way up it is; leave orientation out.")
     if path.is_dir():
-        return _series(path)
+        return _series(name, path)
     if path.is_file():
-        return _nifti(path)
+        return _nifti(name, path)
     raise StudyError(f"{path} is not there; give a NIfTI file, a folder with one DICOM series, or pictures.")
 
 
@@ -80,38 +84,45 @@ def _opened(name: str, image: np.ndarray, save: Callable, unit: str, **known) ->
     return Opened(name, Scan(name, image, np.zeros(image.shape, np.uint8), ids, unit, **known), save)
 
 
-def _nifti(path: Path) -> Opened:
+def _nifti(name: str, path: Path) -> Opened:
     volume = read_volume(path)
-    name = stem(path)
 
     def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
         canonical = nibabel.Nifti1Image(labels.transpose(2, 1, 0), volume.affine)
         back = ornt_transform(io_orientation(volume.affine), volume.stored_axes)
         target = folder / f"{name}_mask.nii.gz"
         with writing(target) as part:
-            part.write_bytes(gzip.compress(canonical.as_reoriented(back).to_bytes(), mtime=0))
+            header = mask_header(path)
+            kind = nibabel.Nifti1Image if header.sizeof_hdr == nibabel.Nifti1Header.sizeof_hdr else nibabel.Nifti2Image
+            voxels = np.asarray(canonical.as_reoriented(back).dataobj).reshape(header.get_data_shape())
+            part.write_bytes(gzip.compress(kind(voxels, None, header).to_bytes(), mtime=0))
         return target
 
     known = {"spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
     return _opened(name, hounsfield(volume), save, "HU", **known)
 
 
-def _series(path: Path) -> Opened:
+def _series(name: str, path: Path) -> Opened:
     ordered = one_series(path)
 
     def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
-        target = folder / f"{path.name}_mask.dcm"
+        target, content = folder / f"{name}_mask.dcm", io.BytesIO()
+        _segmentation(path, labels, lesions, ordered).save_as(content)
         with writing(target) as part:
-            _segmentation(labels, lesions, ordered).save_as(part)
+            part.write_bytes(content.getvalue())
         return target
 
     image = np.stack([dicom_series.hounsfield(slice_) for slice_ in ordered])
     known = {"spacing_mm": dicom_series.spacing_mm(ordered), "thickness_mm": dicom_series.thickness_mm(ordered)}
-    return _opened(path.name, image, save, "HU", **known)
+    return _opened(name, image, save, "HU", **known)
 
 
-def _segmentation(labels: np.ndarray, lesions: Sequence[str], slices: Sequence[dicom_series.Slice]):
-    """A DICOM-SEG of labels on the slices of a series, one segment per lesion."""
+def _segmentation(path: Path, labels: np.ndarray, lesions: Sequence[str], slices: Sequence[dicom_series.Slice]):
+    """A DICOM-SEG of labels on the slices of the series at `path`, one segment per lesion.
+
+    What a segmentation takes over from its series is made up where an anonymous export lacks it or holds nonsense.
+    StudyError where none can be made.
+    """
     import highdicom
     from pydicom import dcmread, uid
     from pydicom.sr.coding import Code
@@ -132,42 +143,54 @@ def _segmentation(labels: np.ndarray, lesions: Sequence[str], slices: Sequence[d
         for code, meaning in [CODES.get(lesion, HEMORRHAGE)]
     ]
     sources = [dcmread(slice_.path, force=True, stop_before_pixels=True) for slice_ in slices]
-    # Anonymous exports lack what a segmentation takes over from its series.
-    missing = dict.fromkeys(TAKEN_OVER, "") | {keyword: uid.generate_uid() for keyword in TAKEN_OVER_UIDS}
-    for source, (keyword, value) in itertools.product(sources, missing.items()):
-        if keyword not in source:
-            setattr(source, keyword, value)
-    return highdicom.seg.Segmentation(
-        sources,
-        np.stack([slice_.plane.stored(plane) for slice_, plane in zip(slices, labels, strict=True)]),
-        "BINARY",
-        segments,
-        series_instance_uid=uid.generate_uid(),
-        series_number=9000,
-        sop_instance_uid=uid.generate_uid(),
-        instance_number=1,
-        manufacturer="sahlib",
-        manufacturer_model_name="sahlib",
-        software_versions=__version__,
-        device_serial_number="0",
-        series_description="Research segmentation, not for clinical use",
-    )
+    for source, thickness in zip(sources, dicom_series.thickness_mm(slices), strict=True):
+        for keyword in TAKEN_OVER_UIDS:
+            setattr(source, keyword, sources[0].get(keyword) or uid.generate_uid())
+        source.SOPInstanceUID = source.get("SOPInstanceUID") or uid.generate_uid()
+        source.SliceThickness = source.get("SliceThickness") or round(float(np.nan_to_num(thickness)), 6)
+    pixels = np.stack([slice_.plane.stored(plane) for slice_, plane in zip(slices, labels, strict=True)])
+    for blank in ((), TAKEN_OVER):
+        for source in sources:
+            for keyword in TAKEN_OVER:
+                if keyword in blank or keyword not in source:
+                    setattr(source, keyword, "")
+        try:
+            return highdicom.seg.Segmentation(
+                sources,
+                pixels,
+                "BINARY",
+                segments,
+                series_instance_uid=uid.generate_uid(),
+                series_number=9000,
+                sop_instance_uid=uid.generate_uid(),
+                instance_number=1,
+                manufacturer="sahlib",
+                manufacturer_model_name="sahlib",
+                software_versions=__version__,
+                device_serial_number="0",
+                series_description="Research segmentation, not for clinical use",
+            )
+        except Exception as error:  # of a header that is damaged, which may raise almost anything
+            why = f"{type(error).__name__}: {str(error).splitlines()[-1] if str(error) else ''}"
+    raise StudyError(f"{path} is a series of which no DICOM-SEG can be made ({why}); convert it to NIfTI.")
 
 
 def _pictures(name: str, files: Sequence[Path], orientation: str) -> Opened:
     images = [read_grey(file) for file in files]
     if len({image.shape for image in images}) > 1:
         raise StudyError(f"{files[0].parent} holds pictures of several sizes; give one patient's slices of one size.")
-    turn = turn_of(orientation, images) or AS_STORED
+    files_by_stem = by_stem(list(files))
+    found = turn_of(orientation, images)
+    turn, remark = found or AS_STORED, "" if found else f"{name}: which way up it lies is in doubt; left as stored."
 
     def save(labels: np.ndarray, lesions: Sequence[str], folder: Path) -> Path:
         import cv2
 
         back = TURNS[INVERSE.get(turn, turn)].of(labels) * np.uint8(255 if len(lesions) == 1 else 1)
-        for file, mask in zip(files, back, strict=True):
-            with writing(folder / f"{name}_mask" / f"{stem(file)}.png") as part:
+        for own, mask in zip(files_by_stem, back, strict=True):
+            with writing(folder / f"{name}_mask" / f"{own}.png") as part:
                 part.write_bytes(cv2.imencode(".png", np.ascontiguousarray(mask))[1].tobytes())
         return folder / f"{name}_mask"
 
     opened = _opened(name, np.stack(images), save, "grey")
-    return Opened(name, turned(opened.scan, turn), save)
+    return Opened(name, turned(opened.scan, turn), save, remark)

@@ -67,7 +67,7 @@ def write(
     study = study_of(run, **reading)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / PAGE).exists():
         raise StudyError(f"{folder} is not empty, and nothing in it is overwritten; name a new folder with --to.")
-    network, done, failed = prediction.load_network(run), [], []
+    network, facts, done, failed, remarks = prediction.load_network(run), facts_of(run), [], [], []
     save_text(folder / PAGE, "Not finished: run the same command again.\n")
     for path in progress(scans):
         try:
@@ -75,6 +75,7 @@ def write(
             if any(opened.name == earlier.name for earlier in done):
                 raise StudyError(f"{path} has the name of an earlier scan; rename it or give it another --to.")
             done.append(apply(opened, run, network, study, folder))
+            remarks += [opened.remark] if opened.remark else []
         except StudyError as error:
             failed.append(str(error))
     if not done:
@@ -87,23 +88,26 @@ def write(
     ]
     with writing(folder / TABLE) as part:
         pd.DataFrame(rows).to_csv(part, index=False)
-    facts = facts_of(run)
     pictures = [[b64encode(outlined_png(contact)).decode() for contact in a.pictures] for a in done]
     page = ENVIRONMENT.get_template("apply.html.j2").render(
-        applied=list(zip(done, pictures, strict=True)), failed=failed, facts=facts, rows=rows, run=run,
+        applied=list(zip(done, pictures, strict=True)), failed=failed, remarks=remarks, facts=facts, rows=rows, run=run,
         colours=CLASS_COLOURS,
     )  # fmt: skip
     save_text(folder / PAGE, page)
     lines = [
         f"{row['scan']}: {row['lesion']} {row['amount']:.2f} {row['unit']} in {row['slices']} slices" for row in rows
     ]
-    return "\n".join([*facts, *lines, *failed, f"For research alone, not for clinical use. The page: {folder / PAGE}"])
+    return "\n".join(
+        [*facts, *lines, *remarks, *failed, f"For research alone, not for clinical use. The page: {folder / PAGE}"]
+    )
 
 
 def apply(opened: one_scan.Opened, run: Run, network, study: Study, folder: Path) -> Applied:
     """One scan's mask, written, and what it shows."""
     scan = opened.scan
-    window = estimated([scan]) if study.grey_window == "auto" else study.grey_window_values
+    window = study.grey_window_values
+    if study.grey_window == "auto" and scan.unit == "grey":
+        window = estimated([scan])
     images, _ = slices.preprocess(scan, study.size, study.window_values, window)
     labels = enlarged(labelled(prediction.predict(network, np.stack(images, 1), study)), scan.image.shape[1:])
     lesions = [lesion if lesion in CLASSES else "hemorrhage" for lesion in run.lesions]
@@ -141,7 +145,10 @@ def study_of(run: Run, **reading: str) -> Study:
         raise StudyError(f"--set {unknown[0]} was settled when the network was trained; leave it out.")
     fields = run.record["study"] | {"dataset": "nifti", "data_dir": "."}  # of no matter here; pictures may be turned
     own = {name: getattr(Study, name) for name in ("grey_window", "orientation")}
-    return Study(**fields | own | reading)
+    try:
+        return Study(**fields | own | reading)
+    except TypeError as error:
+        raise StudyError(f"{run.path} was trained by another version ({error}); train it again.") from error
 
 
 def best_run(workspace: Workspace) -> Run:

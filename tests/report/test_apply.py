@@ -98,6 +98,58 @@ def test_one_bad_scan_does_not_stop_the_others_and_the_page_says_what_is_known(t
     assert apply.best_run(workspace).path == run.path == apply.named_run(run.path).path
 
 
+def test_a_nifti_mask_keeps_whatever_its_scan_says_of_space(trained, tmp_path):
+    scan = trained[2]
+    sheared = affine_of(scan) @ np.array([[1, 0, 0, 0], [0, 1, 0.3, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+    image = nibabel.Nifti2Image(scan.image.transpose(2, 1, 0)[..., None], sheared)
+    image.set_qform(affine_of(scan), 1)
+    image.set_sform(sheared, 1)
+    image.header.set_xyzt_units("mm")
+    nibabel.save(image, tmp_path / "two.nii")
+    (tmp_path / "named.nii.gz").symlink_to(tmp_path / "two.nii")
+    apply.write([tmp_path / "named.nii.gz"], trained[1], tmp_path / "out", {})
+    mask, image = nibabel.load(tmp_path / "out" / "named_mask.nii.gz"), nibabel.load(tmp_path / "two.nii")
+    assert mask.shape == image.shape and type(mask) is type(image) and mask.get_data_dtype() == np.uint8
+    for form in ("get_sform", "get_qform", "get_xyzt_units", "get_zooms"):
+        np.testing.assert_array_equal(getattr(mask.header, form)(), getattr(image.header, form)())
+
+
+def save_anyway(dataset, path):
+    path.parent.mkdir(exist_ok=True)
+    dataset.save_as(path, enforce_file_format="SOPInstanceUID" in dataset, implicit_vr=False, little_endian=True)
+
+
+def put(**changes):
+    return lambda dataset, k: [setattr(dataset, name, value) for name, value in changes.items()]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        put(SliceThickness=None),
+        put(StudyInstanceUID="", PatientSex="female", PatientName="A"),
+        lambda dataset, k: setattr(dataset, "StudyInstanceUID", f"1.2.3.{k + 1}"),
+        lambda dataset, k: delattr(dataset, "SOPInstanceUID"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_headers_of_anonymous_exports_do_not_stop_a_segmentation(trained, enlarged, tmp_path, change):
+    datasets = series(trained[2])
+    for k, dataset in enumerate(datasets):
+        change(dataset, k)
+        save_anyway(dataset, tmp_path / "s" / f"{k}.dcm")
+    (tmp_path / "s" / "preview.jpg").write_bytes(cv2.imencode(".jpg", np.zeros((9, 9), np.uint8))[1].tobytes())
+    apply.write([tmp_path / "s"], trained[1], tmp_path / "out", {})
+    slices = one_series(tmp_path / "s")
+    np.testing.assert_array_equal(segmentation_labels(tmp_path / "out" / "s_mask.dcm", slices, {}) > 0, enlarged)
+
+
+def test_a_picture_whose_way_up_is_in_doubt_is_named(trained, tmp_path):
+    cv2.imwrite(str(tmp_path / "blank.png"), np.zeros((64, 64), np.uint8))
+    told = apply.write([tmp_path / "blank.png"], trained[1], tmp_path / "out", {"orientation": "auto"})
+    assert "blank: which way up it lies is in doubt; left as stored." in told
+
+
 def test_what_lies_in_a_folder_is_never_overwritten(trained, stored, tmp_path):
     truth = tmp_path / "head_mask.nii.gz"
     truth.write_bytes(b"drawn by hand")

@@ -103,6 +103,18 @@ def read_volume(path: Path) -> Volume:
     )
 
 
+def mask_header(path: Path):
+    """The header of a NIfTI file as that of a mask on the same grid: uint8, its geometry as it is."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with (gzip.open if packed else open)(path, "rb") as file:
+        header = _header(file.read(LONGEST_HEADER)).copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    return header
+
+
 def hounsfield(volume: Volume) -> np.ndarray:
     """The voxels as Hounsfield units, int16 [D,H,W], rounded where the file holds fractions.
 
