@@ -21,7 +21,7 @@ from sahlib.data import one_scan, slices
 from sahlib.data.check.examine import Contact
 from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES
-from sahlib.figures.drawing import CLASS_COLOURS, save_text
+from sahlib.figures.drawing import save_text
 from sahlib.report.check_page import outlined_png
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import intervals, prediction
@@ -90,9 +90,8 @@ def write(
         pd.DataFrame(rows).to_csv(part, index=False)
     pictures = [[b64encode(outlined_png(contact)).decode() for contact in a.pictures] for a in done]
     page = ENVIRONMENT.get_template("apply.html.j2").render(
-        applied=list(zip(done, pictures, strict=True)), failed=failed, remarks=remarks, facts=facts, rows=rows, run=run,
-        colours=CLASS_COLOURS,
-    )  # fmt: skip
+        applied=list(zip(done, pictures, strict=True)), failed=failed, remarks=remarks, facts=facts, rows=rows
+    )
     save_text(folder / PAGE, page)
     lines = [
         f"{row['scan']}: {row['lesion']} {row['amount']:.2f} {row['unit']} in {row['slices']} slices" for row in rows
