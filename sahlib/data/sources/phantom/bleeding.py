@@ -15,13 +15,18 @@ from scipy import ndimage
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.phantom.anatomy import COARSE_SHAPE, Anatomy, coordinates
 
-# Of every five patients two do not have SAH; the order within the five is random.
-PATTERNS = ("none", "none", "aneurysmal", "aneurysmal", "convexity")
+# Of every ten patients four do not have SAH; the order within the ten is random. "scattered" SAH is that of BHSD's scans
+# (DIDSR/framework-for-synthetic-ICH-to-assess-AI-generalizability, BHSD_hemorrhage_characteristics.csv): of 109 scans
+# the median holds 1.95 mL and the 90th percentile 21.9, in 6 components and 24, at 44 HU (34 to 53).
+PATTERNS = ("none",) * 4 + ("aneurysmal",) * 2 + ("convexity",) + ("scattered",) * 3
+SCATTERED_ML, SCATTERED_SPREAD, SCATTERED_RANGE_ML = 3.0, 1.6, (0.6, 50.0)  # lognormal: median, sigma; cut off
+ML_PER_PLACE, PLACES_SPREAD, MOST_PLACES = 0.22, 0.6, 24  # lognormal too; larger bleeds lie in more places
 # Chance of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both.
 FURTHER = {
     "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
     "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
     "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
+    "scattered": {"IVH": 0.2, "IPH": 0.45, "SDH": 0.4, "EDH": 0.1},
 }
 CALCIFIED = {"pineal": 0.7, "choroid": 0.55, "falx": 0.25}  # chance over the age of 25
 # Where aneurysms rupture, MNI mm (x to the side, y, z): anterior communicating, middle cerebral, posterior
@@ -35,8 +40,10 @@ class PatientPlan:
 
     index: int
     age: int
-    pattern: str  # "aneurysmal", "convexity" or "none"
+    pattern: str  # of PATTERNS
     amount: str  # "thick" or "thin", "" without SAH
+    scattered_ml: float  # of SAH, where it is scattered
+    places: int  # in which that lies
     other_bleeds: tuple[str, ...]  # classes other than SAH
     calcified: tuple[str, ...]  # of "pineal", "choroid", "falx"
     dense_tentorium: bool
@@ -52,6 +59,9 @@ def plan(seed: int, index: int) -> PatientPlan:
     pattern = PATTERNS[block[index % len(PATTERNS)]]
     rng = np.random.default_rng([seed, index, 0])
     amount = "" if pattern == "none" else str(rng.choice(["thick", "thin"], p=[0.75, 0.25]))
+    millilitres = np.clip(SCATTERED_ML * rng.lognormal(0, SCATTERED_SPREAD), *SCATTERED_RANGE_ML)
+    places = int(np.clip(round(millilitres / ML_PER_PLACE * rng.lognormal(0, PLACES_SPREAD)), 1, MOST_PLACES))
+    scattered = pattern == "scattered"
     draw = {name: rng.random() < p for name, p in FURTHER[pattern].items()}
     draw["EDH"] &= not draw["SDH"]
     age = int(rng.integers(22, 90))
@@ -59,13 +69,15 @@ def plan(seed: int, index: int) -> PatientPlan:
         index=index,
         age=age,
         pattern=pattern,
-        amount=amount,
+        amount="thin" if scattered else amount,
+        scattered_ml=float(millilitres) * scattered,
+        places=places * scattered,
         other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
         calcified=tuple(name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)),
         dense_tentorium=bool(rng.random() < 0.4),
         thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
         spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),
-        sah_hu=float(rng.uniform(62, 80) if amount == "thick" else rng.uniform(55, 70)),
+        sah_hu=float(rng.uniform(*((42, 60) if scattered else (62, 80) if amount == "thick" else (55, 70)))),
         noise_hu=float(rng.uniform(3.0, 6.0)),
     )
 
@@ -137,6 +149,27 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
     return (reach * (1 - against_skull) - distance - uphill + patchy).astype(np.float32)
 
 
+def _scattered(p: PatientPlan, head: Anatomy, rng):
+    """SAH in many thin places, as after trauma: a margin in mm like that of `_subarachnoid`, [127,115,99] float32.
+
+    The places lie in sulci and fissures, most of them near one another; together they hold p.scattered_ml.
+    """
+    y, z, x = coordinates()
+    where = head.cisterns * (head.shell[..., 0] < -1)
+    focus = np.unravel_index(rng.choice(where.size, p=where.ravel() / where.sum()), where.shape)
+    centre = x[0, 0, focus[2]], y[focus[0], 0, 0], z[0, focus[1], 0]
+    near = where * np.exp(-_away(*centre) / rng.uniform(50, 200))
+    reach = np.full(where.shape, np.inf, np.float32)
+    for voxel in rng.choice(where.size, p.places, p=near.ravel() / near.sum()):
+        row, level, column = np.unravel_index(voxel, where.shape)
+        away = _away(x[0, 0, column], y[row, 0, 0], z[0, level, 0]).astype(np.float32)
+        reach = np.minimum(reach, away / np.float32(rng.lognormal(0, 0.6)))
+    order = np.argsort(reach[where > 0], kind="stable")
+    held = np.cumsum(where[where > 0][order]) * 8e-3  # mL in the coarse voxels of 2 mm
+    widest = reach[where > 0][order][min(np.searchsorted(held, p.scattered_ml), len(order) - 1)]
+    return (widest - reach + smooth_noise(rng, where.shape, 4) * np.float32(0.25 * widest)).astype(np.float32)
+
+
 def bleeds(p: PatientPlan, head: Anatomy, rng):
     """Margins in mm (positive inside) of SAH, IPH, extra-axial and intraventricular blood, [127,115,99,4] float32.
 
@@ -146,7 +179,7 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
     y, z, x = coordinates()
     out = np.full(COARSE_SHAPE + (4,), -99, np.float32)
     if p.pattern != "none":
-        out[..., 0] = _subarachnoid(p, head, rng)
+        out[..., 0] = (_scattered if p.pattern == "scattered" else _subarachnoid)(p, head, rng)
     side = rng.choice([-1, 1])
     if "IPH" in p.other_bleeds:
         # Deep (putamen, thalamus), lobar or cerebellar, as in Qureshi et al., N Engl J Med 344:1450, 2001.

@@ -24,14 +24,16 @@ from sahlib.data.sources.phantom import anatomy
 from sahlib.data.sources.phantom.bleeding import PatientPlan, bleeds, dense_spots, plan, smooth_noise
 from sahlib.workspace import cores
 
-GENERATOR = 1  # raise it with every change that alters a pixel
+GENERATOR = 2  # raise it with every change that alters a pixel
 SLICES, SIZE = 32, 256
 SUBSLICES = 3  # samples through the thickness of a slice: through-plane partial volume
 HU = {"air": -1000.0, "csf": 8.0, "white": 29.0, "grey": 37.0, "table": 1050.0}  # soft tissue of the face: anatomy
 DIPLOE_DROP = 450.0  # HU by which the diploe is less dense than the tables of the skull
 LABEL_FRACTION = 0.4  # a pixel is labelled where blood fills this much of it, over the slice and a blur of 0.7 pixels
 BRIGHTEST_BLOOD = 120.0  # HU; more is bone in the pixel, and white in any brain window
-SMALLEST_MM2 = 60.0  # experts do not outline smaller specks
+SMALLEST_MM2 = 60.0  # experts do not outline smaller specks of a large bleed
+SMALLEST_SCATTERED_MM2 = 5.0  # and do, where specks are all there is
+SCATTERED_FRACTION = 0.3  # like LABEL_FRACTION
 
 
 def _cut(volume, heights, z_origin, step, z_first=0):
@@ -107,10 +109,10 @@ def _head_holder(hu, p: PatientPlan, back_mm, radius_mm):
     hu += ((r < radius_mm - 2) & (r > radius_mm - 9) & wing) * np.float32(60)
 
 
-def _clean(mask, pixel_mm2):
-    """A mask [H,W] bool without components smaller than SMALLEST_MM2."""
+def _clean(mask, pixel_mm2, smallest_mm2):
+    """A mask [H,W] bool without components smaller than that."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
-    keep = stats[:, cv2.CC_STAT_AREA] * pixel_mm2 >= SMALLEST_MM2
+    keep = stats[:, cv2.CC_STAT_AREA] * pixel_mm2 >= smallest_mm2
     keep[0] = False
     return keep[parts]
 
@@ -122,10 +124,12 @@ def _labels(fractions, hu, p: PatientPlan):
     """
     labels = np.zeros(fractions.shape[:2], np.uint8)
     extra = "SDH" if "SDH" in p.other_bleeds else "EDH"
+    scattered = p.pattern == "scattered"
+    smallest, least = (SMALLEST_SCATTERED_MM2, SCATTERED_FRACTION) if scattered else (SMALLEST_MM2, LABEL_FRACTION)
     for channel, name in ((3, "IVH"), (1, "IPH"), (2, extra), (0, "SAH")):
         fraction = cv2.GaussianBlur(np.ascontiguousarray(fractions[..., channel]), (0, 0), 0.7)
-        if fraction.max() >= LABEL_FRACTION:
-            mask = _clean((fraction >= LABEL_FRACTION) & (hu < BRIGHTEST_BLOOD) & (labels == 0), p.spacing_mm**2)
+        if fraction.max() >= least:
+            mask = _clean((fraction >= least) & (hu < BRIGHTEST_BLOOD) & (labels == 0), p.spacing_mm**2, smallest)
             labels[mask] = CLASSES.index(name)
     return labels
 
@@ -146,7 +150,8 @@ def render(p: PatientPlan, seed: int) -> Scan:
         "ventricle": -0.5 + 2.2 * aged + rng.normal(0, 0.6),  # mm the ventricles are wider than in the atlas
         # how far blood widens the clefts it fills; sulci are narrow in the atlas, an average of many people
         "swelling": (0.9 if p.amount == "thick" else 0.6) + 0.25 * (p.pattern == "convexity"),
-        "fade": rng.uniform(8, 16),  # mm over which SAH thins out at its front
+        # mm over which SAH thins out at its front
+        "fade": rng.uniform(8, 16) * (0.2 if p.pattern == "scattered" else 1),
         "brain_hu": rng.normal(0, 1.2),
         "ivh_hu": rng.uniform(50, 70),
         "iph_hu": rng.uniform(55, 74),
