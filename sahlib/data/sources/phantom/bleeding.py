@@ -15,9 +15,9 @@ from scipy import ndimage
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.phantom.anatomy import COARSE_SHAPE, Anatomy, coordinates
 
-# Of every ten patients four do not have SAH; the order within the ten is random. "scattered" SAH is that of BHSD's scans
-# (DIDSR/framework-for-synthetic-ICH-to-assess-AI-generalizability, BHSD_hemorrhage_characteristics.csv): of 109 scans
-# the median holds 1.95 mL and the 90th percentile 21.9, in 6 components and 24, at 44 HU (34 to 53).
+# Of every ten patients four do not have SAH; the order within the ten is random. "scattered" SAH is that of BHSD's
+# scans (DIDSR/framework-for-synthetic-ICH-to-assess-AI-generalizability, BHSD_hemorrhage_characteristics.csv): of 109
+# scans the median holds 1.95 mL and the 90th percentile 21.9, in 6 components and 24, at 44 HU (34 to 53).
 PATTERNS = ("none",) * 4 + ("aneurysmal",) * 2 + ("convexity",) + ("scattered",) * 3
 SCATTERED_ML, SCATTERED_SPREAD, SCATTERED_RANGE_ML = 3.0, 1.6, (0.6, 50.0)  # lognormal: median, sigma; cut off
 ML_PER_PLACE, PLACES_SPREAD, MOST_PLACES = 0.22, 0.6, 24  # lognormal too; larger bleeds lie in more places
@@ -28,10 +28,17 @@ FURTHER = {
     "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
     "scattered": {"IVH": 0.2, "IPH": 0.45, "SDH": 0.4, "EDH": 0.1},
 }
+# Chance of what surgeons leave (surgery.py): most scans with bleeding are of patients not yet treated.
+TREATED = {"craniotomy": 0.05, "craniectomy": 0.02, "drain": 0.05}
+COILED = 0.12  # of aneurysms
 CALCIFIED = {"pineal": 0.7, "choroid": 0.55, "falx": 0.25}  # chance over the age of 25
 # Where aneurysms rupture, MNI mm (x to the side, y, z): anterior communicating, middle cerebral, posterior
 # communicating, basilar tip. Convexity bleeds start on the surface.
 ANEURYSMS = ((1, 6, -16), (24, 2, -18), (10, -6, -20), (1, -14, -18))
+# Bleeds into the brain: deep (putamen, thalamus), lobar or cerebellar, as in Qureshi et al., N Engl J Med 344:1450,
+# 2001; after trauma under the frontal lobes, at the temporal poles and below the surface.
+HEMATOMAS = ((27, 0, 4), (14, -18, 8), (38, 22, 26), (36, -52, 24), (46, -30, 2), (24, -62, -38))
+CONTUSIONS = ((20, 50, -16), (38, 44, -8), (44, 8, -30), (54, -14, -22), (52, -46, 20), (40, 22, 38))
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,19 @@ class PatientPlan:
     amount: str  # "thick" or "thin", "" without SAH
     scattered_ml: float  # of SAH, where it is scattered
     places: int  # in which that lies
+    aneurysm: tuple[float, float, float]  # that ruptured, where the pattern is aneurysmal; MNI mm (x, y, z)
     other_bleeds: tuple[str, ...]  # classes other than SAH
     calcified: tuple[str, ...]  # of "pineal", "choroid", "falx"
     dense_tentorium: bool
+    surgery: tuple[str, ...]  # of TREATED, and "coil"
     thickness_mm: float
     spacing_mm: float
     sah_hu: float
     noise_hu: float
+    softness: float  # of the scanner's kernel: 0 is the sharpest, 1 the softest
+    bed: str  # "curved" or "flat"
+    least_fraction: float  # of blood in a pixel that the rater outlines
+    smallest_mm2: float  # specks below it the rater leaves out
 
 
 def plan(seed: int, index: int) -> PatientPlan:
@@ -64,7 +77,16 @@ def plan(seed: int, index: int) -> PatientPlan:
     scattered = pattern == "scattered"
     draw = {name: rng.random() < p for name, p in FURTHER[pattern].items()}
     draw["EDH"] &= not draw["SDH"]
-    age = int(rng.integers(22, 90))
+    age = int(rng.integers(5, 18) if rng.random() < 0.08 else rng.integers(18, 92))
+    side = rng.choice([-1, 1])
+    aneurysm = ANEURYSMS[rng.integers(len(ANEURYSMS))]
+    treated = [name for name, p in TREATED.items() if rng.random() < p]
+    coiled = rng.random() < COILED and pattern == "aneurysmal"
+    # Five millimetres are usual; thin slices are noisier. A narrow field of view cuts the head off.
+    thickness_mm = rng.choice(
+        [rng.uniform(2.5, 4.0), rng.uniform(4.5, 5.2), rng.uniform(5.5, 7.0)], p=[0.15, 0.6, 0.25]
+    )
+    field_mm = rng.uniform(170, 200) if rng.random() < 0.1 else rng.uniform(220, 250)
     return PatientPlan(
         index=index,
         age=age,
@@ -75,10 +97,16 @@ def plan(seed: int, index: int) -> PatientPlan:
         other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
         calcified=tuple(name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)),
         dense_tentorium=bool(rng.random() < 0.4),
-        thickness_mm=round(float(rng.triangular(3.0, 5.0, 5.6)), 2),
-        spacing_mm=round(float(rng.uniform(220, 250)) / 256, 4),
+        aneurysm=(float(side * aneurysm[0]), *map(float, aneurysm[1:])),
+        surgery=(*treated, *(["coil"] if coiled else [])),
+        thickness_mm=round(float(thickness_mm), 2),
+        spacing_mm=round(field_mm / 256, 4),
         sah_hu=float(rng.uniform(*((42, 60) if scattered else (62, 80) if amount == "thick" else (55, 70)))),
-        noise_hu=float(rng.uniform(3.0, 6.0)),
+        noise_hu=float(rng.uniform(2.0, 5.0) * np.sqrt(5 / thickness_mm)),
+        softness=float(rng.random()),
+        bed=str(rng.choice(["curved", "flat"], p=[0.7, 0.3])),
+        least_fraction=float(rng.uniform(*((0.2, 0.4) if scattered else (0.3, 0.5)))),
+        smallest_mm2=float(5 if scattered else rng.uniform(10, 60)),
     )
 
 
@@ -128,7 +156,7 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
     side = rng.choice([-1, 1])
     thick = p.amount == "thick"
     if p.pattern == "aneurysmal":
-        source = np.array(ANEURYSMS[rng.integers(len(ANEURYSMS))]) * (side, 1, 1)
+        source = np.array(p.aneurysm)
         reach = rng.uniform(50, 80) if thick else rng.uniform(28, 52)
         # Blood stays in the basal cisterns and fissures; little climbs to the vertex or under the frontal lobes.
         uphill = 0.5 * np.clip(z - 5, 0, None) + np.clip(y - 24, 0, None) * (z < -12)
@@ -149,14 +177,16 @@ def _subarachnoid(p: PatientPlan, head: Anatomy, rng):
     return (reach * (1 - against_skull) - distance - uphill + patchy).astype(np.float32)
 
 
-def _scattered(p: PatientPlan, head: Anatomy, rng):
+def _scattered(p: PatientPlan, head: Anatomy, others, rng):
     """SAH in many thin places, as after trauma: a margin in mm like that of `_subarachnoid`, [127,115,99] float32.
 
-    The places lie in sulci and fissures, most of them near one another; together they hold p.scattered_ml.
+    The places lie in sulci and fissures, most of them near one another, and beside the patient's other bleeds where
+    there are any (margins others [127,115,99]); together they hold p.scattered_ml.
     """
     y, z, x = coordinates()
     where = head.cisterns * (head.shell[..., 0] < -1)
-    focus = np.unravel_index(rng.choice(where.size, p=where.ravel() / where.sum()), where.shape)
+    likely = where * np.exp(np.clip(others, -40, 0) / 8)
+    focus = np.unravel_index(rng.choice(where.size, p=likely.ravel() / likely.sum()), where.shape)
     centre = x[0, 0, focus[2]], y[focus[0], 0, 0], z[0, focus[1], 0]
     near = where * np.exp(-_away(*centre) / rng.uniform(50, 200))
     reach = np.full(where.shape, np.inf, np.float32)
@@ -178,14 +208,18 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
     """
     y, z, x = coordinates()
     out = np.full(COARSE_SHAPE + (4,), -99, np.float32)
-    if p.pattern != "none":
-        out[..., 0] = (_scattered if p.pattern == "scattered" else _subarachnoid)(p, head, rng)
+    scattered = p.pattern == "scattered"
+    if p.pattern != "none" and not scattered:
+        out[..., 0] = _subarachnoid(p, head, rng)
     side = rng.choice([-1, 1])
     if "IPH" in p.other_bleeds:
-        # Deep (putamen, thalamus), lobar or cerebellar, as in Qureshi et al., N Engl J Med 344:1450, 2001.
-        sites = ((27, 0, 4), (14, -18, 8), (38, 22, 26), (36, -52, 24), (46, -30, 2), (24, -62, -38))
+        sites = CONTUSIONS if scattered else HEMATOMAS
         centre = np.array(sites[rng.integers(len(sites))]) * (side, 1, 1) + rng.normal(0, 4, 3)
-        radii = rng.uniform(6, 17) * rng.uniform(0.7, 1.3, 3)
+        radii = (
+            rng.uniform(4, 11) * rng.uniform(0.7, 1.3, 3)
+            if scattered
+            else rng.uniform(6, 17) * rng.uniform(0.7, 1.3, 3)
+        )
         r = np.sqrt(sum(((c - m) / s) ** 2 for c, m, s in zip((x, y, z), centre, radii, strict=True)))
         out[..., 1] = (1 - r) * radii.mean() + smooth_noise(rng, r.shape, 4) * np.float32(1.6)
     # How wide (radians), how deep (mm), how flat: a crescent over most of a hemisphere, or a lens held by the sutures.
@@ -207,6 +241,9 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
             spots = ((side * 12, 12, 10), (side * 20, -20, 18), (0, -12, 0), (0, -44, -32))
             from_clot = _away(*spots[rng.integers(len(spots))])
             out[..., 3] = np.maximum(out[..., 3], rng.uniform(10, 22) - from_clot)
+    if scattered:
+        beside = np.maximum(out[..., 1], np.minimum(out[..., 2] + head.shell[..., 0], out[..., 2]))
+        out[..., 0] = _scattered(p, head, np.where(beside.max() > 0, beside, 0), rng)
     return out
 
 
