@@ -26,11 +26,12 @@ def phantom_scans() -> tuple[Scan, ...]:
     scans = []
     for index in (mixed, extra):
         scan = Phantom(40, 0).scan(index)
+        kept = np.linspace(0, len(scan.image) - 1, 8).astype(int)
         small = dataclasses.replace(
             scan,
-            image=scan.image[::4, ::4, ::4],
-            labels=scan.labels[::4, ::4, ::4],
-            slice_ids=scan.slice_ids[::4],
+            image=scan.image[kept, ::4, ::4],
+            labels=scan.labels[kept, ::4, ::4],
+            slice_ids=tuple(scan.slice_ids[k] for k in kept),
             spacing_mm=(4 * scan.spacing_mm[0], 4 * scan.spacing_mm[1] + 0.25),
             thickness_mm=4 * scan.thickness_mm,
         )

@@ -155,7 +155,7 @@ def test_changed_copies_differ_in_fewer_bits_than_the_limit(greys, change):
         originals, copies = hashes(grey.image), hashes([COPIES[change](own) for own in grey.image])
         pairs = zip(originals, copies, strict=True)
         bits += [(int.from_bytes(one) ^ int.from_bytes(copy)).bit_count() for one, copy in pairs if one and copy]
-    assert len(bits) > 80
+    assert len(bits) > 60
     assert np.mean(np.array(bits) <= NEAR_BITS) > (0.9 if "shifted" in change else 0.999)
 
 
@@ -171,7 +171,7 @@ def test_slices_of_different_patients_differ_in_more_bits_than_the_limit(greys):
 def test_a_changed_copy_among_the_patients_is_found_and_named(greys):
     copy = renamed(greys[3], "copy", np.stack([COPIES["jpeg 50"](own) for own in greys[3].image]))
     (sentence,) = found(*greys, copy)[LOOK, "near duplicates"]
-    assert sentence.startswith("Patients P0003 and copy have 16 slices that look the same (P0003_z00 = copy_0, ")
+    assert sentence.startswith("Patients P0003 and copy have 15 slices that look the same (P0003_z00 = copy_0, ")
 
 
 def test_a_picture_twice_in_one_patient_is_found_but_likeness_there_is_not(scans):

@@ -19,14 +19,14 @@ from sahlib.data.sources.phantom.anatomy import COARSE_SHAPE, Anatomy, coordinat
 # scans (DIDSR/framework-for-synthetic-ICH-to-assess-AI-generalizability, BHSD_hemorrhage_characteristics.csv): of 109
 # scans the median holds 1.95 mL and the 90th percentile 21.9, in 6 components and 24, at 44 HU (34 to 53).
 PATTERNS = ("none",) * 4 + ("aneurysmal",) * 2 + ("convexity",) + ("scattered",) * 3
-SCATTERED_ML, SCATTERED_SPREAD, SCATTERED_RANGE_ML = 3.0, 1.6, (0.6, 50.0)  # lognormal: median, sigma; cut off
-ML_PER_PLACE, PLACES_SPREAD, MOST_PLACES = 0.22, 0.6, 24  # lognormal too; larger bleeds lie in more places
+SCATTERED_ML, SCATTERED_SPREAD, SCATTERED_RANGE_ML = 2.6, 1.7, (0.6, 50.0)  # lognormal: median, sigma; cut off
+ML_PER_PLACE, PLACES_SPREAD, MOST_PLACES = 0.28, 0.6, 24  # lognormal too; larger bleeds lie in more places
 # Chance of a further bleed, given the pattern; an extra-axial one is subdural or epidural, not both.
 FURTHER = {
     "none": {"IVH": 0.2, "IPH": 0.35, "SDH": 0.28, "EDH": 0.14},
     "aneurysmal": {"IVH": 0.4, "IPH": 0.2, "SDH": 0.08, "EDH": 0.0},
     "convexity": {"IVH": 0.05, "IPH": 0.2, "SDH": 0.3, "EDH": 0.14},
-    "scattered": {"IVH": 0.2, "IPH": 0.45, "SDH": 0.4, "EDH": 0.1},
+    "scattered": {"IVH": 0.5, "IPH": 0.65, "SDH": 0.4, "EDH": 0.1},  # 0.56, 0.70, 0.41 and 0.07 in BHSD
 }
 # Chance of what surgeons leave (surgery.py): most scans with bleeding are of patients not yet treated.
 TREATED = {"craniotomy": 0.05, "craniectomy": 0.02, "drain": 0.05}
