@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sahlib.data.scan import CLASSES, SAH
-from sahlib.data.sources.phantom import anatomy, bleeding, phantom
+from sahlib.data.sources.phantom import anatomy, bleeding, phantom, surgery
 from sahlib.data.sources.phantom.phantom import Phantom, plan, render
 
 SEED = 0
@@ -159,6 +159,77 @@ def test_masks_are_outlines_not_specks(scans):
         for labels in scan.labels:
             parts = phantom._clean(labels == SAH, scan.spacing_mm[0] ** 2, p.smallest_mm2)
             assert np.array_equal(parts, labels == SAH)
+
+
+def test_scattered_bleeds_are_drawn_as_often_and_as_large_as_in_bhsd():
+    """What is labelled of them, a little less, benchmarks/phantom_properties.py says."""
+    scattered = [p for seed in range(6) for p in Phantom(500, seed).plans() if p.pattern == "scattered"]
+    assert len(scattered) == 900
+    median, most = np.percentile([p.scattered_ml for p in scattered], [50, 90])
+    assert 2 < median < 4 and 18 < most < 30
+    median, most = np.percentile([p.places for p in scattered], [50, 90])
+    assert 5 < median < 15 and most == bleeding.MOST_PLACES
+    beside = {name: np.mean([name in p.other_bleeds for p in scattered]) for name in ("IPH", "IVH", "SDH", "EDH")}
+    assert beside == pytest.approx({"IPH": 0.70, "IVH": 0.56, "SDH": 0.41, "EDH": 0.07}, abs=0.1)
+
+
+@pytest.mark.parametrize("softness, lag, peak", [(0, 0.0, 0.32), (0.5, 0.2, 0.18), (1, 0.47, 0.15)])
+def test_a_softer_kernel_makes_coarser_noise(softness, lag, peak):
+    """Correlation of neighbours, and the peak of the spectrum in cycles per pixel."""
+    sharp, soft = phantom.NOISE_PIXELS
+    rng = np.random.default_rng(0)
+    noise = np.stack([phantom._noise(rng, sharp + softness * (soft - sharp)) for _ in range(20)])
+    assert noise.std() == pytest.approx(1, abs=0.01) and abs(noise.mean()) < 0.01
+    assert np.mean(noise[..., 1:] * noise[..., :-1]) == pytest.approx(lag, abs=0.06)
+    power = (np.abs(np.fft.fft2(noise)) ** 2).mean(0)
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(phantom.SIZE)] * 2))
+    ring = (frequency / 0.02).astype(int)
+    rings = np.bincount(ring.ravel(), power.ravel()) / np.bincount(ring.ravel())
+    assert 0.02 * (rings[:25].argmax() + 0.5) == pytest.approx(peak, abs=0.05)
+    assert rings[0] < 0.4 * rings[:25].max()
+
+
+@pytest.fixture(scope="module")
+def untreated():
+    """A patient whom nobody has operated on, and the plan."""
+    p = next(p for p in Phantom(40, SEED).plans() if p.pattern == "aneurysmal" and not p.surgery)
+    return p, render(p, SEED).image.astype(int)
+
+
+@pytest.mark.parametrize("treatment", ["craniotomy", "craniectomy", "drain", "coil"])
+def test_surgery_leaves_its_mark_and_no_other(untreated, treatment):
+    p, before = untreated
+    after = render(replace(p, surgery=(treatment,)), SEED).image.astype(int)
+    changed, ml = after != before, (p.spacing_mm**2) * p.thickness_mm / 1000
+    gone = ((before > 400) & (after < 200)).sum() * ml  # bone
+    assert changed.any((1, 2)).sum() > 1
+    if treatment == "coil":
+        assert after.max() == 3071 and before.max() < 2500 and gone < 1
+        metal = (after > 2500).sum() * ml
+        assert 0.03 < metal < 1
+    elif treatment == "drain":
+        added = (after - before > 80).sum() * ml
+        assert 0.1 < added < 3 and gone < 2  # a tube of 3 mm, and a burr hole
+    else:
+        assert (5 < gone < 120) if treatment == "craniectomy" else (0.2 < gone < 6)
+
+
+def test_streaks_run_along_rays_and_fade():
+    metal = np.zeros((129, 129), np.float32)
+    assert not surgery.streaks(metal, 1.0, np.ones(4)).any()
+    metal[62:67, 62:67] = 1
+    even = surgery.streaks(metal, 1.0, np.ones(4))
+    assert even[64, 64] > even[64, 74] > even[64, 124] > 0
+    assert np.allclose(even, even[::-1]) and np.allclose(even, even.T, atol=1e-4)
+    ray = surgery.streaks(metal, 1.0, np.array([1.0, 0, 0, 0]))
+    assert ray[64, 100] > 0 and ray[64, 28] > 0 and ray[100, 64] == 0  # both ways, and not across
+
+
+def test_children_have_smaller_heads_and_no_calcification():
+    child = next(p for p in Phantom(400, SEED).plans() if p.age < 9 and not p.surgery and p.spacing_mm > 0.8)
+    assert not child.calcified
+    sizes = [(render(replace(child, age=age), SEED).image > -300).sum((1, 2)).max() for age in (child.age, 30)]
+    assert 0.8 < sizes[0] / sizes[1] < 0.95
 
 
 def test_blood_runs_along_the_space_and_not_across_a_wall():

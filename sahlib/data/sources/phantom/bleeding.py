@@ -31,7 +31,7 @@ FURTHER = {
 # Chance of what surgeons leave (surgery.py): most scans with bleeding are of patients not yet treated.
 TREATED = {"craniotomy": 0.05, "craniectomy": 0.02, "drain": 0.05}
 COILED = 0.12  # of aneurysms
-CALCIFIED = {"pineal": 0.7, "choroid": 0.55, "falx": 0.25}  # chance over the age of 25
+CALCIFIED = {"pineal": 0.7, "choroid": 0.55, "falx": 0.3}  # chance over the age of 25
 # Where aneurysms rupture, MNI mm (x to the side, y, z): anterior communicating, middle cerebral, posterior
 # communicating, basilar tip. Convexity bleeds start on the surface.
 ANEURYSMS = ((1, 6, -16), (24, 2, -18), (10, -6, -20), (1, -14, -18))
@@ -101,7 +101,7 @@ def plan(seed: int, index: int) -> PatientPlan:
         surgery=(*treated, *(["coil"] if coiled else [])),
         thickness_mm=round(float(thickness_mm), 2),
         spacing_mm=round(field_mm / 256, 4),
-        sah_hu=float(rng.uniform(*((42, 60) if scattered else (62, 80) if amount == "thick" else (55, 70)))),
+        sah_hu=float(rng.uniform(*((42, 60) if scattered else (66, 84) if amount == "thick" else (58, 74)))),
         noise_hu=float(rng.uniform(2.0, 5.0) * np.sqrt(5 / thickness_mm)),
         softness=float(rng.random()),
         bed=str(rng.choice(["curved", "flat"], p=[0.7, 0.3])),

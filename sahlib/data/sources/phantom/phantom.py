@@ -49,8 +49,8 @@ def _cut(volume, heights, z_origin, step, z_first=0):
 
 
 def _fill(cut, tissue, p: PatientPlan, traits):
-    """Materials of one sub-slice: HU [254,198], blood fractions [254,198,4] in the order SAH, IPH, extra-axial, IVH, and
-    the fraction of metal [254,198].
+    """Materials of one sub-slice: HU [254,198], blood fractions [254,198,4] in the order SAH, IPH, extra-axial, IVH,
+    and the fraction of metal [254,198].
 
     cut is (shell, face, bleeds), each [127,99,4], and [127,99,3] what surgeons left; tissue is [254,198,4] uint8. Both
     grids have the same corners.
@@ -105,7 +105,7 @@ def _beam_hardening(hu):
 
 
 def _bed(hu, p: PatientPlan, back_mm, radius_mm):
-    """Put a curved head holder or a flat table (shell and foam) behind the head where there is air; hu [H,W] changes."""
+    """Put a curved head holder or a flat table (shell and foam) behind the head, into the air of hu [H,W]."""
     along = (np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) * np.float32(p.spacing_mm)
     v, u = along[:, None], along[None, :]
     if p.bed == "curved":
@@ -168,7 +168,7 @@ def render(p: PatientPlan, seed: int) -> Scan:
     aged, young = np.clip([(p.age - 30) / 50, (18 - p.age) / 14], 0, 1).tolist()
     traits = {
         "rim": 1.2 - 1.1 * aged + rng.normal(0, 0.2),  # mm the inner table lies closer to the brain than in the atlas
-        "bone": rng.normal(0.5, 0.8) - 1.5 * young,  # mm of extra thickness of the vault
+        "bone": rng.normal(-0.3, 1.0) - 1.0 * young,  # mm of extra thickness of the vault
         "threshold": 0.48 - 0.3 * aged + rng.normal(0, 0.04),  # of atlas CSF fraction: lower is wider
         "ventricle": -0.5 + 2.2 * aged + rng.normal(0, 0.6),  # mm the ventricles are wider than in the atlas
         # how far blood widens the clefts it fills; sulci are narrow in the atlas, an average of many people
