@@ -74,7 +74,7 @@ def _check(chosen: argparse.Namespace) -> int:
 
     study, folder = Study.of_profile("quick", **reproduce.study_changes(chosen)), absolute(chosen.to)
     source = open_source(study)
-    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study.lesion)
+    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study)
     print(check_page.write(found, folder))
     return 0 if len(found.scans) else 1  # not one scan can be read
 

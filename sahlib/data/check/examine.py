@@ -18,10 +18,11 @@ from sahlib.data.check.findings import Finding, findings
 from sahlib.data.check.measures import VOXEL_MM, measure
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
-from sahlib.study import WINDOWS, StudyError
+from sahlib.study import WINDOWS, Study, StudyError
 
 CONTACTS = 40  # patients on the contact sheet
 THUMB = 256  # pixels of the longer side of a picture on it
+DEFAULT = Study()
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Examination:
     contacts: tuple[Contact, ...]
 
 
-def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, lesion: str = "SAH") -> Examination:
+def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, study: Study = DEFAULT) -> Examination:
     """Measures every scan of a source (see `sahlib.data.sources`) and draws the findings.
 
     progress  wraps the iteration over scans, for example tqdm
-    lesion    what is to be segmented: a class, or "any"
+    study     tells what is to be segmented, and in which window 8-bit slices were exported
 
     A StudyError raised for one scan is kept as a finding.
     """
@@ -84,7 +85,7 @@ def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, l
         slices,
         patients_of(scans, slices),
         tuple(unreadable),
-        findings(scans, slices, unreadable, getattr(source, "remarks", ()), lesion),
+        findings(scans, slices, unreadable, getattr(source, "remarks", ()), study),
         tuple(own[len(own) // 2] for own in list(shown.values())[:CONTACTS]),
     )
 
