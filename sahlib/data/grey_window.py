@@ -59,13 +59,13 @@ def told(levels: np.ndarray, windows: Sequence[tuple] = KNOWN) -> list[tuple[flo
     return [window for misfit, window in fitting if misfit < min(MOST_MISFIT, fitting[0][0] + LEAST_LEAD)]
 
 
-def estimated(source) -> tuple[float, float]:
+def estimated(source, whose: str = "these grey levels") -> tuple[float, float]:
     """(level, width) in HU of the window that the pictures of a source were exported in; StudyError in doubt."""
     levels = np.array([brain_levels(grey) for scan in source if scan.unit == "grey" for grey in scan.image])
     windows = told(levels.reshape(-1, 2))
     if len(windows) != 1:
         what = f"may be {' or '.join(map(written, windows))}" if windows else "is none that is known"
-        raise StudyError(f"grey_window=auto: the window of these grey levels {what}; name it, as in grey_window=40/80.")
+        raise StudyError(f"grey_window=auto: the window of {whose} {what}; name it, as in grey_window=40/80.")
     return windows[0]
 
 

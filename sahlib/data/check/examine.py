@@ -8,7 +8,7 @@ named at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -107,11 +107,15 @@ def contact(scan: Scan, grey: np.ndarray) -> Contact:
     """The middle slice with a lesion, or the middle one where there is none; grey uint8 [D,H,W] is the scan's image."""
     marked = np.flatnonzero(scan.labels.any((1, 2)))
     z = int(marked[len(marked) // 2]) if len(marked) else len(grey) // 2
-    scale = THUMB / max(grey[z].shape)  # small pictures grow, since even a thin outline would hide them
-    size = tuple(max(1, round(n * scale)) for n in grey[z].shape[::-1])
-    return Contact(
-        scan.patient_id,
-        scan.slice_ids[z],
-        cv2.resize(grey[z], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
-        cv2.resize(scan.labels[z], size, interpolation=cv2.INTER_NEAREST_EXACT),
+    return resized(Contact(scan.patient_id, scan.slice_ids[z], grey[z], scan.labels[z]), THUMB)
+
+
+def resized(shown: Contact, longest: int) -> Contact:
+    """A contact whose longer side has so many pixels."""
+    scale = longest / max(shown.grey.shape)  # small pictures grow, since even a thin outline would hide them
+    size = tuple(max(1, round(n * scale)) for n in shown.grey.shape[::-1])
+    return replace(
+        shown,
+        grey=cv2.resize(shown.grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
+        labels=cv2.resize(shown.labels, size, interpolation=cv2.INTER_NEAREST_EXACT),
     )
