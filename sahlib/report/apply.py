@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib.data import one_scan, slices
-from sahlib.data.check.examine import Contact, resized
+from sahlib.data.check.examine import THUMB, Contact, resized
 from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import CLASS_COLOURS, save_text
@@ -33,10 +33,7 @@ from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, absolute, writing
 
 SHOWN = 12  # slices of a scan on the page, those with the largest masks
-SIDE, MOST_BYTES = (
-    320,
-    9000,
-)  # pixels of their longer side, and bytes of each: a scan's take less than 150 kB of the page
+MOST_BYTES = 9000  # of each as JPEG, so that a scan's take less than 150 kB of the page
 COMPARED = ("store", "split", "target")  # what trainings share whose validation Dice can be compared
 PAGE, TABLE = "apply.html", "volumes.csv"
 
@@ -47,7 +44,7 @@ class Applied:
 
     amounts  lesion -> mL, or pixels where a spacing is unknown
     slices   how many slices the masks show each lesion in, by lesion
-    pictures slice -> WebP in base64
+    pictures slice -> JPEG in base64
     """
 
     name: str
@@ -157,10 +154,12 @@ def enlarged(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def picture(contact: Contact) -> str:
-    """A contact as WebP in base64, as good as MOST_BYTES allow."""
-    drawn = outlined(resized(contact, SIDE))
-    for quality in (85, 70, 50, 30, 10, 1):
-        content = cv2.imencode(".webp", drawn, [cv2.IMWRITE_WEBP_QUALITY, quality])[1]
+    """A contact as JPEG in base64, as good as MOST_BYTES allow."""
+    drawn = outlined(resized(contact, THUMB))
+    # Every pixel keeps its own colour, or thin outlines would pale.
+    fine = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_QUALITY]
+    for quality in range(90, 0, -10):
+        content = cv2.imencode(".jpg", drawn, [*fine, quality])[1]
         if len(content) <= MOST_BYTES:
             break
     return b64encode(content).decode()
@@ -198,9 +197,7 @@ def best_run(workspace: Workspace) -> tuple[Run, list[str]]:
     best = max(newest, key=lambda run: np.nan_to_num(run.history["validation_dice"].max()))
     why = f"Taken for the best validation Dice on its slices and target, of {counted(len(newest), 'training')}"
     if others := sum(map(len, groups.values())) - len(newest):
-        why += (
-            f"; {counted(others, 'older one')} on other slices, splits or targets cannot be compared (--run names one)"
-        )
+        why += f"; {counted(others, 'older one')} on other slices or targets cannot be compared (--run names one)"
     return best, [f"{why}.", *damaged]
 
 
@@ -236,8 +233,6 @@ def facts_of(run: Run) -> list[str]:
         if scored.file("counts", run.lesions[0], "csv").exists():
             counts = scored.counts
             dice = intervals.in_words(intervals.interval([counts], "dice", "sah_slices"))
-            lines.append(
-                f"{where.capitalize()} ({counts['patient_id'].nunique()} patients, {len(counts)} slices) its Dice over "
-                f"slices with a lesion was {dice}."
-            )
+            size = f"{counted(counts['patient_id'].nunique(), 'patient')}, {counted(len(counts), 'slice')}"
+            lines.append(f"{where.capitalize()} ({size}) its Dice over slices with a lesion was {dice}.")
     return lines if lines[1:] else [*lines, "It was tested nowhere yet, so nothing is known of how well it does."]

@@ -203,13 +203,16 @@ def test_a_window_is_found_for_each_scan_and_one_in_doubt_is_named(trained, stor
     assert sentence.startswith(f"grey_window=auto: the window of {tmp_path / 'blank.png'} is none that is known; name")
 
 
-def test_an_interrupted_call_keeps_what_is_done_and_says_so(trained, stored, tmp_path):
+def test_an_interrupted_call_keeps_what_is_done_and_says_so(trained, stored, tmp_path, monkeypatch, capsys):
     def two(scans):
         yield scans[0]
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match="1 of 2 scans done and kept; the same command does all again"):
-        apply.write([stored / "head.nii.gz", stored / "series"], trained[1], tmp_path, {}, two)
+    monkeypatch.setattr("tqdm.tqdm", two)
+    scans = [str(stored / name) for name in ("head.nii.gz", "series")]
+    assert main(["apply", *scans, "--run", str(trained[1].path), "--to", str(tmp_path)]) == 130
+    said = "interrupted; 1 of 2 scans done and kept; the same command does all again."
+    assert capsys.readouterr().err.strip() == said
     page = (tmp_path / "apply.html").read_text()
     assert "Interrupted: 1 of 2 scans done" in page and "head_mask.nii.gz" in page and "<figure>" in page
     assert pd.read_csv(tmp_path / "volumes.csv")["scan"].tolist() == ["head"]
@@ -234,7 +237,7 @@ def test_the_pictures_of_a_scan_stay_small_however_noisy_it_is():
     noise = np.random.default_rng(0).normal(90, 60, (512, 512)).clip(0, 255).astype(np.uint8)
     content = b64decode(apply.picture(Contact("p", "p_0", noise, np.zeros_like(noise))))
     assert len(content) <= apply.MOST_BYTES and apply.SHOWN * apply.MOST_BYTES * 4 / 3 < 150_000
-    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (320, 320, 3)
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (256, 256, 3)
 
 
 def test_the_best_of_the_newest_study_is_taken_and_the_damaged_are_named(trained, tmp_path, capsys):
