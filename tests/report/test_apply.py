@@ -282,7 +282,7 @@ def test_several_lesions_have_a_legend(trained, stored, tmp_path, monkeypatch):
     monkeypatch.setattr(apply.prediction, "predict", lambda network, images, study: np.full((32, 2, 32, 32), 0.9))
     apply.write([stored / "head.nii.gz"], both, tmp_path, {})
     page = re.sub("<[^>]*>", "", (tmp_path / "apply.html").read_text())
-    assert "Values in the masks, and outlines: 1 SAH, 2 IVH." in page
+    assert "Values in the masks (in DICOM-SEG, segments) and outlines: 1 SAH, 2 IVH." in page
 
 
 def test_several_lesions_become_numbers(trained):
