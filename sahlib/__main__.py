@@ -38,7 +38,7 @@ Finished work is found and not repeated; an interrupted training goes on after i
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status: 0 done, 1 a notebook failed, 2 a mistake in what was asked for, 130 interrupted."""
+    """Exit status: 0 done, 1 a notebook or scan failed, 2 a mistake in what was asked for, 130 interrupted."""
     chosen = _parser().parse_args(arguments)
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal or pipe without some sign gets a question mark
@@ -47,8 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on where it stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        way = str(stopped) or "run the same command again to go on where it stopped."
+        print(f"\ninterrupted; {way}", file=sys.stderr)
         return 130
 
 
@@ -74,21 +75,23 @@ def _check(chosen: argparse.Namespace) -> int:
 
     study, folder = Study.of_profile("quick", **reproduce.study_changes(chosen)), absolute(chosen.to)
     source = open_source(study)
-    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study.lesion)
+    found = examine(source, lambda scans: tqdm(scans, total=len(source), unit="scan"), study)
     print(check_page.write(found, folder))
     return 0 if len(found.scans) else 1  # not one scan can be read
 
 
-def _apply(chosen: argparse.Namespace) -> None:
+def _apply(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from sahlib import reproduce
     from sahlib.report import apply
     from sahlib.workspace import Workspace, absolute
 
-    run = apply.named_run(chosen.run) if chosen.run else apply.best_run(Workspace(chosen.output))
+    run, why = (apply.named_run(chosen.run), []) if chosen.run else apply.best_run(Workspace(chosen.output))
     scans = tqdm if len(chosen.scans) > 1 else iter
-    print(apply.write(chosen.scans, run, absolute(chosen.to), reproduce.assigned(chosen.set), scans))
+    told, failed = apply.write(chosen.scans, run, absolute(chosen.to), reproduce.assigned(chosen.set), scans, why)
+    print(told)
+    return 1 if failed else 0
 
 
 def _data(chosen: argparse.Namespace) -> None:
@@ -159,7 +162,7 @@ def _parser() -> argparse.ArgumentParser:
 
     own = command("apply", _apply, "Segments your own scans with a trained network; for research alone.")
     own.add_argument("scans", nargs="+", type=Path, metavar="SCAN", help="a NIfTI file, a DICOM folder, or pictures")
-    best = "folder of a finished training (default: the one with the best validation Dice)"
+    best = "folder of a finished training (default: of the newest study the one with the best validation Dice)"
     own.add_argument("--run", default="", metavar="RUN", help=best)
     own.add_argument("--to", type=Path, default=Path("segmented"), metavar="DIR", help="where masks and page go")
     own.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")

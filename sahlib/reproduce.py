@@ -171,7 +171,7 @@ def require_sound(source, study: Study, workspace: Workspace) -> None:
     """StudyError where the scans hold what will spoil results; scans that have become slices are not checked again."""
     if study.dataset == "phantom" or slices.store_path(study, source, workspace.processed).exists():
         return
-    found = examine(source, over("scans to check"), study.lesion).findings
+    found = examine(source, over("scans to check"), study).findings
     grave = [finding.sentence for finding in found if finding.gravity == SPOILS]
     if grave:
         more = [f"and {len(grave) - NAMED} more"] if len(grave) > NAMED else []

@@ -27,6 +27,7 @@ from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, 
 from sahlib.chapters.results import Results
 from sahlib.data.slices import SliceStore
 from sahlib.figures import drawing
+from sahlib.figures.tables import counted
 from sahlib.progress import is_headless
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import Study, StudyError
@@ -270,7 +271,7 @@ class Browser(widgets.VBox):
     def _say(self, message: str) -> None:
         words = []
         if self.row is not None:
-            choice = f"{_counted(len(self._rows), 'slice')} of {_counted(len(self.patient.options), 'patient')}"
+            choice = f"{counted(len(self._rows), 'slice')} of {counted(len(self.patient.options), 'patient')}"
             identity, window = escape(self._seen.identity), escape(self._window_words)
             words = [f"<b>{identity}</b>", f"window {window}", f"{choice} to choose from"]
         legend = ""
@@ -333,8 +334,3 @@ def _slider(kind: type, label: str, value: object, least: float, most: float, wi
 def _classed(box: widgets.Box, name: str) -> widgets.Box:
     box.add_class(name)
     return box
-
-
-def _counted(number: int, what: str) -> str:
-    """ "1 slice", "1,234 slices" """
-    return f"{number:,} {what}{'s' * (number != 1)}"

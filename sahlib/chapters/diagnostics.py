@@ -47,8 +47,8 @@ def gate_maps(results: Results) -> Figure:
     titles = [f"gate at {level.shape[1]}x{level.shape[2]}" for level in maps]
     shown = (results.store.masks(rows), maps, titles, results.slice_ids(rows))
     caption = (
-        f"Attention gates on {len(rows)} test slices, one column per level; a coefficient of 0 blocks the skip "
-        f"connection and 1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. First seed."
+        f"Attention gates on {tables.counted(len(rows), 'test slice')}, one column per level; a coefficient of 0 "
+        f"blocks the skip connection and 1 lets it pass. The slices follow a rule: {samples.THREE_RULE}. First seed."
     )
     drawn = probability_plots.gate_maps(results.store.images[rows], *shown)
     return published.figure(results, drawn, "gate_maps", probability_plots.gate_maps_data(*shown), caption)

@@ -96,6 +96,7 @@ def _sample_table(results: Results, models: list[str], printed: transcript.Print
     ids = results.slice_ids(rows)
     content = tables.sample_table({model: results.counts[model] for model in models} | results.trivial, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
-    caption = f"Table {printed.number}. {MODELS[models[0]]} on {len(ids)} test slices, the paper's value beside ours."
+    shown = f"{MODELS[models[0]]} on {tables.counted(len(ids), 'test slice')}"
+    caption = f"Table {printed.number}. {shown}, the paper's value beside ours."
     rule = f"Samples by rule, not by result: {samples.THREE_RULE}; {named}."
     return published.table(results, content, f"table_{printed.number}", caption, rule, *tables.SAMPLE_NOTES)

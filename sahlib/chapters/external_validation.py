@@ -50,8 +50,9 @@ def test(results: Results, workspace: Workspace, folder: str = "", **reading: ob
         pairs = zip(runs[model], own, strict=True)
         counts[model] = [prediction.test(run, store, split, results.study, trained) for run, trained in pairs]
     origin = (
-        f"Tested on {len(store)} slices of {len(split.sides)} patients from elsewhere ({there.dataset}, slices "
-        f"{store.digest}), on which no network was trained or chosen.{'' if folder else FRESH}"
+        f"Tested on {tables.counted(len(store), 'slice')} of {tables.counted(len(split.sides), 'patient')} from "
+        f"elsewhere ({there.dataset}, slices {store.digest}), on which no network was trained or chosen."
+        f"{'' if folder else FRESH}"
     )
     return replace(
         results,

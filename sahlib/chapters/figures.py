@@ -68,8 +68,9 @@ def figure_7(results: Results) -> Figure:
         dice[series], iou[series] = metrics.dice(counts), metrics.iou(counts)
     names = [f"Sample {number}: {slice_id}" for number, slice_id in enumerate(ids, 1)]
     caption = (
-        f"Figure 7. Segmentation of {len(ids)} test slices, Dice and IoU under each prediction; the true contour is "
-        f"red. The samples follow a rule and no result: {samples.THREE_RULE}. Runs of seed {results.study.seeds[0]}."
+        f"Figure 7. Segmentation of {tables.counted(len(ids), 'test slice')}, Dice and IoU under each prediction; the "
+        f"true contour is red. The samples follow a rule and no result: {samples.THREE_RULE}. Runs of seed "
+        f"{results.study.seeds[0]}."
     )
     drawn = paper_plots.comparison(images, truth, predictions, dice, iou, names)
     data = paper_plots.comparison_data(truth, predictions, dice, iou, ids)
@@ -116,8 +117,8 @@ def classes(results: Results) -> Figure | None:
         for k, slice_id in enumerate(ids)
     ]
     caption = (
-        f"Every class on {len(ids)} test slices, outlines in the colour of the class. The slices follow a rule and no "
-        f"result: {samples.THREE_RULE}."
+        f"Every class on {tables.counted(len(ids), 'test slice')}, outlines in the colour of the class. The slices "
+        f"follow a rule and no result: {samples.THREE_RULE}."
     )
     drawn = scan_plots.classes(results.store.images[rows], columns, ids)
     return published.figure(results, drawn, "classes", pd.DataFrame(areas), caption)

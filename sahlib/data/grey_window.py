@@ -7,6 +7,8 @@ a factor of 1.4 are taken for one unit of misfit. A window is told for a set as 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
@@ -33,8 +35,8 @@ def brain_levels(grey: np.ndarray) -> np.ndarray:
     return np.quantile(smooth[depth > RIM * depth.max()], (0.1, 0.5))
 
 
-def fits(levels: np.ndarray) -> list[tuple[float, tuple[float, float]]]:
-    """(misfit, (level, width)) of each known window, best first, by the brain levels [N,2] of a set's slices.
+def fits(levels: np.ndarray, windows: Sequence[tuple] = KNOWN) -> list[tuple[float, tuple[float, float]]]:
+    """(misfit, (level, width)) of each window, best first, by the brain levels [N,2] of a set's slices.
 
     Misfits are squared, in the units above. Empty where no slice shows a head.
     """
@@ -47,23 +49,23 @@ def fits(levels: np.ndarray) -> list[tuple[float, tuple[float, float]]]:
             + (np.log(max((median - decile) * width / 255, 1e-3) / CONTRAST_HU) / np.log(CONTRAST_SPREAD)) ** 2,
             (level, width),
         )
-        for level, width in KNOWN
+        for level, width in windows
     )
 
 
-def told(levels: np.ndarray) -> list[tuple[float, float]]:
+def told(levels: np.ndarray, windows: Sequence[tuple] = KNOWN) -> list[tuple[float, float]]:
     """The windows that the brain levels [N,2] of a set's slices speak for: one, several in doubt, or none that fits."""
-    fitting = fits(levels)
+    fitting = fits(levels, windows)
     return [window for misfit, window in fitting if misfit < min(MOST_MISFIT, fitting[0][0] + LEAST_LEAD)]
 
 
-def estimated(source) -> tuple[float, float]:
+def estimated(source, whose: str = "these grey levels") -> tuple[float, float]:
     """(level, width) in HU of the window that the pictures of a source were exported in; StudyError in doubt."""
     levels = np.array([brain_levels(grey) for scan in source if scan.unit == "grey" for grey in scan.image])
     windows = told(levels.reshape(-1, 2))
     if len(windows) != 1:
         what = f"may be {' or '.join(map(written, windows))}" if windows else "is none that is known"
-        raise StudyError(f"grey_window=auto: the window of these grey levels {what}; name it, as in grey_window=40/80.")
+        raise StudyError(f"grey_window=auto: the window of {whose} {what}; name it, as in grey_window=40/80.")
     return windows[0]
 
 

@@ -59,7 +59,7 @@ class Opened:
 
 
 def read(path: Path, orientation: str = AS_STORED) -> Opened:
-    """The scan at `path`; `orientation` as in a Study, for pictures alone.
+    """The scan at `path`; `orientation` as in a Study, for pictures alone: others know theirs.
 
     Raises StudyError for whatever is no scan, and for what the readers refuse.
     """
@@ -67,11 +67,9 @@ def read(path: Path, orientation: str = AS_STORED) -> Opened:
     name = stem(given) or path.name
     is_series = path.is_dir() and recognises(path)
     if path.is_dir() and not is_series and (pictures := within(path, PICTURE_ENDINGS)):
-        return _pictures(name, pictures, orientation)
+        return _pictures(name, path, pictures, orientation)
     if path.is_file() and has_ending(given.name, PICTURE_ENDINGS):
-        return _pictures(name, [path], orientation)
-    if orientation != AS_STORED:
-        raise StudyError(f"{path} is no picture and knows which way up it is; leave orientation out.")
+        return _pictures(name, path, [path], orientation)
     if path.is_dir():
         return _series(name, path)
     if path.is_file():
@@ -79,9 +77,9 @@ def read(path: Path, orientation: str = AS_STORED) -> Opened:
     raise StudyError(f"{path} is not there; give a NIfTI file, a folder with one DICOM series, or pictures.")
 
 
-def _opened(name: str, image: np.ndarray, save: Callable, unit: str, **known) -> Opened:
+def _volume(name: str, path: Path, image: np.ndarray, save: Callable, **known) -> Opened:
     ids = tuple(f"{name}_z{z:02d}" for z in range(len(image)))
-    return Opened(name, Scan(name, image, np.zeros(image.shape, np.uint8), ids, unit, **known), save)
+    return Opened(name, Scan(name, image, np.zeros_like(image, np.uint8), ids, "HU", **known, sources=(path,)), save)
 
 
 def _nifti(name: str, path: Path) -> Opened:
@@ -99,7 +97,7 @@ def _nifti(name: str, path: Path) -> Opened:
         return target
 
     known = {"spacing_mm": volume.spacing_mm, "thickness_mm": volume.thickness_mm}
-    return _opened(name, hounsfield(volume), save, "HU", **known)
+    return _volume(name, path, hounsfield(volume), save, **known)
 
 
 def _series(name: str, path: Path) -> Opened:
@@ -114,7 +112,7 @@ def _series(name: str, path: Path) -> Opened:
 
     image = np.stack([dicom_series.hounsfield(slice_) for slice_ in ordered])
     known = {"spacing_mm": dicom_series.spacing_mm(ordered), "thickness_mm": dicom_series.thickness_mm(ordered)}
-    return _opened(name, image, save, "HU", **known)
+    return _volume(name, path, image, save, **known)
 
 
 def _segmentation(path: Path, labels: np.ndarray, lesions: Sequence[str], slices: Sequence[dicom_series.Slice]):
@@ -168,6 +166,7 @@ def _segmentation(path: Path, labels: np.ndarray, lesions: Sequence[str], slices
                 manufacturer_model_name="sahlib",
                 software_versions=__version__,
                 device_serial_number="0",
+                omit_empty_frames=bool(pixels.any()),  # of a mask that is empty all must stay
                 series_description="Research segmentation, not for clinical use",
             )
         except Exception as error:  # of a header that is damaged, which may raise almost anything
@@ -175,7 +174,7 @@ def _segmentation(path: Path, labels: np.ndarray, lesions: Sequence[str], slices
     raise StudyError(f"{path} is a series of which no DICOM-SEG can be made ({why}); convert it to NIfTI.")
 
 
-def _pictures(name: str, files: Sequence[Path], orientation: str) -> Opened:
+def _pictures(name: str, path: Path, files: Sequence[Path], orientation: str) -> Opened:
     images = [read_grey(file) for file in files]
     if len({image.shape for image in images}) > 1:
         raise StudyError(f"{files[0].parent} holds pictures of several sizes; give one patient's slices of one size.")
@@ -192,5 +191,6 @@ def _pictures(name: str, files: Sequence[Path], orientation: str) -> Opened:
                 part.write_bytes(cv2.imencode(".png", np.ascontiguousarray(mask))[1].tobytes())
         return folder / f"{name}_mask"
 
-    opened = _opened(name, np.stack(images), save, "grey")
-    return Opened(name, turned(opened.scan, turn), save, remark)
+    image = np.stack(images)
+    scan = Scan(name, image, np.zeros_like(image), tuple(files_by_stem), "grey", sources=(path,))
+    return Opened(name, turned(scan, turn), save, remark)

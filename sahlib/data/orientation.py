@@ -20,7 +20,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sahlib.data.regions import SMALLEST_TOLD, head_region
-from sahlib.data.scan import Scan
+from sahlib.data.scan import Scan, ToLookAt
 from sahlib.study import WINDOWS
 
 SIDE = 32  # pixels of a head as it is compared
@@ -92,13 +92,16 @@ def turned(scan: Scan, turn: str) -> Scan:
     return replace(scan, image=np.ascontiguousarray(of(scan.image)), labels=np.ascontiguousarray(of(scan.labels)))
 
 
-def in_doubt(patients: list[str]) -> tuple[str, ...]:
-    """A remark on the patients whose turn could not be found, if any."""
-    if not patients:
+def in_doubt(turns: dict[str, str]) -> tuple[str, ...]:
+    """A remark on the patients whose turn is "", if any; to be looked at where others were turned."""
+    if not (patients := [who for who, turn in turns.items() if not turn]):
         return ()
     more = f" and {len(patients) - NAMED} more" if len(patients) > NAMED else ""
     names = f"{', '.join(patients[:NAMED])}{more}"
-    return (f"Which way up heads lie is in doubt, and left as stored, for {names}.",)
+    what = f"Which way up heads lie is in doubt, and left as stored, for {names}"
+    if set(turns.values()) <= {"", AS_STORED}:
+        return (f"{what}.",)
+    return (ToLookAt(f"{what}, while others were turned: look which way up these lie, and name one orientation."),)
 
 
 def _ranked(grey: np.ndarray) -> np.ndarray | None:

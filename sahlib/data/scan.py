@@ -57,6 +57,10 @@ def to_classes(
     return labels
 
 
+class ToLookAt(str):
+    """A remark of a source on what may be missing or unlike the rest; its other remarks only inform."""
+
+
 @dataclass(frozen=True)
 class Scan:
     """One head-CT series of one patient, slices ordered from the neck to the vertex where the source knows the order.

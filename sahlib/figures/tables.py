@@ -163,7 +163,7 @@ def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
     notes += [note for note, holds in where_it_holds.items() if holds]
     patients, lesions = counts["patient_id"].nunique(), int(((counts.tp + counts.fn) > 0).sum())
     what = "slices taken as patients" if study.slices_are_patients else "patients"
-    notes.append(f"Test set: {len(counts)} slices, {lesions} with SAH, of {patients} {what}.")
+    notes.append(f"Test set: {counted(len(counts), 'slice')}, {lesions} with SAH, of {patients} {what}.")
     if patients < 10:
         notes.append(f"Fewer than 10 test patients ({patients}): the numbers mean little.")
     return notes
@@ -184,6 +184,11 @@ def write(table: pd.DataFrame, folder: str | Path, stem: str, caption: str, note
         "tex": latex(table, f"tab:{stem}", caption, notes),
     }
     return [drawing.save_text(Path(folder) / f"{stem}.{suffix}", text) for suffix, text in texts.items()]
+
+
+def counted(number: int, what: str) -> str:
+    """ "1 slice", "1,234 slices" """
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def displayed(table: pd.DataFrame) -> pd.DataFrame:

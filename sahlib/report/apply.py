@@ -9,6 +9,7 @@ cannot be read is named and the others go on.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +19,12 @@ import numpy as np
 import pandas as pd
 
 from sahlib.data import one_scan, slices
-from sahlib.data.check.examine import Contact
+from sahlib.data.check.examine import THUMB, Contact, resized
 from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES
-from sahlib.figures.drawing import save_text
-from sahlib.report.check_page import outlined_png
+from sahlib.figures.drawing import CLASS_COLOURS, save_text
+from sahlib.figures.tables import counted
+from sahlib.report.check_page import outlined
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import intervals, prediction
 from sahlib.study import MODELS, WINDOWS, Study, StudyError
@@ -31,6 +33,8 @@ from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, absolute, writing
 
 SHOWN = 12  # slices of a scan on the page, those with the largest masks
+MOST_BYTES = 9000  # of each as JPEG, so that a scan's take less than 150 kB of the page
+COMPARED = ("store", "split", "target")  # what trainings share whose validation Dice can be compared
 PAGE, TABLE = "apply.html", "volumes.csv"
 
 
@@ -40,6 +44,7 @@ class Applied:
 
     amounts  lesion -> mL, or pixels where a spacing is unknown
     slices   how many slices the masks show each lesion in, by lesion
+    pictures slice -> JPEG in base64
     """
 
     name: str
@@ -47,7 +52,7 @@ class Applied:
     unit: str
     amounts: dict[str, float]
     slices: dict[str, int]
-    pictures: tuple[Contact, ...]
+    pictures: dict[str, str]
 
 
 def write(
@@ -56,30 +61,38 @@ def write(
     folder: Path,
     reading: dict,
     progress: Callable[[Iterable[Path]], Iterable[Path]] = iter,
-) -> str:
-    """Masks, volumes.csv and apply.html in `folder`, which is new, empty or of an earlier call; returns what to print.
+    why: Sequence[str] = (),
+) -> tuple[str, list[str]]:
+    """Masks, volumes.csv and apply.html in `folder`, which is new, empty or of an earlier call.
 
-    StudyError where it is another folder, whose files are not touched, and where no scan could be read.
+    Returns what to print, and a sentence for each scan that failed. StudyError where it is another folder, whose files
+    are not touched, and where every scan failed. When interrupted, the page shows what is done before it raises.
 
     reading   of a Study's grey_window and orientation, how pictures are to be read
     progress  wraps the iteration over scans, for example tqdm
+    why       what is to be said of the choice of the run
     """
     study = study_of(run, **reading)
     if folder.is_dir() and any(folder.iterdir()) and not (folder / PAGE).exists():
         raise StudyError(f"{folder} is not empty, and nothing in it is overwritten; name a new folder with --to.")
-    network, facts, done, failed, remarks = prediction.load_network(run), facts_of(run), [], [], []
+    network, facts, done, failed, remarks = prediction.load_network(run), [*facts_of(run), *why], [], [], []
+    stopped = ""
     save_text(folder / PAGE, "Not finished: run the same command again.\n")
-    for path in progress(scans):
-        try:
-            opened = one_scan.read(path, study.orientation)
-            if any(opened.name == earlier.name for earlier in done):
-                raise StudyError(f"{path} has the name of an earlier scan; rename it or give it another --to.")
-            done.append(apply(opened, run, network, study, folder))
-            remarks += [opened.remark] if opened.remark else []
-        except StudyError as error:
-            failed.append(str(error))
-    if not done:
-        raise StudyError("No scan could be read:\n- " + "\n- ".join(failed))
+    try:
+        for path in progress(scans):
+            try:
+                opened = one_scan.read(path, study.orientation)
+                if any(opened.name == earlier.name for earlier in done):
+                    raise StudyError(f"{path} has the name of an earlier scan; rename it or give it another --to.")
+                done.append(apply(opened, run, network, study, folder))
+                remarks += [opened.remark] if opened.remark else []
+            except StudyError as error:
+                failed.append(str(error))
+    except KeyboardInterrupt:
+        stopped = f"{len(done)} of {counted(len(scans), 'scan')} done and kept; the same command does all again."
+        facts.insert(0, f"Interrupted: {stopped}")
+    if not done and not stopped:
+        raise StudyError("No scan could be segmented:\n- " + "\n- ".join(failed))
     rows = [
         {"scan": a.name, "lesion": lesion, "amount": round(amount, 3), "unit": a.unit, "slices": a.slices[lesion]}
         | {"mask": a.mask.relative_to(folder)}
@@ -88,17 +101,18 @@ def write(
     ]
     with writing(folder / TABLE) as part:
         pd.DataFrame(rows).to_csv(part, index=False)
-    pictures = [[b64encode(outlined_png(contact)).decode() for contact in a.pictures] for a in done]
+    for row in rows:  # after the table is written, which has numbers alone
+        row["shown"] = counted(round(row["amount"]), "pixel") if row["unit"] == "pixels" else f"{row['amount']:.2f} mL"
+    colours = {lesion: CLASS_COLOURS[lesion] for lesion in run.lesions if lesion in CLASS_COLOURS}
     page = ENVIRONMENT.get_template("apply.html.j2").render(
-        applied=list(zip(done, pictures, strict=True)), failed=failed, remarks=remarks, facts=facts, rows=rows
+        applied=done, failed=failed, remarks=remarks, facts=facts, rows=rows, colours=colours
     )
     save_text(folder / PAGE, page)
-    lines = [
-        f"{row['scan']}: {row['lesion']} {row['amount']:.2f} {row['unit']} in {row['slices']} slices" for row in rows
-    ]
-    return "\n".join(
-        [*facts, *lines, *remarks, *failed, f"For research alone, not for clinical use. The page: {folder / PAGE}"]
-    )
+    if stopped:
+        raise KeyboardInterrupt(stopped)
+    lines = [f"{row['scan']}: {row['lesion']} {row['shown']} in {counted(row['slices'], 'slice')}" for row in rows]
+    end = f"For research alone, not for clinical use. The page: {folder / PAGE}"
+    return "\n".join([*facts, *lines, *remarks, *failed, end]), failed
 
 
 def apply(opened: one_scan.Opened, run: Run, network, study: Study, folder: Path) -> Applied:
@@ -106,7 +120,7 @@ def apply(opened: one_scan.Opened, run: Run, network, study: Study, folder: Path
     scan = opened.scan
     window = study.grey_window_values
     if study.grey_window == "auto" and scan.unit == "grey":
-        window = estimated([scan])
+        window = estimated([scan], str(scan.sources[0]))
     images, _ = slices.preprocess(scan, study.size, study.window_values, window)
     labels = enlarged(labelled(prediction.predict(network, np.stack(images, 1), study)), scan.image.shape[1:])
     lesions = [lesion if lesion in CLASSES else "hemorrhage" for lesion in run.lesions]
@@ -120,7 +134,8 @@ def apply(opened: one_scan.Opened, run: Run, network, study: Study, folder: Path
     grey = scan.image if scan.unit == "grey" else slices.window_to_grey(scan.image, *WINDOWS["brain"])
     # In the classes' own numbers, whose colours the outlines have; hemorrhage of any type has that of the first.
     numbers = np.array([0, *(CLASSES.index(lesion) if lesion in CLASSES else 1 for lesion in lesions)], np.uint8)
-    pictures = tuple(Contact(opened.name, scan.slice_ids[z], grey[z], numbers[labels[z]]) for z in largest)
+    contacts = [Contact(opened.name, scan.slice_ids[z], grey[z], numbers[labels[z]]) for z in largest]
+    pictures = {contact.slice_id: picture(contact) for contact in contacts}
     shown = {lesion: int((own > 0).sum()) for lesion, own in pixels.items()}
     return Applied(opened.name, mask, unit, amounts, shown, pictures)
 
@@ -138,6 +153,18 @@ def enlarged(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.stack([cv2.resize(label, size, interpolation=cv2.INTER_NEAREST_EXACT) for label in labels])
 
 
+def picture(contact: Contact) -> str:
+    """A contact as JPEG in base64, as good as MOST_BYTES allow."""
+    drawn = outlined(resized(contact, THUMB))
+    # Every pixel keeps its own colour, or thin outlines would pale.
+    fine = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444, cv2.IMWRITE_JPEG_QUALITY]
+    for quality in range(90, 0, -10):
+        content = cv2.imencode(".jpg", drawn, [*fine, quality])[1]
+        if len(content) <= MOST_BYTES:
+            break
+    return b64encode(content).decode()
+
+
 def study_of(run: Run, **reading: str) -> Study:
     """The Study a run was trained in, with how pictures are to be read."""
     if unknown := sorted(reading.keys() - {"grey_window", "orientation"}):
@@ -150,20 +177,42 @@ def study_of(run: Run, **reading: str) -> Study:
         raise StudyError(f"{run.path} was trained by another version ({error}); train it again.") from error
 
 
-def best_run(workspace: Workspace) -> Run:
-    """The finished run with the best validation Dice; StudyError where there is none."""
-    found = [run for path in sorted(workspace.runs.glob("*/*/seed*/run.json")) if (run := runs.find(path.parent))]
-    if not found:
-        raise StudyError(
-            f"{workspace.runs} holds no finished training; run ./run_all.sh first, or name one with --run."
-        )
-    return max(found, key=lambda run: run.history["validation_dice"].max())
+def best_run(workspace: Workspace) -> tuple[Run, list[str]]:
+    """(The finished run with the best validation Dice, why it was taken and what was left out, a sentence each).
+
+    Dice is compared among trainings on the same slices, split and target alone: of such groups the newest counts.
+    StudyError where there is no run.
+    """
+    groups, damaged = defaultdict(list), []
+    for path in sorted(workspace.runs.glob("*/*/seed*/run.json")):
+        try:
+            run = named_run(path.parent)
+            groups[tuple(run.record["recipe"][name] for name in COMPARED)].append(run)
+        except StudyError as error:
+            damaged.append(f"Left out: {error}")
+    if not groups:
+        none = f"{workspace.runs} holds no finished training; run ./run_all.sh first, or name one with --run."
+        raise StudyError("\n- ".join([none, *damaged]))
+    newest = max(groups.values(), key=lambda own: max(run.record["provenance"]["time"] for run in own))
+    best = max(newest, key=lambda run: np.nan_to_num(run.history["validation_dice"].max()))
+    why = f"Taken for the best validation Dice on its slices and target, of {counted(len(newest), 'training')}"
+    if others := sum(map(len, groups.values())) - len(newest):
+        why += f"; {counted(others, 'older one')} on other slices or targets cannot be compared (--run names one)"
+    return best, [f"{why}.", *damaged]
 
 
 def named_run(folder: Path) -> Run:
-    """The run in a folder; StudyError where there is none."""
-    if (run := runs.find(absolute(folder))) is None:
-        raise StudyError(f"{folder} holds no finished training; give a folder with run.json and weights.safetensors.")
+    """The run in a folder; StudyError where there is none, or a file that tells of it is damaged."""
+    try:
+        if (run := runs.find(absolute(folder))) is None:
+            raise StudyError(f"{folder} holds no finished training; give one with run.json and weights.safetensors.")
+        facts_of(run), study_of(run), run.record["provenance"]["time"]
+        [run.record["recipe"][name] for name in (*COMPARED, "channels")]
+    except StudyError:
+        raise
+    except Exception as error:  # of files that are damaged, which may raise almost anything
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StudyError(f"{folder} holds a damaged training ({why}); delete it and train it again.") from error
     return run
 
 
@@ -184,8 +233,6 @@ def facts_of(run: Run) -> list[str]:
         if scored.file("counts", run.lesions[0], "csv").exists():
             counts = scored.counts
             dice = intervals.in_words(intervals.interval([counts], "dice", "sah_slices"))
-            lines.append(
-                f"{where.capitalize()} ({counts['patient_id'].nunique()} patients, {len(counts)} slices) its Dice over "
-                f"slices with a lesion was {dice}."
-            )
-    return lines
+            size = f"{counted(counts['patient_id'].nunique(), 'patient')}, {counted(len(counts), 'slice')}"
+            lines.append(f"{where.capitalize()} ({size}) its Dice over slices with a lesion was {dice}.")
+    return lines if lines[1:] else [*lines, "It was tested nowhere yet, so nothing is known of how well it does."]

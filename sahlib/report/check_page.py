@@ -50,7 +50,7 @@ def text(examination: Examination) -> str:
 def html(examination: Examination) -> str:
     """The page as one HTML document, pictures and style inside it."""
     contacts = [
-        (contact, [CLASSES[k] for k in np.unique(contact.labels) if k], b64encode(outlined_png(contact)).decode())
+        (contact, [CLASSES[k] for k in np.unique(contact.labels) if k], png(outlined(contact)))
         for contact in examination.contacts
     ]
     level, width = WINDOWS["brain"]
@@ -160,11 +160,16 @@ def _amount(amount: float, in_ml: bool, unit: str) -> str:
     return f"{amount:,.{int(in_ml)}f}{own}" if amount else "0"
 
 
-def outlined_png(contact: Contact) -> bytes:
-    """A contact as PNG, each class outlined in its colour just outside the mask."""
+def outlined(contact: Contact) -> np.ndarray:
+    """A contact as OpenCV has colours, uint8 [h,w,3], each class outlined in its own just outside the mask."""
     picture = cv2.cvtColor(contact.grey, cv2.COLOR_GRAY2BGR)
     for k, name in enumerate(CLASSES[1:], 1):
         mask = (contact.labels == k).astype(np.uint8)
         edge = cv2.dilate(mask, np.ones((3, 3), np.uint8)) > mask
         picture[edge] = [int(CLASS_COLOURS[name][i : i + 2], 16) for i in (5, 3, 1)]
-    return cv2.imencode(".png", picture)[1].tobytes()
+    return picture
+
+
+def png(picture: np.ndarray) -> str:
+    """A picture as PNG in base64."""
+    return b64encode(cv2.imencode(".png", picture)[1]).decode()

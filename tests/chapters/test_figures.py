@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from sahlib.chapters import evaluation, figures, published, results
+from sahlib.chapters import diagnostics, evaluation, figures, published, results
 from sahlib.data import samples
 from sahlib.scoring import metrics
 from sahlib.workspace import Workspace
@@ -47,6 +48,15 @@ def test_tables_hold_the_scores_of_the_saved_counts(loaded):
         assert len(table) == 6
         text = (loaded.folder / f"table_{number}.md").read_text()
         assert "Prior bias initialisation off" in text and "by rule, not by result" in text
+
+
+def test_one_sample_is_told_as_one(loaded, tmp_path, monkeypatch):
+    three = samples.three_test_slices
+    monkeypatch.setattr(samples, "three_test_slices", lambda *of: three(*of)[:1])
+    alone = dataclasses.replace(loaded, folder=tmp_path)
+    evaluation.table_1(alone), figures.figure_7(alone), diagnostics.gate_maps(alone)
+    for name in ("table_1.md", "figure_7_comparison.txt", "gate_maps.txt"):
+        assert re.search("n 1 test slice,|of 1 test slice,", (tmp_path / name).read_text()), name
 
 
 def test_the_record_leads_back_to_runs_and_slices(loaded):

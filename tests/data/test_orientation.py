@@ -6,7 +6,8 @@ from helpers.folders import write_paired_folder
 
 from sahlib.data import orientation, slices
 from sahlib.data.check.examine import examine
-from sahlib.data.orientation import AS_STORED, FACES, TURNS, similarities
+from sahlib.data.check.findings import LOOK
+from sahlib.data.orientation import AS_STORED, FACES, TURNS, in_doubt, similarities
 from sahlib.data.sources.paired_folder import open_folder
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.study import ORIENTATIONS, Study, StudyError
@@ -77,9 +78,12 @@ def test_pictures_are_turned_with_their_masks(heads, tmp_path, asked):
     np.testing.assert_array_equal(store.images, upright)
     np.testing.assert_array_equal(store.labels > 0, upright > 200)
     assert store.digest != slices.prepare(Study(**vars(study) | {"orientation": AS_STORED}), tmp_path / "out").digest
-    told = [finding.sentence for finding in examine(open_folder(root, orientation=asked)).findings]
-    doubt = "Which way up heads lie is in doubt, and left as stored, for p2."
-    assert (doubt in told) == (asked == "auto")
+    told = [(f.gravity, f.sentence) for f in examine(open_folder(root, orientation=asked)).findings]
+    doubt = "Which way up heads lie is in doubt, and left as stored, for p2"
+    told = [(gravity, sentence) for gravity, sentence in told if sentence.startswith(doubt)]
+    unlike = f"{doubt}, while others were turned: look which way up these lie, and name one orientation."
+    assert told == [(LOOK, unlike)] * (asked == "auto")
+    assert in_doubt({"p0": AS_STORED, "p2": ""}) == (f"{doubt}.",)
 
 
 def test_a_picture_that_cannot_be_read_does_not_hide_which_way_up_the_others_lie(heads, tmp_path):

@@ -1,6 +1,9 @@
 """A network on scans of one's own: masks as the study predicts them, in the scan's own place, and their volume."""
 
+import json
 import re
+import shutil
+from base64 import b64decode
 
 import cv2
 import nibabel
@@ -9,8 +12,10 @@ import pandas as pd
 import pytest
 from helpers.dicom_writer import affine_of, save, series, write_nifti, write_series
 
+from sahlib.__main__ import main
 from sahlib.chapters import results
 from sahlib.data import one_scan
+from sahlib.data.check.examine import Contact
 from sahlib.data.slices import window_to_grey
 from sahlib.data.sources.dicom import one_series
 from sahlib.data.sources.dicom_seg import segmentation_labels
@@ -19,6 +24,7 @@ from sahlib.report import apply
 from sahlib.scoring import prediction
 from sahlib.study import Study, StudyError
 from sahlib.training import loop
+from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
 
 
@@ -61,7 +67,8 @@ def enlarged(trained):
 
 def test_a_nifti_mask_lies_on_its_scan_and_is_the_studys_own(trained, stored, enlarged, tmp_path):
     _, run, scan, _ = trained
-    told = apply.write([stored / "head.nii.gz"], run, tmp_path, {})
+    told, failed = apply.write([stored / "head.nii.gz"], run, tmp_path, {})
+    assert not failed
     mask, image = nibabel.load(tmp_path / "head_mask.nii.gz"), nibabel.load(stored / "head.nii.gz")
     assert mask.shape == image.shape and np.array_equal(mask.affine, image.affine)
     seen = nibabel.as_closest_canonical(mask)
@@ -79,23 +86,28 @@ def test_a_dicom_segmentation_refers_to_its_series_and_is_the_studys_own(trained
 
 
 def test_pictures_get_masks_that_lie_as_they_do(trained, stored, enlarged, tmp_path):
-    told = apply.write([stored / "pictures"], trained[1], tmp_path, {"orientation": "auto"})
+    told, _ = apply.write([stored / "pictures"], trained[1], tmp_path, {"orientation": "auto"})
     masks = [cv2.imread(str(tmp_path / "pictures_mask" / f"{z}.png"), cv2.IMREAD_UNCHANGED) for z in range(32)]
     np.testing.assert_array_equal(np.stack(masks)[:, ::-1, ::-1], enlarged * np.uint8(255))
-    assert f"pictures: SAH {enlarged.sum():.2f} pixels" in told
+    assert f"pictures: SAH {enlarged.sum():,} pixels in " in told
+    page, shown = (tmp_path / "apply.html").read_text(), int(enlarged.sum((1, 2)).argmax())
+    assert f"<figcaption>{shown}</figcaption>" in page and f">{enlarged.sum():,} pixels</td>" in page
 
 
 def test_one_bad_scan_does_not_stop_the_others_and_the_page_says_what_is_known(trained, stored, tmp_path):
     workspace, run, *_ = trained
     (tmp_path / "bad.nii").write_bytes(b"nothing")
-    told = apply.write([tmp_path / "bad.nii", stored / "head.nii.gz"], run, tmp_path / "out", {})
+    told, failed = apply.write([tmp_path / "bad.nii", stored / "head.nii.gz"], run, tmp_path / "out", {})
+    assert len(failed) == 1 and failed[0].endswith("or remove it.")
     page = (tmp_path / "out" / "apply.html").read_text()
     for words in ("bad.nii cannot be read", "trained on phantom (profile smoke)", "On its test patients"):
         assert words in told and words in page
     assert "no medical device" in page and len(re.findall("<figure>", page)) > 0
-    with pytest.raises(StudyError, match="No scan could be read:\n- .*bad.nii"):
+    with pytest.raises(StudyError, match="No scan could be segmented:\n- .*bad.nii"):
         apply.write([tmp_path / "bad.nii"], run, tmp_path / "none", {})
-    assert apply.best_run(workspace).path == run.path == apply.named_run(run.path).path
+    where = ["--output", workspace.output, "--to", str(tmp_path / "by command")]
+    assert main(["apply", str(stored / "head.nii.gz"), *where]) == 0
+    assert main(["apply", str(tmp_path / "bad.nii"), str(stored / "head.nii.gz"), *where]) == 1
 
 
 def test_a_nifti_mask_keeps_whatever_its_scan_says_of_space(trained, tmp_path):
@@ -146,7 +158,7 @@ def test_headers_of_anonymous_exports_do_not_stop_a_segmentation(trained, enlarg
 
 def test_a_picture_whose_way_up_is_in_doubt_is_named(trained, tmp_path):
     cv2.imwrite(str(tmp_path / "blank.png"), np.zeros((64, 64), np.uint8))
-    told = apply.write([tmp_path / "blank.png"], trained[1], tmp_path / "out", {"orientation": "auto"})
+    told, _ = apply.write([tmp_path / "blank.png"], trained[1], tmp_path / "out", {"orientation": "auto"})
     assert "blank: which way up it lies is in doubt; left as stored." in told
 
 
@@ -160,16 +172,13 @@ def test_what_lies_in_a_folder_is_never_overwritten(trained, stored, tmp_path):
     (tmp_path / "again" / "head.nii.gz").write_bytes((stored / "head.nii.gz").read_bytes())
     both = [stored / "head.nii.gz", tmp_path / "again" / "head.nii.gz"]
     for _ in range(2):  # of its own folder a second call makes another
-        assert "again/head.nii.gz has the name of an earlier scan" in apply.write(
-            both, trained[1], tmp_path / "out", {}
-        )
+        _, failed = apply.write(both, trained[1], tmp_path / "out", {})
+        assert "again/head.nii.gz has the name of an earlier scan" in failed[0]
 
 
 def test_what_cannot_be_asked_is_named(trained, stored, tmp_path):
     with pytest.raises(StudyError, match="size was settled when the network was trained"):
         apply.study_of(trained[1], size=64)
-    with pytest.raises(StudyError, match="knows which way up it is; leave orientation out"):
-        one_scan.read(stored / "head.nii.gz", "rot180")
     with pytest.raises(StudyError, match="is not there; give a NIfTI file"):
         one_scan.read(tmp_path / "nothing")
     with pytest.raises(StudyError, match="holds no finished training; run"):
@@ -178,6 +187,102 @@ def test_what_cannot_be_asked_is_named(trained, stored, tmp_path):
     save(series(trained[2])[0], tmp_path / "two" / "2")
     with pytest.raises(StudyError, match="holds the CT series .* and .*; give a folder with one series"):
         one_scan.read(tmp_path / "two")
+
+
+def test_a_way_up_is_for_the_pictures_of_a_mixed_call_alone(trained, stored, enlarged, tmp_path):
+    both = [stored / "head.nii.gz", stored / "pictures"]
+    assert apply.write(both, trained[1], tmp_path, {"orientation": "auto"})[1] == []
+    seen = nibabel.as_closest_canonical(nibabel.load(tmp_path / "head_mask.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(seen.dataobj)[::-1, ::-1].transpose(2, 1, 0) > 0, enlarged)
+
+
+def test_a_window_is_found_for_each_scan_and_one_in_doubt_is_named(trained, stored, tmp_path):
+    cv2.imwrite(str(tmp_path / "blank.png"), np.zeros((64, 64), np.uint8))
+    both = [tmp_path / "blank.png", stored / "pictures"]
+    (sentence,) = apply.write(both, trained[1], tmp_path / "out", {"grey_window": "auto"})[1]
+    assert sentence.startswith(f"grey_window=auto: the window of {tmp_path / 'blank.png'} is none that is known; name")
+
+
+def test_an_interrupted_call_keeps_what_is_done_and_says_so(trained, stored, tmp_path, monkeypatch, capsys):
+    def two(scans):
+        yield scans[0]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tqdm.tqdm", two)
+    scans = [str(stored / name) for name in ("head.nii.gz", "series")]
+    assert main(["apply", *scans, "--run", str(trained[1].path), "--to", str(tmp_path)]) == 130
+    said = "interrupted; 1 of 2 scans done and kept; the same command does all again."
+    assert capsys.readouterr().err.strip() == said
+    page = (tmp_path / "apply.html").read_text()
+    assert "Interrupted: 1 of 2 scans done" in page and "head_mask.nii.gz" in page and "<figure>" in page
+    assert pd.read_csv(tmp_path / "volumes.csv")["scan"].tolist() == ["head"]
+
+
+def test_what_cannot_be_written_is_not_called_unread(trained, stored, tmp_path):
+    (tmp_path / "apply.html").touch()
+    (tmp_path / "head_mask.nii.gz" / "in the way").mkdir(parents=True)
+    (sentence,) = apply.write([stored / "head.nii.gz", stored / "series"], trained[1], tmp_path, {})[1]
+    page = (tmp_path / "apply.html").read_text()
+    assert "head_mask.nii.gz cannot be written" in sentence and "Not segmented" in page and "Not read" not in page
+
+
+def test_nothing_found_is_a_mask_without_a_warning(trained, stored, tmp_path, caplog):
+    opened = one_scan.read(stored / "series")
+    opened.save(np.zeros_like(opened.scan.labels), ("SAH",), tmp_path)
+    assert not segmentation_labels(tmp_path / "series_mask.dcm", one_series(stored / "series"), {}).any()
+    assert not caplog.records
+
+
+def test_the_pictures_of_a_scan_stay_small_however_noisy_it_is():
+    noise = np.random.default_rng(0).normal(90, 60, (512, 512)).clip(0, 255).astype(np.uint8)
+    content = b64decode(apply.picture(Contact("p", "p_0", noise, np.zeros_like(noise))))
+    assert len(content) <= apply.MOST_BYTES and apply.SHOWN * apply.MOST_BYTES * 4 / 3 < 150_000
+    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (256, 256, 3)
+
+
+def test_the_best_of_the_newest_study_is_taken_and_the_damaged_are_named(trained, tmp_path, capsys):
+    """Two trainings of one study, and an older one of another with a Dice that is no match for theirs."""
+    _, run, *_ = trained
+
+    def copied(seed, dice, year, **recipe):
+        path = shutil.copytree(run.path, tmp_path / "runs" / "phantom" / "unet" / f"seed{seed}-a")
+        record = run.record | {"seed": seed, "recipe": run.record["recipe"] | recipe}
+        record["provenance"] = record["provenance"] | {"time": f"{year}-01-01T00:00:00+00:00"}
+        (path / "run.json").write_text(json.dumps(record))
+        run.history.assign(validation_dice=dice).to_csv(path / "history.csv", index=False)
+        return path
+
+    copied(1, 0.9, 2020, target="any")
+    copied(2, 0.4, 2025)
+    better = copied(3, 0.5, 2024)
+    best, why = apply.best_run(Workspace(str(tmp_path)))
+    assert best.path == better and len(why) == 1 and best.path == apply.named_run(better).path
+    assert why[0].startswith("Taken for the best validation Dice on its slices and target, of 2 trainings; 1 older one")
+
+    damages = {
+        "history.csv": lambda path: path.unlink(),
+        "counts.csv": lambda path: path.write_text("slice_id\nx\n"),
+        "run.json": lambda path: path.write_text("{}"),
+    }
+    for name, damage in damages.items():
+        damage(better / name)
+        best, why = apply.best_run(Workspace(str(tmp_path)))
+        assert best.seed == 2 and "of 1 training;" in why[0] and len(why) == 2
+        assert main(["apply", "x.nii", "--run", str(better), "--to", str(tmp_path / "out")]) == 2
+        printed = capsys.readouterr().err
+        for said in (why[1], printed):
+            assert f"{better} holds a damaged training (" in said and said.strip().count("\n") == 0
+        shutil.rmtree(better)
+        better = copied(3, 0.5, 2024)
+
+
+def test_several_lesions_have_a_legend(trained, stored, tmp_path, monkeypatch):
+    both = Run(trained[1].path, trained[1].record | {"lesions": ["SAH", "IVH"]})
+    monkeypatch.setattr(apply.prediction, "load_network", lambda run: None)
+    monkeypatch.setattr(apply.prediction, "predict", lambda network, images, study: np.full((32, 2, 32, 32), 0.9))
+    apply.write([stored / "head.nii.gz"], both, tmp_path, {})
+    page = re.sub("<[^>]*>", "", (tmp_path / "apply.html").read_text())
+    assert "Values in the masks (in DICOM-SEG, segments) and outlines: 1 SAH, 2 IVH." in page
 
 
 def test_several_lesions_become_numbers(trained):

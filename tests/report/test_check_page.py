@@ -108,8 +108,7 @@ def test_long_lists_are_cut_in_the_text_and_folded_in_the_html(paired_folder):
 def test_an_outline_lies_around_the_mask_in_the_colour_of_its_class():
     labels = np.zeros((256, 256), np.uint8)
     labels[100:120, 50:80] = 1
-    png = check_page.outlined_png(Contact("p", "p_0", np.full((256, 256), 90, np.uint8), labels))
-    picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    picture = check_page.outlined(Contact("p", "p_0", np.full((256, 256), 90, np.uint8), labels))
     assert (picture[labels == 1] == 90).all()
     assert picture[99, 60].tolist() == picture[120, 60].tolist() == [0x3E, 0x4B, 0xFF]
     assert (picture != 90).any(2).sum() == 22 * 32 - 20 * 30

@@ -8,7 +8,7 @@ named at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -18,10 +18,11 @@ from sahlib.data.check.findings import Finding, findings
 from sahlib.data.check.measures import VOXEL_MM, measure
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
-from sahlib.study import WINDOWS, StudyError
+from sahlib.study import WINDOWS, Study, StudyError
 
 CONTACTS = 40  # patients on the contact sheet
 THUMB = 256  # pixels of the longer side of a picture on it
+DEFAULT = Study()
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ class Examination:
     contacts: tuple[Contact, ...]
 
 
-def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, lesion: str = "SAH") -> Examination:
+def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, study: Study = DEFAULT) -> Examination:
     """Measures every scan of a source (see `sahlib.data.sources`) and draws the findings.
 
     progress  wraps the iteration over scans, for example tqdm
-    lesion    what is to be segmented: a class, or "any"
+    study     tells what is to be segmented, and in which window 8-bit slices were exported
 
     A StudyError raised for one scan is kept as a finding.
     """
@@ -84,7 +85,7 @@ def examine(source, progress: Callable[[Iterable[int]], Iterable[int]] = iter, l
         slices,
         patients_of(scans, slices),
         tuple(unreadable),
-        findings(scans, slices, unreadable, getattr(source, "remarks", ()), lesion),
+        findings(scans, slices, unreadable, getattr(source, "remarks", ()), study),
         tuple(own[len(own) // 2] for own in list(shown.values())[:CONTACTS]),
     )
 
@@ -106,11 +107,15 @@ def contact(scan: Scan, grey: np.ndarray) -> Contact:
     """The middle slice with a lesion, or the middle one where there is none; grey uint8 [D,H,W] is the scan's image."""
     marked = np.flatnonzero(scan.labels.any((1, 2)))
     z = int(marked[len(marked) // 2]) if len(marked) else len(grey) // 2
-    scale = THUMB / max(grey[z].shape)  # small pictures grow, since even a thin outline would hide them
-    size = tuple(max(1, round(n * scale)) for n in grey[z].shape[::-1])
-    return Contact(
-        scan.patient_id,
-        scan.slice_ids[z],
-        cv2.resize(grey[z], size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
-        cv2.resize(scan.labels[z], size, interpolation=cv2.INTER_NEAREST_EXACT),
+    return resized(Contact(scan.patient_id, scan.slice_ids[z], grey[z], scan.labels[z]), THUMB)
+
+
+def resized(shown: Contact, longest: int) -> Contact:
+    """A contact whose longer side has so many pixels."""
+    scale = longest / max(shown.grey.shape)  # small pictures grow, since even a thin outline would hide them
+    size = tuple(max(1, round(n * scale)) for n in shown.grey.shape[::-1])
+    return replace(
+        shown,
+        grey=cv2.resize(shown.grey, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR),
+        labels=cv2.resize(shown.labels, size, interpolation=cv2.INTER_NEAREST_EXACT),
     )

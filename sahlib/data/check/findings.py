@@ -23,7 +23,8 @@ from sahlib.data.check import duplicates
 from sahlib.data.check.measures import BITS, LEVELS, SIMILAR, VOXEL_MM
 from sahlib.data.grey_window import told, written
 from sahlib.data.orientation import AS_STORED, FACE_AT, FACES, TURNS, found
-from sahlib.study import WINDOWS
+from sahlib.data.scan import ToLookAt
+from sahlib.study import WINDOWS, Study
 
 SPOILS, LOOK, INFORM = GRAVITIES = ("will spoil results", "look at this", "for information")
 
@@ -52,17 +53,19 @@ class Finding:
 
 
 def findings(
-    scans: pd.DataFrame, slices: pd.DataFrame, unreadable: Sequence[str], remarks: Sequence[str], lesion: str = "SAH"
+    scans: pd.DataFrame, slices: pd.DataFrame, unreadable: Sequence[str], remarks: Sequence[str], study: Study
 ) -> tuple[Finding, ...]:
     """Everything there is to say of the scans and of those that could not be read, gravest first.
 
     remarks  sentences of the source on how the folder was read and what it left out
-    lesion   what is to be segmented: a class, or "any"
+    study    tells what is to be segmented, and in which window 8-bit slices were exported
     """
+    lesion = study.lesion
     found = [Finding(SPOILS, "unreadable", sentence) for sentence in unreadable]
-    found += [Finding(INFORM, "reading", sentence) for sentence in remarks]
+    found += [Finding(LOOK if isinstance(said, ToLookAt) else INFORM, "reading", said) for said in remarks]
     if len(scans):
         found += positives(slices, "lesion" if lesion == "any" else lesion, "hemorrhage" if lesion == "any" else lesion)
+        found += exported(slices, study)
         found += [finding for rule in RULES for finding in rule(scans, slices)]
     elif not unreadable:
         found.append(Finding(SPOILS, "empty", "There is no scan; give the folder that holds them."))
@@ -233,10 +236,15 @@ def units(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
             yield Finding(INFORM, "window", sentence)
 
 
-def exported(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
-    """8-bit slices of another window than the brain's."""
-    windows = told(slices.loc[slices["unit"] == "grey", LEVELS].to_numpy())
-    if windows and WINDOWS["brain"] not in windows:
+def exported(slices: pd.DataFrame, study: Study) -> Iterator[Finding]:
+    """8-bit slices of another window than the brain's, or than the one that the Study names or finds."""
+    levels = slices.loc[slices["unit"] == "grey", LEVELS].to_numpy()
+    windows = told(levels)
+    if named := study.grey_window_values:
+        settled = told(levels, [named])
+    else:
+        settled = len(windows) == 1 if study.grey_window else WINDOWS["brain"] in windows
+    if windows and not settled:
         ends = " or ".join(f"{level - width / 2:g} to {level + width / 2:g} HU" for level, width in windows)
         sentence = (
             f"By the brain's grey levels the window goes from {ends}: add --set grey_window="
@@ -286,7 +294,7 @@ def shapes(scans: pd.DataFrame, slices: pd.DataFrame) -> Iterator[Finding]:
         yield Finding(LOOK, "sizes", f"{_named(odd)} {'are' if len(odd) > 1 else 'is'} {why}")
 
 
-RULES = (copies, orientation, heads, masks, blanks, units, exported, clipping, shapes)
+RULES = (copies, orientation, heads, masks, blanks, units, clipping, shapes)
 
 
 def _named(things: Sequence[str]) -> str:

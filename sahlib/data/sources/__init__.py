@@ -2,8 +2,9 @@
 
 A source is a frozen dataclass with `name`, `len()` (scans), `scan(index)`, iteration over all, and `fingerprint()`:
 the JSON-able facts that decide every pixel, whatever the machine or the folder's place. Where it left something out,
-`remarks` says so. The module of a source that is a folder has the dataset's name in `study.DATASETS` and offers
-`recognises(root)` and `open_folder(root, ...)`, whose other arguments are the fields of a Study that it has a use for.
+`remarks` says so, as a `ToLookAt` where patients may be missing for it. The module of a source that is a folder has the
+dataset's name in `study.DATASETS` and offers `recognises(root)` and `open_folder(root, ...)`, whose other arguments are
+the fields of a Study that it has a use for.
 
 Slices of every source that knows its orientation lie as the phantom's do; `nifti_file` says how.
 """

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sahlib.data.orientation import AS_STORED, in_doubt, turn_of, turned
-from sahlib.data.scan import CLASSES, Scan
+from sahlib.data.scan import CLASSES, Scan, ToLookAt
 from sahlib.data.sources import files
 from sahlib.data.sources.files import READER, FolderSource
 from sahlib.data.sources.names import read_table
@@ -112,11 +112,12 @@ class CtIch(FolderSource):
         why = "the table names several types or none for their pixels; --target any takes those of several types"
         left_out = [f"{self.left_out} slices are left out: {why}."] if self.left_out else []
         if absent := sorted({patient for patient, _ in self.rows} - {case[0].patient for case in self.cases}):
-            left_out.append(f"{self.table.name} has rows of patients without a scan: {', '.join(map(str, absent))}.")
+            without = f"{self.table.name} has rows of patients without a scan: {', '.join(map(str, absent))}."
+            left_out.append(ToLookAt(without))
         exported = self.cases[0][0].image.parent == self.root / "image"
         window = f"The authors' script exports the window {EXPORTED}; --set grey_window={EXPORTED} gives HU."
-        doubtful = [f"{patient:03d}" for patient, turn in self.turns.items() if not turn]
-        return (*left_out, *([window] if exported else []), *in_doubt(doubtful))
+        turns = {f"{patient:03d}": turn for patient, turn in self.turns.items()}
+        return (*left_out, *([window] if exported else []), *in_doubt(turns))
 
     def fingerprint(self) -> dict:
         """SHA-256 over the table, the files' contents and their numbers, and how slices of several types are read."""

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sahlib.data.scan import Scan
+from sahlib.data.scan import Scan, ToLookAt
 from sahlib.data.sources.dicom_seg import nifti_labels, segmentation_labels
 from sahlib.data.sources.dicom_series import Other, Slice, hounsfield, ordered, read_header, spacing_mm, thickness_mm
 from sahlib.data.sources.files import NIFTI_ENDINGS, READER, FolderSource, digest, has_ending, require_folder, walk
@@ -103,18 +103,21 @@ class Dicom(FolderSource):
             Series(name, patient, ordered(str(names[name]), slices[names[name]]), masks[names[name]])
             for name, patient in _patients(root, identities, patient_pattern, slices_are_patients).items()
         ]
-        ignored: dict[str, list[str]] = defaultdict(list)
+        ignored: dict[tuple[str, bool], list[str]] = defaultdict(list)
         for other in others:
             if other.path not in masks.values():
-                ignored[other.reason].append(str(other.path.relative_to(root)))
+                ignored[other.reason, other.is_mask].append(str(other.path.relative_to(root)))
         for path in (folder / name for folder, names in walk(root) for name in names if has_ending(name)):
             if path not in masks.values():
-                ignored["it is the mask of no series here"].append(str(path.relative_to(root)))
+                ignored["it is the mask of no series here", True].append(str(path.relative_to(root)))
         return cls(
             root,
             tuple(sorted(series, key=lambda s: (natural(s.patient_id), natural(s.name)))),
             tuple(label_map),
-            tuple(f"{_and_more(paths)} ignored: {reason}." for reason, paths in ignored.items()),
+            tuple(
+                (ToLookAt if is_mask else str)(f"{_and_more(paths)} ignored: {reason}.")
+                for (reason, is_mask), paths in ignored.items()
+            ),
         )
 
     @property

@@ -12,7 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sahlib.data.scan import Scan
+from sahlib.data.scan import Scan, ToLookAt
 from sahlib.data.sources.names import natural, patient_by_pattern, plain, without_ending
 from sahlib.study import StudyError
 from sahlib.workspace import absolute, cores
@@ -139,10 +139,10 @@ def unread(root: Path, read: Iterable[Path]) -> tuple[str, ...]:
             if not name.lower().endswith(SIDE_ENDINGS) and os.path.abspath(place / name) not in known
         ]
     except StudyError as error:
-        return (str(error),)
+        return (ToLookAt(error),)
     more = f" and {len(others) - FIRST} more" if len(others) > FIRST else ""
     named = f"{', '.join(others[:FIRST])}{more}"
-    return (f"Left aside in {root}: {named}; whom they show is missing.",) if others else ()
+    return (ToLookAt(f"Left aside in {root}: {named}; whom they show is missing."),) if others else ()
 
 
 def has_ending(name: str, endings: tuple[str, ...] = NIFTI_ENDINGS) -> bool:

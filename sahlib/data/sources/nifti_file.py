@@ -87,7 +87,7 @@ def read_volume(path: Path) -> Volume:
             raise ValueError(f"its header tells of {length} bytes of voxels and there are {found}")
     except DAMAGE as error:
         raise StudyError(
-            f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it with its mask."
+            f"{path} cannot be read as a NIfTI scan ({error}); export or download it again, or remove it."
         ) from error
     stored = np.frombuffer(content, dtype).reshape(shape, order="F")
     axes = orientations.io_orientation(affine)
@@ -128,7 +128,7 @@ def hounsfield(volume: Volume) -> np.ndarray:
     if low < limits.min or high > limits.max or high - low < SMALLEST_SPAN_HU:
         raise StudyError(
             f"{volume.path} holds values from {low:g} to {high:g}, which are no Hounsfield units; export the scan "
-            "without normalising it and with its own slope and intercept, or remove it with its mask."
+            "without normalising it and with its own slope and intercept, or remove it."
         )
     return np.ascontiguousarray(values, dtype=np.int16)
 
@@ -143,8 +143,7 @@ def scaled(volume: Volume) -> np.ndarray:
             values = values.astype(np.float32 if exact else np.float64) * slope + intercept
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise StudyError(
-            f"{volume.path} holds voxels that are not numbers (NaN or infinite); export it again, or remove it with "
-            "its pair."
+            f"{volume.path} holds voxels that are not numbers (NaN or infinite); export it again, or remove it."
         )
     return values
 

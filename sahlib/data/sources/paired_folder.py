@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sahlib.data.orientation import AS_STORED, in_doubt, turn_of, turned
-from sahlib.data.scan import Scan, parse_label_map
+from sahlib.data.scan import Scan, ToLookAt, parse_label_map
 from sahlib.data.sources import files
 from sahlib.data.sources.files import ENDINGS, PICTURE_ENDINGS, READER, Case, FolderSource
 from sahlib.data.sources.masks import Meaning, meaning
@@ -50,7 +50,7 @@ class PairedFolder(FolderSource):
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader of the check page should know of names, files left aside and heads in doubt."""
-        return (*self.told, *in_doubt([who for who, turn in self.turns.items() if not turn]))
+        return (*self.told, *in_doubt(self.turns))
 
     def scan(self, index: int) -> Scan:
         """The Scan of one slice; StudyError where a file is unreadable or the two do not fit together."""
@@ -153,5 +153,6 @@ def _patients_by_table(table: Path, cases: list[Case]) -> tuple[dict[str, str], 
     remarks = spellings(written)
     if absent := [name for name in patients if name not in known]:
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
-        remarks += (f"{table.name} names {absent[0]}{more}, which {'are' if more else 'is'} not in the folder.",)
+        what = f"{table.name} names {absent[0]}{more}, which {'are' if more else 'is'} not in the folder."
+        remarks += (ToLookAt(what),)
     return patients, remarks

@@ -24,7 +24,7 @@ def open_picture(path: Path):
             picture.load()
             turned = ImageOps.exif_transpose(picture)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise StudyError(f"{path} cannot be read ({error}); export it again or remove it with its pair.") from error
+        raise StudyError(f"{path} cannot be read ({error}); export it again or remove it.") from error
     if pages > 1:
         raise StudyError(f"{path} holds {pages} pages; save each slice as a picture of its own, or the stack as NIfTI.")
     return turned
@@ -38,7 +38,7 @@ def read_grey(path: Path) -> np.ndarray:
     content = np.frombuffer(path.read_bytes(), np.uint8)
     pixels = cv2.imdecode(content, cv2.IMREAD_ANYDEPTH)  # in grey, but with the depth that the file has
     if pixels is None:
-        raise StudyError(f"{path} cannot be read by OpenCV; export it again as PNG or remove it with its pair.")
+        raise StudyError(f"{path} cannot be read by OpenCV; export it again as PNG or remove it.")
     if pixels.dtype != np.uint8:
         raise StudyError(f"{path} holds {pixels.dtype} values; apply a brain window and export it as 8-bit grey.")
     return pixels

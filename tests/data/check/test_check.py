@@ -15,7 +15,7 @@ from sahlib.data.orientation import AS_STORED, TURNS
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.data.slices import window_to_grey
 from sahlib.data.sources.phantom.phantom import Phantom
-from sahlib.study import StudyError
+from sahlib.study import Study, StudyError
 
 PATIENTS = 6
 
@@ -314,6 +314,15 @@ def test_hounsfield_units_that_were_windowed_cut_or_never_rescaled(bleeding, cha
 def test_eight_bit_windows_that_cut_blood_off_are_found_and_wide_ones_are_not(bleeding, window):
     assert (LOOK, "window") in found(*(as_grey(scan, *window) for scan in bleeding))
     assert list(found(*(as_grey(scan, 50, 150) for scan in bleeding))) == [(LOOK, "grey window")]
+
+
+@pytest.mark.parametrize(
+    ("given", "advised"), [("", True), ("50/150", False), ("50/140", False), ("auto", False), ("127.5/255", True)]
+)
+def test_a_window_that_is_given_is_advised_against_only_where_it_does_not_fit(bleeding, given, advised):
+    study = Study(dataset="paired_folder", data_dir="x", grey_window=given)
+    greys = Listed(tuple(as_grey(scan, 50, 150) for scan in bleeding))
+    assert ("grey window" in {finding.kind for finding in examine.examine(greys, study=study).findings}) == advised
 
 
 # What a split needs

@@ -25,7 +25,7 @@ from pydicom.data import get_testdata_file
 from pydicom.encaps import get_frame
 from pydicom.uid import JPEGExtended12Bit, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless, generate_uid
 
-from sahlib.data.scan import CLASSES, SAH
+from sahlib.data.scan import CLASSES, SAH, ToLookAt
 from sahlib.data.slices import prepare
 from sahlib.data.sources import recognise
 from sahlib.data.sources.dicom import Dicom, recognises
@@ -292,6 +292,7 @@ def test_what_is_no_ct_slice_is_left_alone_with_the_reason(scans, tmp_path):
         "other/seg.dcm ignored: it refers to no series here.",
         "lonely/ct.nii.gz ignored: it is the mask of no series here.",
     }
+    assert all(isinstance(said, ToLookAt) == ("no series" in said) for said in source.ignored)
 
 
 def test_patients_are_folders_and_share_a_name_where_patient_id_is_the_same(scans, tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from sahlib.data.scan import CLASSES, SAH
+from sahlib.data.scan import CLASSES, SAH, ToLookAt
 from sahlib.data.sources.paired_folder import open_folder
 from sahlib.data.sources.pictures import read_grey
 from sahlib.study import StudyError
@@ -64,6 +64,7 @@ def test_files_that_are_not_read_are_told(paired_folder, name):
         (paired_folder / beside).touch()
     (remark,) = open_folder(paired_folder).remarks
     assert remark == f"Left aside in {paired_folder}: {name}; whom they show is missing."
+    assert isinstance(remark, ToLookAt)
 
 
 def test_patients_by_a_pattern_that_look_alike_are_told(paired_folder):
