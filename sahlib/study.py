@@ -140,9 +140,9 @@ class Study:
             value = getattr(self, name)
             if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:
                 raise StudyError(f"unknown {name}: {', '.join(unknown)}; choose from {', '.join(known)}.")
-        for recipe in set(CHOOSING) & set(self.further_recipes):
-            if not min(self.learning_rates, default=0) > 0:
-                raise StudyError(f"the recipe {recipe!r} needs learning_rates, at least one and all above 0.")
+        choosing = [recipe for recipe in self.further_recipes if recipe in CHOOSING]
+        if choosing and not min(self.learning_rates, default=0) > 0:
+            raise StudyError(f"the recipe {choosing[0]!r} needs learning_rates, at least one and all above 0.")
         if self.travels and len(self.windows) > 1:
             raise StudyError("'travels' draws a window at random, for one channel; leave one of windows, or it out.")
         if missing := {"unet", "attention_unet"} - set(self.models):

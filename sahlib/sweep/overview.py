@@ -32,16 +32,8 @@ COLUMNS = (
 # By which settings groups of one dataset and recipe are told apart, as far as these suffice.
 TELLING = (
     *("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size"),
-    *(
-        "channels",
-        "prior_bias",
-        "raters",
-        "label_map",
-        "phantom_seed",
-        "flip_probability",
-        "rotation_degrees",
-        "precision",
-    ),
+    *("channels", "raters", "label_map", "phantom_seed", "flip_probability", "rotation_degrees", "precision"),
+    "prior_bias",
 )
 CAUTIONS = (
     ("dataset", "phantom", "The phantom's scans are synthetic: no clinical evidence."),

@@ -30,13 +30,13 @@ BLUR_PIXELS = 1.2  # standard deviation of a Gaussian, of which 5x5 pixels are t
 class Ranges:
     """From where to where "travels" draws, for each slice; evenly, or in the logarithm where both are above 0.
 
-    As wide as the windows of WINDOWS and of grey_window.KNOWN but for bone, from a brain window to HU taken as grey
-    (0 to 255). SynthSeg, which is made to travel between scanners, zooms by 15 % and rotates by 15 degrees
-    (github.com/BBillot/SynthSeg, SynthSeg/training.py); a head lies less straight in a CT slice.
+    Every window of study.WINDOWS and grey_window.KNOWN but bone's lies among those drawn, also 0 to 255, HU taken as
+    grey. SynthSeg, made to travel between scanners, zooms by 15 % and rotates by 15 degrees (SynthSeg/training.py of
+    github.com/BBillot/SynthSeg); pictures on the web are cropped more freely.
     """
 
     below: tuple[float, float] = (20.0, 199.0)  # HU from grey matter down to the window's lower end
-    above: tuple[float, float] = (30.0, 269.0)  # and up to its upper end; WIDE holds both after what comes next
+    above: tuple[float, float] = (25.0, 269.0)  # and up to its upper end; WIDE holds both after what comes next
     contrast: tuple[float, float] = (0.7, 1.4)  # of soft tissue, about grey matter
     shift: tuple[float, float] = (-6.0, 6.0)  # HU
     noise: tuple[float, float] = (0.0, 6.0)  # HU, standard deviation
@@ -47,7 +47,7 @@ class Ranges:
     move: tuple[float, float] = (-0.1, 0.1)  # of the picture's height and width
 
 
-RANGES = Ranges()
+RANGES = Ranges()  # other ranges make other weights: raise runs.TRAINING_VERSION
 
 
 def draw(study: Study, count: int, generator: torch.Generator) -> torch.Tensor:

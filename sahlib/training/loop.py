@@ -83,10 +83,8 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
     taught = wide(store, study, progress.over("scans")) if study.augmentation == "travels" else store
-    feed, validation = (
-        open_feed(of, split.rows(store, side), device, tuple(shares))
-        for of, side in ((taught, "train"), (store, "validation"))
-    )
+    feed = open_feed(taught, split.rows(store, "train"), device, tuple(shares))
+    validation = open_feed(store, split.rows(store, "validation"), device, tuple(shares))
     network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(state, network, optimizer)

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from sahlib.data.grey_window import KNOWN
 from sahlib.data.scan import Scan
 from sahlib.data.slices import WIDE, preprocess, window_to_grey
-from sahlib.study import Study
+from sahlib.study import WINDOWS, Study
 from sahlib.training.augment import RANGES, augmentation, draw, draw_transforms, transform
 
 CPU = torch.device("cpu")
@@ -158,8 +159,8 @@ def test_poses_are_flips_rotations_zooms_and_shifts_within_the_limits():
 
 def test_windows_of_every_kind_are_drawn():
     low, high = draw(TRAVELS, 4000, torch.Generator().manual_seed(0))[:, 6:8].T
-    assert -164.01 <= low.min() < low.max() <= 15.01 and 64.99 <= high.min() < high.max() <= 304.01
-    for level, width in ((40, 80), (127.5, 255), (75, 215), (40, 400)):
+    assert -164.01 <= low.min() < low.max() <= 15.01 and 59.99 <= high.min() < high.max() <= 304.01
+    for level, width in {*WINDOWS.values(), *KNOWN} - {WINDOWS["bone"]}:
         for ends, end in ((low, level - width / 2), (high, level + width / 2)):
             assert 0.005 < (ends < end).float().mean() < 0.995, (level, width)
     assert (high > 200).float().mean() > 0.15 and (low.abs() < 10).float().mean() > 0.2
