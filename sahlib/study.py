@@ -29,8 +29,20 @@ LARGEST_SEED = 2**32 - 1  # that every library takes
 OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
 # initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
-# rate that each network chooses on validation patients (training/rate_search.py). All else is the same.
-RECIPES = {"paper": "the paper's recipe", "prior": "+ prior bias", "fair": "+ chosen learning rate"}
+# rate that each network chooses on validation patients (training/rate_search.py). "travels" has the augmentation of
+# that name, for scans unlike those of the study. All else is the same.
+RECIPES = {
+    "paper": "the paper's recipe",
+    "prior": "+ prior bias",
+    "fair": "+ chosen learning rate",
+    "travels": "+ random windows, kernels and poses",
+}
+CHOOSING = ("fair", "travels")  # the recipes at the learning rate that a network chose under "fair"
+# What is done to training slices (training/augment.py): what section 2.2 says, or what other scanners would do.
+AUGMENTATIONS = {
+    "paper": "flips and rotations",
+    "travels": "random windows, grey scales, noise, sharpness, flips, rotations, zooms and shifts",
+}
 # Every dataset, and what its folder holds, by which it is recognised: the more particular layouts first.
 DATASETS = {
     "phantom": "",
@@ -87,14 +99,15 @@ class Study:
     epochs: int = 50
     batch_size: int = 16
     learning_rate: float = 1e-4
-    flip_probability: float = 0.5
+    augmentation: str = "paper"  # of AUGMENTATIONS; "travels" takes windows from Hounsfield units, not from `windows`
+    flip_probability: float = 0.5  # of augmentation "paper", as rotation_degrees
     rotation_degrees: float = 15.0  # "random rotation" without an angle in the paper
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
     deterministic: bool = False  # only operations that give the same bits each time; with "fp32" a GPU repeats a run
 
     # comparison, beyond the paper: the recipes every network is trained under besides that of the fields above, and
-    # the learning rates among which "fair" chooses on validation data
+    # the learning rates among which networks choose on validation data
     further_recipes: tuple[str, ...] = ("prior", "fair")
     learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
 
@@ -122,13 +135,16 @@ class Study:
             raise StudyError("windows must name at least one.")
         self.window_values, self.grey_window_values  # noqa: B018 (refuses what is no window)
         choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
-        choices["orientation"] = ORIENTATIONS
+        choices |= {"orientation": ORIENTATIONS, "augmentation": AUGMENTATIONS}
         for name, known in choices.items():
             value = getattr(self, name)
             if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:
                 raise StudyError(f"unknown {name}: {', '.join(unknown)}; choose from {', '.join(known)}.")
-        if "fair" in self.further_recipes and not min(self.learning_rates, default=0) > 0:
-            raise StudyError("the recipe 'fair' needs learning_rates, at least one and all above 0.")
+        choosing = [recipe for recipe in self.further_recipes if recipe in CHOOSING]
+        if choosing and not min(self.learning_rates, default=0) > 0:
+            raise StudyError(f"the recipe {choosing[0]!r} needs learning_rates, at least one and all above 0.")
+        if self.travels and len(self.windows) > 1:
+            raise StudyError("'travels' draws a window at random, for one channel; leave one of windows, or it out.")
         if missing := {"unet", "attention_unet"} - set(self.models):
             raise StudyError(f"models must hold {' and '.join(sorted(missing))}: the paper compares these two.")
         for name in ("models", "seeds"):
@@ -195,16 +211,24 @@ class Study:
     @property
     def recipe(self) -> str:
         """The recipe that the Study's own fields are: the paper's, or what they share with the others."""
+        if self.augmentation == "travels":
+            return "travels"
         if self.prior_bias:
             return "prior" if self.learning_rate == Study.learning_rate else "fair"
         return "paper"
 
+    @property
+    def travels(self) -> bool:
+        """Whether any of its trainings has augmentation "travels"."""
+        return "travels" in (self.augmentation, *self.further_recipes)
+
     def under(self, recipe: str, learning_rate: float | None = None) -> Study:
-        """The Study with the fields of a recipe; `learning_rate` is the one that "fair" chose."""
+        """The Study with the fields of a recipe; `learning_rate` is the one chosen for a recipe of CHOOSING."""
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; it is {recipe!r}")
-        rate = learning_rate if recipe == "fair" else Study.learning_rate
-        return dataclasses.replace(self, prior_bias=recipe != "paper", learning_rate=rate)
+        rate = learning_rate if recipe in CHOOSING else Study.learning_rate
+        augmentation = "travels" if recipe == "travels" else "paper"
+        return dataclasses.replace(self, prior_bias=recipe != "paper", learning_rate=rate, augmentation=augmentation)
 
     def as_dict(self) -> dict:
         """Plain values, ready for JSON."""

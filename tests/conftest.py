@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import pytest
@@ -23,6 +24,14 @@ def small(tmp_path_factory):
     folder = write_paired_folder(root / "paired")
     study = Study.of_profile("smoke", dataset="paired_folder", data_dir=str(folder), precision="fp32")
     store = slices.prepare(study, root / "processed")
+    return study, store, splits.prepare(store, study)
+
+
+@pytest.fixture(scope="session")
+def travelling(small, tmp_path_factory):
+    """(study, store, split) of the same slices, whose grey levels are HU, under augmentation "travels"."""
+    study = dataclasses.replace(small[0], grey_window="127.5/255", augmentation="travels")
+    store = slices.prepare(study, tmp_path_factory.mktemp("travelling"))
     return study, store, splits.prepare(store, study)
 
 

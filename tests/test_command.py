@@ -109,7 +109,7 @@ def test_every_field_of_a_study_can_be_told():
         "windows": ("40/80", "bone"), "grey_window": "auto", "orientation": "rot90",
         "train_share": 0.5, "validation_share": 0.2,
         "models": tuple(MODELS)[:3], "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3,
-        "learning_rate": 0.5,
+        "learning_rate": 0.5, "augmentation": "travels",
         "flip_probability": 0.1, "rotation_degrees": 3.0, "seeds": (4, 5), "precision": "bf16", "deterministic": True,
         "further_recipes": ("prior",), "learning_rates": (0.1,), "dataset": "ct_ich", "data_dir": "/other",
         "profile": "smoke", "folds": 5,

@@ -50,6 +50,10 @@ def test_every_profile_is_valid_and_survives_json(profile):
         ({"learning_rate": float("inf")}, ["learning_rate", "finite"]),
         ({"rotation_degrees": float("nan")}, ["rotation_degrees", "finite"]),
         ({"learning_rates": [0], "further_recipes": ["fair"]}, ["learning_rates", "above 0"]),
+        ({"learning_rates": [], "further_recipes": ["travels"]}, ["'travels'", "learning_rates"]),
+        ({"augmentation": "wild"}, ["wild", "paper, travels"]),
+        ({"augmentation": "travels", "windows": ["brain", "bone"]}, ["'travels'", "windows"]),
+        ({"further_recipes": ["travels"], "windows": ["brain", "bone"]}, ["'travels'", "windows"]),
         ({"profile": "quick"}, ["profile", "--profile"]),
         ({"label-map": ["1=SAH"]}, ["label-map", "is it label_map?"]),
         ({"x": 1}, ["called x", "there are", "windows"]),
@@ -99,13 +103,20 @@ def test_what_each_recipe_adds():
     fair = study.under("fair", 3e-3)
     assert fair.prior_bias and fair.learning_rate == 3e-3
     assert dataclasses.replace(fair, prior_bias=False, learning_rate=0.5) == study
-    with pytest.raises(ValueError, match="paper, prior, fair"):
+    travels = study.under("travels", 3e-3)
+    assert travels == dataclasses.replace(fair, augmentation="travels") and travels.recipe == "travels"
+    assert travels.under("fair", 3e-3) == fair and travels.under("paper").recipe == "paper"
+    with pytest.raises(ValueError, match="paper, prior, fair, travels"):
         study.under("best")
 
 
 @pytest.mark.parametrize(("profile", "name"), [("paper", "paper"), ("quick", "fair")])
 def test_a_profile_s_own_recipe_has_a_name(profile, name):
     assert Study.of_profile(profile).recipe == name
+
+
+def test_a_study_of_another_augmentation_is_that_recipe_s():
+    assert all(Study.of_profile(name, augmentation="travels").recipe == "travels" for name in PROFILES)
 
 
 def test_a_study_cannot_be_changed_by_accident():

@@ -14,7 +14,7 @@ from sahlib.data import slices, splits
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.scoring import baselines, metrics, prediction
-from sahlib.study import Study
+from sahlib.study import CHOOSING, Study
 from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
@@ -70,6 +70,8 @@ class Results:
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
     """The slices of a Study and their split; built where they are not on disk yet."""
     store = slices.prepare(study, workspace.processed, progress.over("scans"))
+    if study.travels:  # made, or refused, before anything is trained
+        slices.wide(store, study, progress.over("scans"))
     return store, splits.prepare(store, study)
 
 
@@ -103,12 +105,12 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
     for recipe in study.further_recipes:
         searches, runs = {}, {}
         for model in study.models:
-            if recipe == "fair":
+            if recipe in CHOOSING:
                 searches[model] = rate_search.search_learning_rate(*data, study, model, workspace.runs)
             rate = rate_search.chosen_rate(searches[model]) if searches else None
             runs |= train_models(study.under(recipe, rate), *data, [model], workspace)
         # Where each network has its own rate, `searches` tells them.
-        shared = study.under("prior" if searches else recipe)
+        shared = study.under(recipe, Study.learning_rate)
         counts = {model: [prediction.test(run, *data, study) for run in own] for model, own in runs.items()}
         found[recipe] = replace(own, study=shared, recipe=recipe, runs=runs, counts=counts, searches=searches)
     return found

@@ -15,7 +15,7 @@ from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed, transcript
 from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
 from sahlib.scoring import baselines, calibration, intervals, metrics
-from sahlib.study import MODELS, RECIPES
+from sahlib.study import CHOOSING, MODELS, RECIPES
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
 REPORTED = (
@@ -152,7 +152,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPES[recipe] + ", not searched" * (recipe == "fair" and not results.searches),
+                "Recipe": RECIPES[recipe] + ", not searched" * (recipe in CHOOSING and not results.searches),
             }
             for series in shown:
                 own = results.counts[series]
@@ -163,7 +163,8 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
                 row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)
     chosen = [note for results in recipes.values() for note in published.rates_in_words(results)]
-    left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in recipes]
+    # "travels" is for other scans and has no part in the paper's question.
+    left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in (*recipes, "travels")]
     if left_out:
         searched = "" if chosen else "; the learning rate was not searched"
         chosen.append(f"Left out in this profile: {', '.join(left_out)}{searched}.")

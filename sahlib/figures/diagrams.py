@@ -18,7 +18,7 @@ from matplotlib.path import Path
 from sahlib.data.splits import SIDES
 from sahlib.figures.drawing import WIDTH, styled
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import MODELS, Study
+from sahlib.study import AUGMENTATIONS, MODELS, Study
 
 NETWORK = "Network: "  # how the title of a step begins that stands beside others of its kind
 LINE = "#444444"
@@ -43,6 +43,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     }
     seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) != 1)}"
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
+    turned = f"random flips (p = {study.flip_probability:g}) and rotations (±{study.rotation_degrees:g}°)"
     epochs = f"{study.epochs} epoch{'s' * (study.epochs != 1)}"
     return [
         ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks{patients_too}"),
@@ -52,7 +53,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
         (
             "Training",
             f"BCE + Dice loss, Adam, learning rate {study.learning_rate:g}, batches of {study.batch_size}, {epochs}, "
-            f"{seeds}; random flips (p = {study.flip_probability:g}) and rotations (±{study.rotation_degrees:g}°); "
+            f"{seeds}; {turned if study.augmentation == 'paper' else AUGMENTATIONS[study.augmentation]}; "
             f"the best epoch on the validation set is kept{bias}",
         ),
         ("Evaluation", f"Test set, threshold {THRESHOLD:g}: Dice, IoU, precision, recall, F1"),

@@ -12,11 +12,11 @@ from matplotlib.lines import Line2D
 
 from sahlib.data.samples import typical_training_slice
 from sahlib.data.scan import CLASSES, SAH, Scan
-from sahlib.data.slices import SliceStore, window_to_grey
+from sahlib.data.slices import SliceStore, wide, window_to_grey
 from sahlib.data.splits import SIDES, Split
 from sahlib.figures.drawing import CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
 from sahlib.study import Study
-from sahlib.training.augment import draw_transforms, transform
+from sahlib.training.augment import augmentation, draw
 
 SIDE_COLOURS = dict(zip(SIDES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))  # Okabe & Ito
 
@@ -93,14 +93,15 @@ def augmentations(store: SliceStore, split: Split, study: Study) -> Figure:
     """The typical training slice and eight of its augmented forms, the transformed mask outlined on each."""
     row = typical_training_slice(store, split)
     image, mask = store.images[row], store.masks([row])[0]
-    copies = (torch.from_numpy(one.astype(np.float32)).expand(8, 1, -1, -1) for one in (image, mask))
-    matrices = draw_transforms(8, study.flip_probability, study.rotation_degrees, torch.Generator().manual_seed(0))
-    images, masks = (turned[:, 0].numpy() for turned in transform(*copies, matrices))
+    taught = wide(store, study).images[row] if study.augmentation == "travels" else image
+    copies = (torch.from_numpy(one.astype(np.uint8)).expand(8, 1, -1, -1) for one in (taught, mask))
+    draws = draw(study, 8, torch.Generator().manual_seed(0))
+    images, masks = (one[:, 0].numpy() for one in augmentation(study, torch.device("cpu"))(*copies, draws))
     titles = ["as it is", *(f"epoch {k}" for k in range(1, 9))]
     figure = Figure(figsize=(WIDTH, WIDTH / 5 * 2 + 0.6), layout="constrained")
     *axes, last = figure.subplots(2, 5).ravel()
     last.set_axis_off()
-    for ax, picture, lesion, title in zip(axes, [image, *images], [mask, *(masks > 0.5)], titles, strict=True):
+    for ax, picture, lesion, title in zip(axes, [image, *255 * images], [mask, *(masks > 0.5)], titles, strict=True):
         show(ax, picture)
         outline(ax, lesion)
         ax.set_title(title, fontsize=7)

@@ -18,7 +18,7 @@ from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
 from sahlib.scoring import metrics
 from sahlib.scoring.baselines import BACKGROUND
-from sahlib.study import MODELS, Study
+from sahlib.study import AUGMENTATIONS, MODELS, Study
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
@@ -150,6 +150,9 @@ def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
     left_out = [MODELS[m] for m in Study.models if m not in study.models]  # of those the paper's question needs
     where_it_holds = {
         f"Other than in the paper: {', '.join(changed)}.": changed,
+        f"Augmentation {study.augmentation}, which the paper does not do: {AUGMENTATIONS[study.augmentation]}.": (
+            study.augmentation != "paper"
+        ),
         f"Tested on fold {study.fold + 1} of {study.folds} of a cross-validation by patient.": study.folds,
         "The target is any hemorrhage: where it says SAH, read hemorrhage of every type.": study.target == "any",
         "The networks find every hemorrhage class, each by an output of its own; this is about SAH.": (

@@ -21,7 +21,7 @@ from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import MODELS
+from sahlib.study import AUGMENTATIONS, MODELS
 
 TOO_FEW = "too few to tell"
 SIDES = "Slices and patients on each side of the split."
@@ -55,6 +55,7 @@ def card(results: Results) -> str:
         title=tables.label(model, results.counts[model]),
         runs=runs,
         threshold=THRESHOLD,
+        augmentations=AUGMENTATIONS,
         source=None if study.dataset == "phantom" else catalogue.find(study.dataset),
         own=catalogue.OWN,
         spacing=millimetres(train["row_mm"], 2),

@@ -33,6 +33,7 @@ COLUMNS = (
 TELLING = (
     *("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size"),
     *("channels", "raters", "label_map", "phantom_seed", "flip_probability", "rotation_degrees", "precision"),
+    "prior_bias",
 )
 CAUTIONS = (
     ("dataset", "phantom", "The phantom's scans are synthetic: no clinical evidence."),

@@ -63,7 +63,7 @@ class Seen:
     @property
     def recipe(self) -> str:
         """One of RECIPES."""
-        return Study(prior_bias=self.setting("prior_bias"), learning_rate=self.setting("learning_rate")).recipe
+        return Study(**{name: self.setting(name) for name in ("prior_bias", "learning_rate", "augmentation")}).recipe
 
     @property
     def row(self) -> str:

@@ -13,7 +13,7 @@ from sahlib.chapters import results
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.scoring import metrics, prediction
-from sahlib.study import OWN, Study, StudyError
+from sahlib.study import CHOOSING, OWN, Study, StudyError
 from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, writing
@@ -38,15 +38,15 @@ class Arm:
 
 
 def train(arm: Arm, workspace: Workspace) -> Run:
-    """The finished training of an arm. "fair" trains at each rate of the budget first, to choose one."""
+    """The finished training of an arm. A recipe of CHOOSING trains at each rate of the budget first, to choose one."""
     return _train(arm, workspace, *results.load_data(arm.study, workspace))
 
 
 def _train(arm: Arm, workspace: Workspace, slices: SliceStore, split: Split) -> Run:
     study = arm.study
-    if arm.recipe == "fair":
+    if arm.recipe in CHOOSING:
         search = rate_search.search_learning_rate(slices, split, study, arm.model, workspace.runs)
-        study = study.under("fair", rate_search.chosen_rate(search))
+        study = study.under(arm.recipe, rate_search.chosen_rate(search))
     elif arm.recipe != OWN:
         study = study.under(arm.recipe)
     return loop.train(slices, split, study, arm.model, arm.seed, workspace.runs)

@@ -20,12 +20,12 @@ from torch import nn
 
 from sahlib import progress
 from sahlib.data.scan import CLASSES
-from sahlib.data.slices import SliceStore
+from sahlib.data.slices import SliceStore, wide
 from sahlib.data.splits import Split
 from sahlib.networks import models
 from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training import checkpoint
-from sahlib.training.augment import draw_transforms
+from sahlib.training.augment import draw
 from sahlib.training.feed import Resident, Streamed, open_feed
 from sahlib.training.numerics import numerics
 from sahlib.training.runs import FAILED, STATE, Run, begin, find, finish, folder, run_key
@@ -82,14 +82,16 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     model, seed, state = key["model"], key["seed"], path / STATE
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
-    sides = (split.rows(store, side) for side in ("train", "validation"))
-    feed, validation = (open_feed(store, rows, device, tuple(shares)) for rows in sides)
+    taught = wide(store, study, progress.over("scans")) if study.augmentation == "travels" else store
+    feed = open_feed(taught, split.rows(store, "train"), device, tuple(shares))
+    validation = open_feed(store, split.rows(store, "validation"), device, tuple(shares))
     network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(state, network, optimizer)
 
     bias, way = "on" if study.prior_bias else "off", "" if isinstance(feed, Resident) else " streamed from disk"
     said = f"learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}"
+    said += f", augmentation {study.augmentation}"
     print(f"{name}: {said}, {len(feed)} slices{way}, from epoch {len(history) + 1}", flush=True)
     began = time.perf_counter()
     steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
@@ -132,10 +134,10 @@ def train_epoch(step: Callable, feed: Resident | Streamed, study: Study, seed: i
     """
     generator = torch.Generator().manual_seed(int(digest("epoch", seed, epoch), 16))
     order = torch.randperm(len(feed), generator=generator)
-    matrices = draw_transforms(len(feed), study.flip_probability, study.rotation_degrees, generator).to(feed.device)
+    draws = draw(study, len(feed), generator).to(feed.device).split(study.batch_size)
     batches, total = feed.batches(order, study.batch_size), 0
-    for (images, labels), matrix in zip(batches, matrices.split(study.batch_size), strict=True):
-        total = total + step(images, labels, matrix) * len(matrix)
+    for (images, labels), own in zip(batches, draws, strict=True):
+        total = total + step(images, labels, own) * len(own)
     return float(total) / len(feed)
 
 

@@ -27,7 +27,7 @@ TRAINING_VERSION = 2
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
 TRAINING_FIELDS = (
     *("target", "channels", "prior_bias", "epochs", "batch_size", "learning_rate"),
-    *("flip_probability", "rotation_degrees", "precision", "deterministic"),
+    *("augmentation", "flip_probability", "rotation_degrees", "precision", "deterministic"),
 )
 
 

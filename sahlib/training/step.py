@@ -14,7 +14,7 @@ from torch.nn import BCEWithLogitsLoss
 from sahlib.networks import models
 from sahlib.study import Study
 from sahlib.training import graph
-from sahlib.training.augment import transform
+from sahlib.training.augment import augmentation, draw
 
 
 def make_optimizer(network: nn.Module, study: Study) -> torch.optim.Optimizer:
@@ -37,17 +37,18 @@ def paper_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
 
 
 def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: Study, slices: int, steps: int):
-    """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W], matrices [b,2,3]) -> loss that learns one batch.
+    """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W], their draws [b,...]) -> loss that learns one batch.
 
     On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
     took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
     """
     loss_function = paper_loss()
+    augmented = augmentation(study, next(network.parameters()).device)
 
     def step_of(network: nn.Module):
-        def step(images: torch.Tensor, labels: torch.Tensor, matrices: torch.Tensor) -> torch.Tensor:
+        def step(images: torch.Tensor, labels: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
             network.train()
-            x, y = transform(images.float() / 255, labels.float(), matrices)
+            x, y = augmented(images, labels, draws)
             loss = loss_function(models.forward(network, x, study.precision), y)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -87,10 +88,10 @@ def _worth_capturing(network: nn.Module, study: Study, slices: int) -> bool:
 
 
 def blank_batch(network: nn.Module, study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Images, labels and matrices of a full batch that shows nothing, on the network's device."""
+    """Images, labels and draws of a full batch that shows nothing, on the network's device."""
     device = next(network.parameters()).device
     images, labels = (
         torch.zeros((study.batch_size, count, study.size, study.size), dtype=torch.uint8, device=device)
         for count in (len(study.windows), models.output_layer(network).out_channels)
     )
-    return images, labels, torch.eye(2, 3, device=device).repeat(study.batch_size, 1, 1)
+    return images, labels, draw(study, study.batch_size, torch.Generator()).to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,8 @@ import torch
 
 from sahlib.chapters import diagnostics, evaluation, published, results, verdict
 from sahlib.scoring import baselines, metrics
-from sahlib.study import MODELS, RECIPES
+from sahlib.study import MODELS, RECIPES, StudyError
+from sahlib.training import rate_search
 from sahlib.workspace import Workspace
 
 
@@ -183,6 +185,33 @@ def test_there_is_a_ledger_for_each_recipe_and_the_fairest_one_leads(found, load
     )
     assert "recipe fair" in (loaded.folder / "ledger.txt").read_text()
     assert "recipe prior" in (loaded.folder / "ledger_prior.txt").read_text()
+
+
+def test_travels_trains_at_the_rates_chosen_for_fair_and_leads_no_ledger(travelling, tmp_path):
+    fields = {"augmentation": "paper", "epochs": 1, "models": ("unet", "attention_unet")}
+    study = dataclasses.replace(travelling[0], **fields, further_recipes=("travels",))
+    workspace = Workspace(str(tmp_path))
+    found = results.load_recipes(study, workspace)
+    assert list(found) == ["paper", "travels"] and verdict.fairest(found) is found["paper"]
+    travels = found["travels"]
+    assert travels.recipe == travels.study.recipe == "travels"
+    for model, (run,) in travels.runs.items():
+        assert run.record["recipe"]["learning_rate"] == rate_search.chosen_rate(travels.searches[model])
+        assert run.record["recipe"]["augmentation"] == "travels" and run.record["recipe"]["prior_bias"]
+    recipes = [json.loads(path.read_text())["recipe"] for path in workspace.runs.glob("*/*/*/run.json")]
+    assert sum(recipe["augmentation"] == "paper" for recipe in recipes) == 2 + 2 * len(study.learning_rates)
+    assert len(recipes) == 2 + 2 * len(study.learning_rates) + 2
+    searched = results.load_recipes(dataclasses.replace(study, further_recipes=("fair", "travels")), workspace)
+    assert verdict.fairest(searched) is searched["fair"] and searched["travels"].runs == travels.runs
+    assert len(list(workspace.runs.glob("*/*/*/run.json"))) == len(recipes)  # all were found
+    assert f"{RECIPES['travels']}" in verdict.decision(found)["Recipe"].tolist()
+    assert "travels" not in (travels.folder / "table_decision.md").read_text().partition("Left out")[2]
+
+
+def test_what_cannot_travel_is_refused_before_anything_is_trained(small, tmp_path):
+    study = dataclasses.replace(small[0], further_recipes=("travels",))
+    with pytest.raises(StudyError, match="grey_window"):
+        results.load_data(study, Workspace(str(tmp_path)))
 
 
 def test_a_chosen_learning_rate_is_named(loaded):

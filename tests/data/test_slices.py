@@ -112,6 +112,19 @@ def test_three_windows_are_three_channels_of_one_input(tmp_path):
     assert (inputs[:, 1] != inputs[:, 0]).any() and (inputs[:, 2] != inputs[:, 1]).any()
 
 
+def test_hounsfield_units_lie_beside_the_store_slice_by_slice(paired_folder, tmp_path, monkeypatch):
+    told = study(paired_folder, grey_window="127.5/255", windows=("127.5/255",))  # so that grey is HU
+    store = slices.prepare(told, tmp_path)
+    wide = slices.wide(store, told)
+    level, width = slices.WIDE
+    assert wide.path == slices.prepare(dataclasses.replace(told, windows=(f"{level}/{width}",)), tmp_path).path
+    assert wide.slices.equals(store.slices) and (wide.labels == store.labels).all()
+    hounsfield = level - width / 2 + wide.images[:] * (width / 255)
+    assert np.abs(hounsfield - store.images).max() <= 2.5  # rounded to 2 HU before resizing, and once more after it
+    monkeypatch.setattr(slices, "_build", None)
+    assert slices.wide(store, told).path == wide.path
+
+
 def test_grey_levels_have_one_window(paired_folder, tmp_path):
     study = Study.of_profile("smoke", data_dir=str(paired_folder), dataset="paired_folder", windows=("brain", "bone"))
     with pytest.raises(StudyError, match="00_0.png holds grey levels of one window"):

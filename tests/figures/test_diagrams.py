@@ -181,6 +181,9 @@ def test_the_workflow_tells_the_study():
         "Network: Attention U-Net",
     ]
     assert steps[0][0] == "Data"
+    assert "random flips (p = 0.5) and rotations (±15°); the best" in text
+    travels = dict(diagrams.workflow_steps(study.under("travels", 1e-3), 300, 12, SPLIT, "HU"))["Training"]
+    assert "; random windows, grey scales" in travels and "15°" not in travels
 
 
 def test_the_workflow_owns_up_to_slices_without_patients():

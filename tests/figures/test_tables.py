@@ -184,8 +184,12 @@ def test_notes_of_the_papers_recipe():
     assert "Prior bias initialisation off" in text
     assert "slices of one patient may be on both sides of the split" in text
     assert "seeds 1, 2." in text and "learning rate 0.0001" in text
-    for absent in ("clinical", "Left out", "Other than in the paper", "Fewer than"):
+    for absent in ("clinical", "Left out", "Other than in the paper", "Fewer than", "Augmentation"):
         assert absent not in text
+    elsewhere = tables.study_notes(study.under("travels", 1e-3), many)
+    assert any(
+        note.startswith("Augmentation travels, which the paper does not do: random windows") for note in elsewhere
+    )
 
 
 # Files

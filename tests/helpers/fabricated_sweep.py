@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from sahlib.study import Study, digest
 
 PIXELS = 100
-FIELDS = ("target", "channels", "prior_bias", "epochs", "batch_size", "learning_rate", "precision")
+FIELDS = ("target", "channels", "prior_bias", "epochs", "batch_size", "learning_rate", "augmentation", "precision")
 
 
 def counts_of(patients, seed=0, slices=4):

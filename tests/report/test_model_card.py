@@ -146,6 +146,12 @@ def test_a_searched_learning_rate_is_called_so_and_no_other_network_s_is_told(lo
     assert "not searched" in model_card.card(model_card.only(loaded, "unet"))
 
 
+def test_the_augmentation_is_told(own):
+    assert "flips with probability 0.5, rotations up to 15 degrees." in told(own, "Training")
+    travels = told(own, "Training", augmentation="travels")
+    assert "**Augmentation:** travels: random windows, grey scales" in travels and "15 degrees" not in travels
+
+
 def test_the_source_of_the_data_is_told(own):
     data = told(own, "Training data")
     assert "its owner's to state" in data and "pixel spacing after resizing unknown" in data

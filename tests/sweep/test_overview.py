@@ -146,13 +146,16 @@ def test_a_test_side_without_a_lesion_has_no_dice_and_says_so(runs):
 def test_what_differs_in_more_than_seed_and_fold_is_another_row(runs):
     for changes in ({}, {"seed": 1}, {"prior_bias": True}, {"size": 64}, {"folds": 2}, {"split_seed": 5}):
         finish(begin(runs, **changes))
+    for bias in (False, True):
+        finish(begin(runs, augmentation="travels", prior_bias=bias))
     finish(begin(runs, "attention_unet"))
     rows = overview.table(run_states.gather(runs))
     assert rows["runs"].tolist().count(2) == 1
-    assert rows["runs"].sum() == 7
+    assert rows["runs"].sum() == 9
     labels = list(zip(rows["network"], rows["recipe"], strict=True))
-    assert len(set(labels)) == len(labels) == 6  # none looks like another
-    assert rows["recipe"].tolist()[-1] == "prior"
+    assert len(set(labels)) == len(labels) == 8  # none looks like another
+    assert rows["recipe"].tolist()[-3] == "prior"
+    assert set(rows["recipe"][-2:]) == {"travels, prior bias False", "travels, prior bias True"}
     assert {r for r in rows["recipe"] if "size 64" in r} == {"paper, size 64, single split, split seed 0"}
 
 

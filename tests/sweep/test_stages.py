@@ -61,6 +61,15 @@ def test_the_fair_recipe_trains_at_the_rate_it_chose_on_validation_patients(scor
     assert run.record["recipe"]["prior_bias"] is True
 
 
+def test_a_network_that_travels_has_the_rate_of_the_fair_one(scored):
+    fields = {"grey_window": "127.5/255", "learning_rates": (1e-3, 1e-2)}
+    study = dataclasses.replace(scored[0].study, **fields)
+    fair, travels = (
+        stages.train(stages.Arm(study, "unet", 0, recipe), scored[1]).record["recipe"] for recipe in ("fair", "travels")
+    )
+    assert fair | {"augmentation": "travels"} == travels and fair["augmentation"] == "paper"
+
+
 @pytest.mark.parametrize(("model", "seed", "named"), [("resnet", 0, "model 'resnet'"), ("unet", 7, "seed 7")])
 def test_an_arm_that_the_study_has_not_is_refused(small, model, seed, named):
     with pytest.raises(StudyError, match=f"{named} is not among the Study's"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sahlib.data import slices
 from sahlib.data.slices import SliceStore
 from sahlib.training import feed, loop
 
@@ -16,7 +17,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def pair(small):
-    _, store, split = small
+    study, store, split = small
+    store = slices.wide(store, study) if study.augmentation == "travels" else store
     rows = split.rows(store, "train")
     resident = feed.open_feed(store, rows, DEVICE, ("SAH",))
     assert isinstance(resident, feed.Resident)
@@ -24,8 +26,9 @@ def pair(small):
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 1000])
-def test_both_give_the_same_batches(small, batch_size):
-    resident, streamed = pair(small)
+@pytest.mark.parametrize("kind", ["small", "travelling"])
+def test_both_give_the_same_batches(request, kind, batch_size):
+    resident, streamed = pair(request.getfixturevalue(kind))
     order = torch.randperm(len(resident), generator=torch.Generator().manual_seed(0))
     batches = list(zip(resident.batches(order, batch_size), streamed.batches(order, batch_size), strict=True))
     assert sum(len(images) for (images, _), _ in batches) == len(order)
@@ -42,8 +45,9 @@ def test_a_batch_holds_the_slices_that_were_asked_for(small):
     np.testing.assert_array_equal(labels[:, 0].cpu(), store.masks(rows[[3, 0]]))
 
 
-def test_what_does_not_fit_is_streamed_and_trains_to_the_same_weights(small, tmp_path, monkeypatch, capsys):
-    study, store, split = small
+@pytest.mark.parametrize("kind", ["small", "travelling"])
+def test_what_does_not_fit_is_streamed_and_trains_to_the_same_weights(request, kind, tmp_path, monkeypatch, capsys):
+    study, store, split = request.getfixturevalue(kind)
     fits = loop.train(store, split, study, "unet", 0, tmp_path / "resident")
     monkeypatch.setattr(feed, "free_memory", lambda _: 1000)
     streamed = loop.train(store, split, study, "unet", 0, tmp_path / "streamed")

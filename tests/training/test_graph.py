@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from sahlib.networks import models
-from sahlib.study import Study
-from sahlib.training import graph, loop, step
+from sahlib.study import AUGMENTATIONS, Study
+from sahlib.training import augment, graph, loop, step
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -58,9 +58,25 @@ def test_a_network_traces_as_one_graph_and_computes_the_same_through_the_compile
     torch.testing.assert_close(models.forward(traced, images, "fp32"), models.forward(network, images, "fp32"))
 
 
+def test_an_augmentation_traces_as_one_graph_whatever_is_drawn():
+    """Nothing in it asks for a value, which a captured step could not know and for which a GPU would have to wait."""
+    study = Study.of_profile("smoke", augmentation="travels")
+    augmented = augment.augmentation(study, torch.device("cpu"))
+    traced = torch.compile(augmented, backend="aot_eager", fullgraph=True, dynamic=False)
+    images, labels, _ = step.blank_batch(models.build("unet", study.channels), study)
+    for seed in range(2):
+        images = torch.randint(0, 256, images.shape, dtype=torch.uint8)
+        draws = augment.draw(study, len(images), torch.Generator().manual_seed(seed))
+        torch.testing.assert_close(traced(images, labels, draws), augmented(images, labels, draws))
+
+
 @needs_gpu
-@pytest.mark.parametrize("model", ["unet", "unet_resnet34", "attention_unet"])
-def test_a_captured_run_learns_what_the_plain_step_learns(small, tmp_path, monkeypatch, model):
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [("unet", "small"), ("unet_resnet34", "small"), ("attention_unet", "small"), ("unet", "travelling")],
+)
+def test_a_captured_run_learns_what_the_plain_step_learns(request, tmp_path, monkeypatch, model, kind):
+    small = request.getfixturevalue(kind)
     study = dataclasses.replace(small[0], deterministic=True, batch_size=7, epochs=3)
     captured = loop.train(*small[1:], study, model, 0, tmp_path / "captured")
     again = loop.train(*small[1:], study, model, 0, tmp_path / "again")
@@ -83,8 +99,9 @@ def test_a_compiled_step_learns_what_the_plain_step_learns(small, tmp_path, monk
 
 
 @needs_gpu
-def test_a_captured_step_does_not_wait_for_the_gpu(small):
-    study, store, split = small
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_a_captured_step_does_not_wait_for_the_gpu(small, augmentation):
+    study = dataclasses.replace(small[0], augmentation=augmentation)
     network, optimizer, _ = learner(study, device="cuda")
     learn = step.training_step(network, optimizer, study, slices=100, steps=1)
     batch = step.blank_batch(network, study)

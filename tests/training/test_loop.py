@@ -83,7 +83,11 @@ def test_runs_copied_from_another_machine_s_folder_are_found(small, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": True}, {"deterministic": True}]
+    "change",
+    [
+        *({"epochs": 3}, {"learning_rate": 1e-2}, {"prior_bias": True}, {"deterministic": True}),
+        {"augmentation": "travels"},
+    ],
 )
 def test_whatever_changes_the_result_makes_another_run(small, tmp_path, change):
     study, store, split = small
@@ -135,8 +139,12 @@ loop.train(store, splits.prepare(store, study), study, "unet", 0, root / "runs")
 """
 
 
-@pytest.mark.parametrize(("epoch", "moment"), [(1, "before"), (2, "during"), (2, "after")])
-def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(small, tmp_path, epoch, moment):
+@pytest.mark.parametrize(
+    ("kind", "epoch", "moment"),
+    [("small", 1, "before"), ("small", 2, "during"), ("small", 2, "after"), ("travelling", 2, "after")],
+)
+def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(request, kind, tmp_path, epoch, moment):
+    small = request.getfixturevalue(kind)
     study = dataclasses.replace(small[0], epochs=3, **REPEATABLE)
     arguments = [json.dumps(study.as_dict()), str(tmp_path), str(epoch), moment]
     done = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, text=True)
@@ -147,6 +155,22 @@ def test_killed_and_resumed_ends_with_the_weights_of_an_unbroken_run(small, tmp_
         assert torch.equal(weight, load_file(resumed.weights)[key]), key
     assert resumed.history.drop(columns="seconds").equals(unbroken.history.drop(columns="seconds"))
     assert not [file for file in resumed.path.iterdir() if "partial" in file.name or "state" in file.name]
+
+
+def test_validation_and_test_go_on_in_the_study_s_window_as_stored(travelling, tmp_path, monkeypatch):
+    study, store, split = travelling
+    opened = []
+    monkeypatch.setattr(loop, "open_feed", lambda *asked: opened.append(asked) or feed.open_feed(*asked))
+    run = train(travelling, tmp_path)
+    (taught, *_), (checked, *_) = opened
+    assert checked is store and (taught.images[:] != store.images[:]).any()
+    assert taught.slices["slice_id"].equals(store.slices["slice_id"]) and (taught.labels == store.labels).all()
+    assert len(prediction.test(run, store, split, study)) == len(split.rows(store, "test"))
+
+
+def test_grey_levels_of_an_unknown_window_cannot_travel(small, tmp_path):
+    with pytest.raises(StudyError, match="grey levels; say --set grey_window=LEVEL/WIDTH.*auto"):
+        train(small, tmp_path, augmentation="travels")
 
 
 def test_a_second_process_waits_for_the_first_and_takes_its_run(small, tmp_path, capsys):
