@@ -98,7 +98,7 @@ def test_a_dicom_segmentation_refers_to_its_series_and_is_the_studys_own(trained
 
 
 def test_pictures_get_masks_that_lie_as_they_do(trained, stored, enlarged, tmp_path):
-    told, _ = apply.write([stored / "pictures"], trained[1], tmp_path, {"orientation": "auto"})
+    told, _ = apply.write([stored / "pictures"], trained[1], tmp_path, {"orientation": "rot180"})
     masks = [
         cv2.imread(str(tmp_path / "pictures_mask" / f"{z}.png"), cv2.IMREAD_UNCHANGED) for z in range(len(enlarged))
     ]
