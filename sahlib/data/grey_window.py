@@ -1,8 +1,9 @@
 """In which window 8-bit slices were exported: two grey levels of the brain are compared with their Hounsfield units.
 
 Within the skull, smoothed, half of a phantom's brain lies below 32.4 HU and a tenth (CSF beside brain) 4.5 HU lower;
-patients differ in the first by 1.1 HU and in the second by a factor of 1.3. Real heads differ more, so that 2.5 HU and
-a factor of 1.4 are taken for one unit of misfit. A window is told for a set as a whole, since one export makes one.
+patients differ in the first by 1.3 HU and in the second by a factor of 1.3. Real heads differ more, so that 2.5 HU and
+a factor of 1.4 are taken for one unit of misfit. The more patients, the surer: by 24 phantoms together each of ten
+windows is told rightly; of these 240 scans alone 205 are, 24 are in doubt and 11 taken for a window near theirs.
 """
 
 from __future__ import annotations

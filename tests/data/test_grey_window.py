@@ -47,7 +47,7 @@ def test_auto_finds_the_window_and_refuses_where_it_cannot(scans):
     assert grey_window.estimated(exported(scans, 127.5, 255)) == (127.5, 255)
     with pytest.raises(StudyError, match="grey_window=auto: the window of these grey levels is none that is known"):
         grey_window.estimated(exported(scans, -500, 100))
-    nothing = np.zeros((32, 64, 64), np.uint8)
+    nothing = np.zeros((len(scans[0].image), 64, 64), np.uint8)
     blank = dataclasses.replace(scans[0], image=nothing, labels=nothing, unit="grey")
     with pytest.raises(StudyError, match="none that is known"):
         grey_window.estimated(Listed((blank,)))

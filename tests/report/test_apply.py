@@ -210,9 +210,12 @@ def test_a_way_up_is_for_the_pictures_of_a_mixed_call_alone(trained, stored, enl
     np.testing.assert_array_equal(np.asarray(seen.dataobj)[::-1, ::-1].transpose(2, 1, 0) > 0, enlarged)
 
 
-def test_a_window_is_found_for_each_scan_and_one_in_doubt_is_named(trained, stored, tmp_path):
+def test_a_window_is_found_for_each_scan_and_one_in_doubt_is_named(trained, tmp_path):
     cv2.imwrite(str(tmp_path / "blank.png"), np.zeros((64, 64), np.uint8))
-    both = [tmp_path / "blank.png", stored / "pictures"]
+    (tmp_path / "wide").mkdir()
+    for z, grey in enumerate(window_to_grey(trained[2].image, 75, 215)):
+        cv2.imwrite(str(tmp_path / "wide" / f"{z}.png"), grey)
+    both = [tmp_path / "blank.png", tmp_path / "wide"]
     (sentence,) = apply.write(both, trained[1], tmp_path / "out", {"grey_window": "auto"})[1]
     assert sentence.startswith(f"grey_window=auto: the window of {tmp_path / 'blank.png'} is none that is known; name")
 

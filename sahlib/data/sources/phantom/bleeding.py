@@ -55,13 +55,14 @@ class PatientPlan:
     other_bleeds: tuple[str, ...]  # classes other than SAH
     calcified: tuple[str, ...]  # of "pineal", "choroid", "falx"
     dense_tentorium: bool
+    infarct: bool  # or another dark region: oedema, a scar
     surgery: tuple[str, ...]  # of TREATED, and "coil"
     thickness_mm: float
     spacing_mm: float
     sah_hu: float
     noise_hu: float
     softness: float  # of the scanner's kernel: 0 is the sharpest, 1 the softest
-    bed: str  # "curved" or "flat"
+    bed: str  # "curved", "flat" or "rests" at both sides of the head
     least_fraction: float  # of blood in a pixel that the rater outlines
     smallest_mm2: float  # specks below it the rater leaves out
 
@@ -97,6 +98,7 @@ def plan(seed: int, index: int) -> PatientPlan:
         other_bleeds=tuple(name for name in CLASSES if draw.get(name)),
         calcified=tuple(name for name, p in CALCIFIED.items() if rng.random() < p * (age > 25)),
         dense_tentorium=bool(rng.random() < 0.4),
+        infarct=bool(rng.random() < 0.15),
         aneurysm=(float(side * aneurysm[0]), *map(float, aneurysm[1:])),
         surgery=(*treated, *(["coil"] if coiled else [])),
         thickness_mm=round(float(thickness_mm), 2),
@@ -104,7 +106,7 @@ def plan(seed: int, index: int) -> PatientPlan:
         sah_hu=float(rng.uniform(*((42, 60) if scattered else (66, 84) if amount == "thick" else (58, 74)))),
         noise_hu=float(rng.uniform(2.0, 5.0) * np.sqrt(5 / thickness_mm)),
         softness=float(rng.random()),
-        bed=str(rng.choice(["curved", "flat"], p=[0.7, 0.3])),
+        bed=str(rng.choice(["curved", "flat", "rests"], p=[0.5, 0.25, 0.25])),
         least_fraction=float(rng.uniform(*((0.2, 0.4) if scattered else (0.3, 0.5)))),
         smallest_mm2=float(5 if scattered else rng.uniform(10, 60)),
     )
@@ -247,21 +249,33 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
     return out
 
 
-def dense_spots(p: PatientPlan, dura, rng):
-    """HU added to the brain by calcification and dura, [127,115,99] float32."""
-    _, z, x = coordinates()
+def dense_spots(p: PatientPlan, head: Anatomy, rng):
+    """HU that calcification, dura and venous blood add to the brain, and an infarct takes, [127,115,99] float32."""
+    y, z, x = coordinates()
+    side, cavity, dura = np.abs(x), head.shell[..., 0], head.shell[..., 3]
 
     def spot(x, y, z, radius):
         return np.clip((radius + 1 - _away(x, y, z)) / 2, 0, 1)
 
     added = dura * np.float32(rng.uniform(22, 34) if p.dense_tentorium else rng.uniform(6, 14))
+    # Blood in the sinuses: sagittal and transverse ones along the inner table, the straight one on the midline. It is
+    # denser the more red cells it holds: 43 HU (25 to 54) in Lee et al., Yonsei Med J 54:28-33, 2013.
+    along_table = np.clip((cavity + 8) / 3, 0, 1) * (cavity < 1)
+    sagittal = along_table * np.clip(4 + cavity / 3 - side, 0, 1) * ((z > -10) & (y < 74))
+    transverse = along_table * np.clip(4.5 - np.abs(z + 13 + 0.12 * side), 0, 1) * ((y < -45) & (side < 60))
+    falling = np.clip(3 - np.hypot(x, z - 5 - 0.27 * (y + 40)), 0, 1) * ((y < -38) & (y > -94))
+    added = np.maximum(added, np.maximum(np.maximum(sagittal, transverse), falling) * np.float32(rng.uniform(4, 26)))
+    if p.infarct:
+        centre = rng.choice([-1, 1]) * rng.uniform(30, 55), rng.uniform(-80, 45), rng.uniform(-25, 45)
+        edge = rng.uniform(14, 32) + smooth_noise(rng, added.shape, 6) * np.float32(3) - _away(*centre)
+        added = added - np.clip(edge / 4, 0, 1) * np.float32(rng.uniform(5, 20))
     if "pineal" in p.calcified:
         added = added + spot(rng.normal(0, 0.7), -28, 2, rng.uniform(1.5, 3.5)) * rng.uniform(60, 260)
     if "choroid" in p.calcified:
-        for side in (-1, 1):
+        for hemisphere in (-1, 1):
             reach = rng.uniform(1.5, 4.5)
-            added = added + spot(side * 23, -42 + rng.normal(0, 2), 8, reach) * rng.uniform(50, 220)
+            added = added + spot(hemisphere * 23, -42 + rng.normal(0, 2), 8, reach) * rng.uniform(50, 220)
     if "falx" in p.calcified:
-        plaque = np.clip(smooth_noise(rng, added.shape, 6) - 1.0, 0, 1) * (np.abs(x) < 3) * (z > 0)
+        plaque = np.clip(smooth_noise(rng, added.shape, 6) - 1.0, 0, 1) * (side < 3) * (z > 0)
         added = added + plaque * dura * rng.uniform(100, 350)
     return added.astype(np.float32)

@@ -30,6 +30,7 @@ GENERATOR = 2  # raise it with every change that alters a pixel
 SIZE = 256
 SUBSLICES = 3  # samples through the thickness of a slice: through-plane partial volume
 HU = {"air": -1000.0, "csf": 8.0, "white": 29.0, "grey": 37.0, "table": 1050.0}  # soft tissue of the face: anatomy
+DENSE_HU = 12.0  # more than brain: there is no room for fluid in the voxel
 DIPLOE_DROP = 450.0  # HU by which the diploe is less dense than the tables of the skull
 NOISE_PIXELS = (0.35, 0.65)  # Gaussian blur of white noise, sharpest and softest kernel
 SHARPNESS_PIXELS = (0.4, 0.75)  # the same of the image
@@ -52,11 +53,11 @@ def _fill(cut, tissue, p: PatientPlan, traits):
     """Materials of one sub-slice: HU [254,198], blood fractions [254,198,4] in the order SAH, IPH, extra-axial, IVH,
     and the fraction of metal [254,198].
 
-    cut is (shell, face, bleeds), each [127,99,4], and [127,99,3] what surgeons left; tissue is [254,198,4] uint8. Both
-    grids have the same corners.
+    cut is (shell, face, bleeds, what surgeons left), each [127,99,4]; tissue is [254,198,4] uint8. Both grids have the
+    same corners.
     """
     shell, face, bleeds, left = (cv2.resize(a, tissue.shape[1::-1]) for a in cut)
-    gap, drain, metal = np.moveaxis(np.clip(0.5 + left, 0, 1), -1, 0)
+    gap, drain, metal, pocket = np.moveaxis(np.clip(0.5 + left, 0, 1), -1, 0)
     cavity, skull, skin, added = cv2.split(shell)
     bone, air, soft, vault = cv2.split(face)
     grey, white, csf = (tissue[..., i] * np.float32(1 / 255) for i in range(3))
@@ -73,6 +74,8 @@ def _fill(cut, tissue, p: PatientPlan, traits):
     ivh = ventricle * np.clip(0.5 + bleeds[..., 3] / 2, 0, 1)
     hu = brain + added * (1 - ventricle)
     hu += (HU["csf"] - hu) * np.maximum(space, ventricle)
+    # Dura, sinuses and most calcifications lie in the clefts.
+    hu += (brain + added - hu) * np.clip(added / DENSE_HU, 0, 1)
     hu += (p.sah_hu - hu) * sah
     hu += (traits["ivh_hu"] - hu) * ivh
     iph = np.clip(0.5 + bleeds[..., 1] / 2, 0, 1)
@@ -80,6 +83,7 @@ def _fill(cut, tissue, p: PatientPlan, traits):
     hu += (traits["iph_hu"] - hu) * iph
     extra = np.clip(0.5 + (bleeds[..., 2] + inner) / 2, 0, 1) * (bleeds[..., 2] > 0)
     hu += (traits["extra_hu"] - hu) * extra
+    hu += (HU["air"] - hu) * pocket
     fractions = np.stack([sah * (1 - iph) * (1 - extra), iph * (1 - extra), extra, ivh * (1 - iph)], -1)
 
     # Outside the cavity soft tissue, then bone with diploe between its tables, then air.
@@ -93,7 +97,7 @@ def _fill(cut, tissue, p: PatientPlan, traits):
     hu += (HU["air"] - hu) * np.maximum(air, np.clip(0.5 + skin / 2, 0, 1))
     hu += (DRAIN_HU - hu) * drain
     hu += (METAL_HU - hu) * metal
-    return hu, fractions * (inside * (1 - bone) * (1 - drain) * (1 - metal))[..., None], metal
+    return hu, fractions * (inside * (1 - bone) * (1 - drain) * (1 - metal) * (1 - pocket))[..., None], metal
 
 
 def _beam_hardening(hu):
@@ -105,18 +109,18 @@ def _beam_hardening(hu):
 
 
 def _bed(hu, p: PatientPlan, back_mm, radius_mm):
-    """Put a curved head holder or a flat table (shell and foam) behind the head, into the air of hu [H,W]."""
+    """Put a head holder, a flat table or rests (shell and foam) beside the head, into the air of hu [H,W]."""
     along = (np.arange(SIZE, dtype=np.float32) - (SIZE - 1) / 2) * np.float32(p.spacing_mm)
     v, u = along[:, None], along[None, :]
     if p.bed == "curved":
         depth = np.where(v > back_mm - 0.75 * radius_mm, np.hypot(u, v - (back_mm - radius_mm)) - radius_mm, -99)
-    else:
+    elif p.bed == "flat":
         depth = np.where(np.abs(u) < 1.6 * radius_mm, v - back_mm - 6, -99)
+        depth = np.where(depth > 10, depth - 22, depth)  # a second shell
+    else:
+        depth = np.where(np.abs(v - back_mm + 0.8 * radius_mm) < 0.3 * radius_mm, np.abs(u) - 0.85 * radius_mm, -99)
     free = hu < -300
-    shell = np.clip(2.5 - np.abs(depth), 0, 1)
-    if p.bed == "flat":
-        shell = np.maximum(shell, np.clip(1.5 - np.abs(depth - 22), 0, 1))
-    hu += shell * free * (180 - hu)
+    hu += np.clip(2.5 - np.abs(depth), 0, 1) * free * (180 - hu)
     hu += ((depth < -2) & (depth > -9) & free) * np.float32(60)
 
 
@@ -182,14 +186,15 @@ def render(p: PatientPlan, seed: int) -> Scan:
     }
     blood = bleeds(p, head, np.random.default_rng([seed, p.index, 2]))
     shell = head.shell.copy()
-    shell[..., 3] = dense_spots(p, shell[..., 3], np.random.default_rng([seed, p.index, 3]))
+    shell[..., 3] = dense_spots(p, head, np.random.default_rng([seed, p.index, 3]))
     left = left_by_surgery(p, np.random.default_rng([seed, p.index, 4]))
     profile = np.random.default_rng([seed, p.index, 5]).normal(0, 1, STREAKS)  # of metal
     hand = np.random.default_rng([seed, p.index, 6])
 
     # Pose. Axial cuts under a pitch of the head (which moves the cuts in plane) and a gantry tilt (which does not).
     scale = rng.uniform(0.9, 1.0) * rng.uniform(0.97, 1.03, 3) * (1 - 0.08 * young)  # (x, y, z), of the large MNI head
-    pitch, roll, yaw = np.deg2rad([rng.uniform(-9, 12), rng.normal(0, 3.5), rng.normal(0, 6)])
+    askew = np.clip(rng.standard_t(4, 2), -4, 4)  # most lie straight, some not at all
+    pitch, roll, yaw = np.deg2rad([rng.uniform(-9, 12), 3 * askew[0], 6 * askew[1]])
     tilt = pitch + np.deg2rad(rng.uniform(0, 15))
     step = p.thickness_mm / scale[2]
     lowest, highest = rng.uniform(-75, -45), 84 + rng.uniform(-4, 6)

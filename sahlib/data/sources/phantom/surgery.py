@@ -1,4 +1,4 @@
-"""What surgeons leave in a phantom's head: gaps in the vault, a drain, coils or a clip, and the streaks of metal."""
+"""What surgeons leave in a phantom's head: gaps in the vault, air, a drain, coils, and the streaks of metal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STREAKS_HU, STREAK_MM, FULL_STREAKS_MM2 = 60.0, 12.0, 60.0
 
 
 def left_by_surgery(p: PatientPlan, rng) -> np.ndarray:
-    """Margins in mm (positive inside) of gaps in bone, a drain's wall and metal, [127,115,99,3] float32."""
+    """Margins in mm (positive inside) of gaps in bone, a drain's wall, metal and air, [127,115,99,4] float32."""
     y, z, x = coordinates()
     away = [x - CENTRE[0], y - CENTRE[1], z - CENTRE[2]]
-    out = np.full(COARSE_SHAPE + (3,), -99, np.float32)
+    out = np.full(COARSE_SHAPE + (4,), -99, np.float32)
     side = rng.choice([-1, 1])
     if "craniotomy" in p.surgery or "craniectomy" in p.surgery:
         direction = np.array([side, rng.uniform(-0.4, 0.7), rng.uniform(0.1, 0.6)])
@@ -26,6 +26,8 @@ def left_by_surgery(p: PatientPlan, rng) -> np.ndarray:
         angle = np.arccos(np.clip(cosine / np.sqrt(sum(a * a for a in away) + 1e-3), -1, 1))
         inside = 75 * (rng.uniform(0.35, 0.6) - angle) + smooth_noise(rng, COARSE_SHAPE, 12) * np.float32(2)
         out[..., 0] = inside if "craniectomy" in p.surgery else 1.2 - np.abs(inside)  # of a flap the cut remains
+        if rng.random() < 0.6:  # air rises to the forehead of a patient who lies on his back
+            out[..., 3] = y + rng.uniform(-0.2, 0.2) * x - rng.uniform(50, 66) + 0 * z
     if "drain" in p.surgery:
         start, end = FOREHEAD * (side, 1, 1), HORN * (side, 1, 1) + rng.normal(0, 2, 3)
         axis = end - start
