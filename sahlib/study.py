@@ -288,7 +288,7 @@ PROFILES = {
         "size": 128,
         "models": ("unet", "attention_unet", "attention_unet_open_gates"),
         "channels": (16, 32, 64, 128, 256),
-        "epochs": 15,
+        "epochs": 24,
         "learning_rate": 5e-3,
         "prior_bias": True,
         "seeds": (0,),
