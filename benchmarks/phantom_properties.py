@@ -146,16 +146,16 @@ def table(found: pd.DataFrame) -> str:
     return "\n".join([f"| | phantom, {len(found)} patients | published |", "|---|---|---|", *lines]) + "\n"
 
 
-def picture(indices: list[int]) -> np.ndarray:
-    """A slice of each patient in a brain window, beside the same with its outlines; BGR.
+def picture(shown: list[tuple[int, float | None]]) -> np.ndarray:
+    """Slices in a brain window, each beside the same with its outlines; BGR.
 
-    It is the slice with the most metal, or SAH, or any blood, or one above the ventricles.
+    shown: patients, and how high the slice lies, as a share of the scan; None is where there is most metal or SAH
     """
     tiles = []
-    for number, index in enumerate(indices, 1):
+    for number, (index, height) in enumerate(shown, 1):
         scan = render(plan(SEED, index), SEED)
-        most = [(there.sum((1, 2))) for there in (scan.image > METAL_SEEN, scan.labels == SAH, scan.labels > 0)]
-        z = next((int(pixels.argmax()) for pixels in most if pixels.any()), len(scan.image) * 6 // 10)
+        most = (there.sum((1, 2)) for there in (scan.image > METAL_SEEN, scan.labels == SAH))
+        z = int(height * len(scan.image)) if height else next(int(pixels.argmax()) for pixels in most if pixels.any())
         grey = cv2.cvtColor(window_to_grey(scan.image[z], *WINDOWS["brain"]), cv2.COLOR_GRAY2BGR)
         drawn = grey.copy()
         for value, colour in enumerate(OUTLINES, 1):
@@ -166,21 +166,25 @@ def picture(indices: list[int]) -> np.ndarray:
     return np.vstack([np.hstack(tiles[row : row + 3]) for row in range(0, len(tiles), 3)])
 
 
-def shown() -> list[int]:
-    """Twelve patients: the first of each pattern and of what is rarer."""
-    plans = [plan(SEED, index) for index in range(PATIENTS)]
+def shown() -> list[tuple[int, float | None]]:
+    """For `picture`: the first patient of each kind that docs/phantom.md tells of, in its order."""
     wanted = [
-        *(lambda p, name=name: p.pattern == name for name in ("none", "aneurysmal", "convexity", "scattered")),
-        *(lambda p, name=name: name in p.surgery for name in ("craniectomy", "craniotomy", "drain", "coil")),
-        lambda p: p.age < 12,
-        lambda p: p.age > 85,
-        lambda p: p.spacing_mm < 0.75,
-        lambda p: p.pattern == "scattered" and p.scattered_ml > 10,
+        (lambda p: p.pattern == "none" and p.other_bleeds, 0.55),
+        *((lambda p, name=name: p.pattern == name, None) for name in ("aneurysmal", "convexity", "scattered")),
+        (lambda p: "craniectomy" in p.surgery, 0.65),
+        (lambda p: "craniotomy" in p.surgery, 0.65),
+        (lambda p: "drain" in p.surgery, 0.65),
+        (lambda p: "coil" in p.surgery, None),
+        (lambda p: p.age < 12, 0.55),
+        (lambda p: p.age > 85, 0.55),
+        (lambda p: p.spacing_mm < 0.75, 0.55),
+        (lambda p: p.scattered_ml > 10, None),
     ]
-    chosen = []
-    for fits in wanted:
-        chosen.append(next(p.index for p in plans if fits(p) and p.index not in chosen))
-    return chosen
+    plans, chosen = [plan(SEED, index) for index in range(PATIENTS)], {}
+    for fits, height in wanted:
+        index = next(p.index for p in plans if fits(p) and p.index not in chosen)
+        chosen[index] = height
+    return list(chosen.items())
 
 
 def main() -> None:
