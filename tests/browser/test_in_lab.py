@@ -52,7 +52,8 @@ def test_notebook_05_in_jupyterlab(tmp_path):
 
         _changes(page, lambda: _handle(page, "Slice").press("ArrowRight"))
         _changes(page, lambda: _handle(page, "Slice").press("ArrowLeft"))
-        _changes(page, lambda: _handle(page, "Patient").press("ArrowLeft"))
+        _handle(page, "Patient").press("Home")
+        _changes(page, lambda: _handle(page, "Patient").press("End"))
         page.get_by_role("button", name="Largest").click()
         _changes(page, lambda: _wheel(page))
 

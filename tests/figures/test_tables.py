@@ -169,7 +169,7 @@ def test_notes_of_the_quick_phantom():
     text = " ".join(notes)
     assert "Profile quick, phantom: no clinical evidence" in text
     assert "Prior bias initialisation on" in text
-    assert "learning rate 0.005 (the paper's is 0.0001)" in text and "epochs 15 (the paper's is 50)" in text
+    assert "learning rate 0.005 (the paper's is 0.0001)" in text and "epochs 24 (the paper's is 50)" in text
     left_out = ", ".join(MODELS[name] for name in Study.models if name not in study.models)
     assert f"Left out in this run: {left_out}." in notes and "U-Net (ResNet34)" in left_out
     assert "Test set: 4 slices, 2 with SAH, of 2 patients." in notes
