@@ -217,11 +217,7 @@ def bleeds(p: PatientPlan, head: Anatomy, rng):
     if "IPH" in p.other_bleeds:
         sites = CONTUSIONS if scattered else HEMATOMAS
         centre = np.array(sites[rng.integers(len(sites))]) * (side, 1, 1) + rng.normal(0, 4, 3)
-        radii = (
-            rng.uniform(4, 11) * rng.uniform(0.7, 1.3, 3)
-            if scattered
-            else rng.uniform(6, 17) * rng.uniform(0.7, 1.3, 3)
-        )
+        radii = rng.uniform(*((4, 11) if scattered else (6, 17))) * rng.uniform(0.7, 1.3, 3)
         r = np.sqrt(sum(((c - m) / s) ** 2 for c, m, s in zip((x, y, z), centre, radii, strict=True)))
         out[..., 1] = (1 - r) * radii.mean() + smooth_noise(rng, r.shape, 4) * np.float32(1.6)
     # How wide (radians), how deep (mm), how flat: a crescent over most of a hemisphere, or a lens held by the sutures.
