@@ -10,9 +10,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Every network's name for people. "attention_unet_open_gates" is the control: Attention U-Net, its gates held open.
+# Every network's name for people. Two are controls, each another network less one thing: "attention_unet_open_gates"
+# is Attention U-Net with its gates held open, "unet_free_output" U-Net without the norm and activation that MONAI's
+# UNet puts on its only output channel.
 MODELS = {
     "unet": "U-Net",
+    "unet_free_output": "U-Net, free output",
     "unet_resnet34": "U-Net (ResNet34)",
     "attention_unet": "Attention U-Net",
     "attention_unet_open_gates": "Attention U-Net, gates open",
@@ -26,11 +29,12 @@ ORIENTATIONS = (
     "as stored", "mirrored", "flipped", "rot180", "rot90", "rot270", "transposed", "antitransposed", "auto",
 )  # fmt: skip
 LARGEST_SEED = 2**32 - 1  # that every library takes
-OWN = "own"  # the recipe that a Study's own fields are
 # How a network can be trained; each adds to the one before it. "paper" is the paper's to the letter: MONAI's
 # initialisation, Adam at 1e-4. "prior" starts the output bias at the log-odds of a lesion pixel. "fair" has a learning
 # rate that each network chooses on validation patients (training/rate_search.py). "travels" has the augmentation of
-# that name, for scans unlike those of the study. All else is the same.
+# that name, for scans unlike those of the study. All else is the same. A Study whose own fields are none of these has a
+# recipe of its OWN.
+OWN = "own"
 RECIPES = {
     "paper": "the paper's recipe",
     "prior": "+ prior bias",
@@ -76,7 +80,9 @@ class Study:
     raters: str = "majority"  # where a scan has several masks: "majority", "union", or one rater's name
     orientation: str = "as stored"  # of ORIENTATIONS, for pictures; "auto" finds each patient's
     target: str = "SAH"  # what is segmented: "SAH", "any" hemorrhage, or "all" classes, each by an output of its own
-    phantom_patients: int = 120
+    phantom_patients: int = 102  # to train and validate with
+    # Who come after them are the test side and nothing else; 0 splits the phantom by shares, as scans are.
+    phantom_test_patients: int = 300
     phantom_seed: int = 0
     size: int = 256  # height and width after resizing, section 2.2
     windows: tuple[str, ...] = ("brain",)  # of WINDOWS or "LEVEL/WIDTH" in HU; several are channels of one input
@@ -91,7 +97,7 @@ class Study:
     fold: int = 0  # which of the folds is the test side
 
     # networks: the paper gives no widths
-    models: tuple[str, ...] = ("unet", "unet_resnet34", "attention_unet", "attention_unet_open_gates")
+    models: tuple[str, ...] = tuple(MODELS)
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     prior_bias: bool = False  # start the output bias at the log-odds of a lesion pixel (Lin et al. 2017, section 4.1)
 
@@ -109,7 +115,7 @@ class Study:
     # comparison, beyond the paper: the recipes every network is trained under besides that of the fields above, and
     # the learning rates among which networks choose on validation data
     further_recipes: tuple[str, ...] = ("prior", "fair")
-    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+    learning_rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -168,6 +174,8 @@ class Study:
         for name in ("phantom_patients", "epochs", "batch_size", "learning_rate", "train_share", "validation_share"):
             if not getattr(self, name) > 0:
                 raise StudyError(f"{name} must be above 0; it is {getattr(self, name)}.")
+        if self.phantom_test_patients < 0:
+            raise StudyError(f"phantom_test_patients must not be below 0; it is {self.phantom_test_patients}.")
         if not (shares := self.train_share + self.validation_share) < 1:
             raise StudyError(f"train_share and validation_share must leave something to test; they add up to {shares}.")
         if self.folds not in (0, *range(2, 101)) or not 0 <= self.fold < max(self.folds, 1):
@@ -210,12 +218,11 @@ class Study:
 
     @property
     def recipe(self) -> str:
-        """The recipe that the Study's own fields are: the paper's, or what they share with the others."""
-        if self.augmentation == "travels":
-            return "travels"
-        if self.prior_bias:
-            return "prior" if self.learning_rate == Study.learning_rate else "fair"
-        return "paper"
+        """The recipe that the Study's own fields are, of those that set no rate by a search; OWN where it is none."""
+        ours = (self.prior_bias, self.learning_rate, self.augmentation)
+        known = {recipe: self.under(recipe) for recipe in ("paper", "prior")}
+        named = {(s.prior_bias, s.learning_rate, s.augmentation): recipe for recipe, s in known.items()}
+        return named.get(ours, OWN)
 
     @property
     def travels(self) -> bool:
@@ -284,9 +291,10 @@ PROFILES = {
     # A laptop without a GPU: the same code on fewer patients, smaller images, narrower networks. The rate and the
     # bias start are what let a plain U-Net leave "background everywhere" within a few epochs.
     "quick": {
-        "phantom_patients": 40,
+        "phantom_patients": 34,
+        "phantom_test_patients": 120,
         "size": 128,
-        "models": ("unet", "attention_unet", "attention_unet_open_gates"),
+        "models": ("unet", "unet_free_output", "attention_unet", "attention_unet_open_gates"),
         "channels": (16, 32, 64, 128, 256),
         "epochs": 24,
         "learning_rate": 5e-3,
@@ -296,9 +304,10 @@ PROFILES = {
     },
     # Seconds; for the tests alone. Its numbers mean nothing.
     "smoke": {
-        "phantom_patients": 12,
+        "phantom_patients": 10,
+        "phantom_test_patients": 4,
         "size": 32,
-        "models": ("unet", "attention_unet", "attention_unet_open_gates"),
+        "models": ("unet", "unet_free_output", "attention_unet", "attention_unet_open_gates"),
         "channels": (4, 8, 8, 8, 8),
         "epochs": 2,
         "seeds": (0,),

@@ -11,7 +11,7 @@ from sahlib.study import MODELS
 from sahlib.training import curves
 from sahlib.training.runs import Run
 
-UNETS = ("unet", "unet_resnet34")
+UNETS = ("unet", "unet_free_output", "unet_resnet34")
 Runs = dict[str, list[Run]]
 
 

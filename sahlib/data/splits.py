@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,10 +49,13 @@ def prepare(store: SliceStore, study: Study) -> Split:
     """The split of a Study, read from the store's `splits/` when it is there, made and saved when not."""
     shares = (study.train_share, study.validation_share, study.split_seed)
     folds = (study.folds, study.fold)
-    named_by = (*folds, *shares[1:]) if study.folds else shares
+    lesion_pixels = store.lesion_pixels.groupby(store.slices["patient_id"], sort=False).sum()
+    # The phantom's patients stand in the store in the order of their numbers.
+    cohort = lesion_pixels.index[study.phantom_patients :] if study.dataset == "phantom" and not study.folds else ()
+    named_by = (*folds, *shares[1:]) if study.folds else (*shares, len(cohort))
     path = store.path / "splits" / f"{digest(named_by, store.lesion)}.csv"
     if not path.exists():
-        split = by_patient(store.lesion_pixels.groupby(store.slices["patient_id"]).sum(), *shares, *folds)
+        split = by_patient(lesion_pixels, *shares, *folds, cohort)
         with writing(path) as file:
             pd.Series(split.sides, name="side").rename_axis("patient_id").to_csv(file)
     return read(path)
@@ -63,42 +67,55 @@ def read(path: Path) -> Split:
 
 
 def by_patient(
-    lesion_pixels: pd.Series, train_share: float, validation_share: float, seed: int, folds: int = 0, fold: int = 0
+    lesion_pixels: pd.Series,
+    train_share: float,
+    validation_share: float,
+    seed: int,
+    folds: int = 0,
+    fold: int = 0,
+    cohort: Collection[str] = (),
 ) -> Split:
     """Splits patients, stratified by whether they bleed and, among those who do, by more or less than the median.
 
     lesion_pixels  lesion pixels of each patient, indexed by patient_id
     folds          where it is not 0, the test side is the given `fold` of a cross-validation, in which each patient is
                    tested once, and train_share what the others leave
+    cohort         patients who are the test side, without folds; the others train and validate by the two shares
 
     Raises StudyError where a side would be left without a patient who bleeds: no score could be computed there.
     """
     from sklearn.model_selection import StratifiedKFold, train_test_split
 
-    lesion_pixels = lesion_pixels.sort_index()
-    patients, bleeds = lesion_pixels.index, lesion_pixels > 0
-    n_validation = max(1, round(len(patients) * validation_share))
-    n_test = len(patients) // folds if folds else max(1, round(len(patients) * (1 - train_share - validation_share)))
+    lesion_pixels, aside = lesion_pixels.sort_index(), list(cohort)
+    bleeds = lesion_pixels > 0
+    patients = lesion_pixels.index.drop(aside)
+    n_validation = max(1, round(len(patients) * validation_share / (train_share + validation_share if aside else 1)))
+    if folds:
+        n_test = len(patients) // folds
+    else:
+        n_test = len(aside) or max(1, round(len(patients) * (1 - train_share - validation_share)))
     # 0 no SAH, 1 up to the median of those who bleed, 2 more; 1 and 2 are one where three do not fit every side.
-    strata = bleeds.astype(int) + (bleeds & (lesion_pixels > lesion_pixels[bleeds].median()))
+    strata = (bleeds.astype(int) + (bleeds & (lesion_pixels > lesion_pixels[bleeds].median())))[patients]
     if min(n_validation, n_test) < strata.nunique() or strata.value_counts().min() < max(folds, len(SIDES)):
-        strata = bleeds.astype(int)
+        strata = bleeds[patients].astype(int)
     try:
         if strata.value_counts().min() < folds:
             raise ValueError("a stratum has fewer patients than there are folds")
         if folds:
             parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(patients, strata)
             rest, test = (patients[positions] for positions in list(parts)[fold])
+        elif aside:
+            rest, test = patients, aside
         else:
             rest, test = train_test_split(patients, test_size=n_test, stratify=strata, random_state=seed)
         train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
         if not all(bleeds[side].any() for side in (train, validation, test)):
             raise ValueError("a side has no patient who bleeds")
     except ValueError as error:
-        n_train = len(patients) - n_validation - n_test
+        n_train = len(patients) - n_validation - (0 if aside else n_test)
         each, shares = (f" in each of {folds} folds", "folds") if folds else ("", "the shares")
         raise StudyError(
-            f"{len(patients)} patients, {bleeds.sum()} of them with a lesion, cannot be split into {n_train} for "
+            f"{len(lesion_pixels)} patients, {bleeds.sum()} of them with a lesion, cannot be split into {n_train} for "
             f"training, {n_validation} for validation and {n_test} for test{each}: each side needs patients with and "
             f"without one; add patients, or change {shares}."
         ) from error

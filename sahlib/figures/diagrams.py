@@ -37,6 +37,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
     widths = ", ".join(map(str, study.channels))
     networks = {
         "unet": f"Residual units; widths {widths}",
+        "unet_free_output": f"The same without a norm on its output; widths {widths}",
         "unet_resnet34": f"ResNet34 encoder; decoder widths {', '.join(map(str, reversed(study.channels)))}",
         "attention_unet": f"A gate on every skip; widths {widths}",
         "attention_unet_open_gates": f"The control: every gate passes all; widths {widths}",

@@ -55,8 +55,8 @@ STYLE = {
 }
 
 # Okabe & Ito, "Color Universal Design" (2008). One network, one colour, in every figure.
-COLOURS = dict(zip(MODELS, ("#0072B2", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000"), strict=False))
-COLOURS[THRESHOLD] = "#56B4E9"
+COLOURS = dict(zip(MODELS, ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"), strict=True))
+COLOURS[THRESHOLD] = "#E69F00"
 OTHER = "#555555"  # any other series, such as "background everywhere"
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.

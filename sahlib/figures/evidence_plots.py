@@ -23,7 +23,7 @@ from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
 
 SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
-MARKERS = {**dict(zip(MODELS, "os^vP<>*p", strict=False)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
+MARKERS = {**dict(zip(MODELS, "oPs^v", strict=True)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
 
 
 @styled

@@ -24,8 +24,7 @@ from sahlib.scoring import metrics
 # Okabe & Ito; the sign says the same without colour.
 SIGNS = {HOLDS: ("✓", "#00734F"), FAILS: ("✗", "#B34700"), UNKNOWN: ("?", "#666666"), CONTRADICTS: ("≠", "#8F3F71")}
 HEADINGS = {"training": "Training", "samples": "Single samples", "test set": "The test set",
-            "control": "Control: the same network with its gates open",
-            "contradiction": "Where the paper contradicts itself"}  # fmt: skip
+            "control": "Controls: Attention U-Net with its gates open, U-Net with a free output"}  # fmt: skip
 _OURS = "Ours (95 % interval)"
 # Left end, as a share of the width, and heading of each column.
 _COLUMNS = {
@@ -39,9 +38,10 @@ _LINE, _PAD = 0.098, 0.045  # inches
 
 
 def published(table: pd.DataFrame) -> pd.DataFrame:
-    """The ledger as text for people: Claim, Section, Printed, Measured, Ours, Verdict, Why, Shown in."""
+    """The ledger as text for people: Claim, Section, Printed, Measured, Ours, Verdict, Why, Would take, Shown in."""
     names = {"claim": "Claim", "sections": "Section", "printed": "Printed", "measure": "Measured",
-             "ours": _OURS, "verdict": "Verdict", "reason": "Why", "where": "Shown in"}  # fmt: skip
+             "ours": _OURS, "verdict": "Verdict", "reason": "Why", "would_take": "Would take",
+             "where": "Shown in"}  # fmt: skip
     return table[list(names)].rename(columns=names)
 
 
@@ -69,7 +69,10 @@ def write(table: pd.DataFrame, folder: str | Path, evidence: Evidence, stem: str
 
 @drawing.styled
 def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figure:
-    """One page: a row per claim with the printed value, ours with its interval, and the verdict in word and sign."""
+    """One page: a row per claim with the printed value, ours with its interval, and the verdict in word and sign.
+
+    The paper's contradictions, beside which nothing is printed or measured, are only counted.
+    """
     lines = []  # cells or a heading, the row or None, the height in inches
     for kind, heading in HEADINGS.items():
         rows = [(_cells(row), row) for _, row in table[table["kind"] == kind].iterrows()]
@@ -77,7 +80,7 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
         lines += [(own, row, _LINE * max(c.count("\n") + 1 for c in own.values()) + _PAD) for own, row in rows]
     title = textwrap.fill(title, 112)
     top = 0.34 + 0.15 * (title.count("\n") + 1)
-    height = sum(tall for *_, tall in lines) + top + 0.1
+    height = sum(tall for *_, tall in lines) + top + 0.25
     figure = Figure(figsize=(drawing.WIDTH, height))
     ax = figure.add_axes((0.01, 0, 0.98, 1), xlim=(0, 1), ylim=(height, 0))
     ax.set_axis_off()
@@ -103,20 +106,24 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
                 _whisker(ax, row, y + _PAD / 2 + 0.01, colour, reach)
             ax.plot([0, 1], [y + tall] * 2, color="0.88", linewidth=0.5)
         y += tall
+    contradictions = (table["kind"] == "contradiction").sum()
+    words = f"{SIGNS[CONTRADICTS][0]}  The paper's own numbers and sentences contradict each other in {contradictions} places."
+    ax.text(0, y + 0.06, words, va="top", fontsize=7)
     return figure
 
 
 def _cells(row: pd.Series) -> dict[str, str]:
-    wide = row["kind"] == "contradiction"  # there is nothing printed or measured beside it
     claim = f"{row['claim']} ({row['sections']})" if row["kind"] != "control" else row["claim"]
     # What the caption says once need not stand in every row.
     reason = row["reason"].replace("; one seed", "").replace(COLLAPSED, "collapsed")
+    if row["would_take"]:
+        reason = f"{reason}; would take {row['would_take']}"
     measured = np.isfinite(row["estimate"])
     return {
-        "claim": textwrap.fill(claim, 116 if wide else 50),
+        "claim": textwrap.fill(claim, 50),
         "printed": "\n".join(textwrap.fill(line, 19) for line in row["printed"].replace(" (", "\n(").split("\n")),
         "ours": f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 46),
-        "verdict": textwrap.fill(row["verdict"] if wide else f"{row['verdict']}: {reason}", 39),
+        "verdict": textwrap.fill(f"{row['verdict']}: {reason}", 39),
     }
 
 

@@ -41,8 +41,11 @@ def build(
     from monai.networks.nets.flexible_unet import FlexibleUNet
     from monai.networks.nets.unet import UNet
 
-    if name == "unet":
+    if name in ("unet", "unet_free_output"):
         network = UNet(2, in_channels, out_channels, channels, STRIDES, num_res_units=2)
+        if name == "unet_free_output":
+            # Built as "unet" first, so that with the same seed all weights that both have start the same.
+            del network.model[2][0].adn
     elif name == "attention_unet":
         network = AttentionUnet(2, in_channels, out_channels, channels, STRIDES)
     elif name == "attention_unet_open_gates":

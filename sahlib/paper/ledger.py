@@ -6,7 +6,7 @@ belongs to one recipe, profile and data set; `figures/ledger_page.py` shows it.
 
 from __future__ import annotations
 
-import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sahlib.paper import rules, transcript
-from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNET, UNKNOWN, Measure
-from sahlib.scoring import intervals, metrics
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, PAPERS, UNKNOWN, Measure, stands_for_unet
+from sahlib.scoring import intervals, metrics, power
 from sahlib.study import MODELS
 from sahlib.training import curves
 
@@ -34,8 +34,12 @@ class Evidence:
 
     @property
     def unet(self) -> str:
-        """The arm that stands for the paper's U-Net, as in RULE."""
-        return "unet_resnet34" if "unet_resnet34" in self.counts else UNET
+        """The arm that stands for the paper's U-Net."""
+        return stands_for_unet(self.counts)
+
+    def arm(self, named: str) -> str:
+        """The arm that a Measure names."""
+        return self.unet if named == PAPERS else named
 
 
 # The claims that (5) of RULE looks at, and the score that each is about.
@@ -52,6 +56,8 @@ WHERE = {
     "training": "03_train_unet and 04_train_attention_unet, the training curves",
     "": "the paper itself",
 }
+FAR = 100_000  # patients or trainings that nobody has
+OUT_OF_REACH = "more than anybody has"
 COLLAPSED = "collapsed (every pixel background)"
 
 
@@ -62,8 +68,9 @@ def ledger(
 
     difference, interval: as in sahlib.scoring.intervals
     returns: key, kind ("training", "samples", "test set", "control" or "contradiction"), claim, sections, printed,
-    measure, estimate, low, high, p_holm, ours (text), verdict, reason, where; estimate, low, high and p_holm are NaN
-    where the measure has none, and a difference is positive where the claim is right
+    measure, estimate, low, high (over patients and, where there are several seeds, trainings), p_holm, ours (text),
+    verdict, reason, would_take (what would settle it, in words), where; estimate, low, high and p_holm are NaN where the
+    measure has none, and a difference is positive where the claim is right
     raises: KeyError where transcript.CLAIMS has a claim without a Measure
     """
     claims = {
@@ -73,21 +80,23 @@ def ledger(
     found = {key: _find(measure, evidence, difference, interval) for key, (_, _, measure) in claims.items()}
     tested = [key for key, row in found.items() if "p" in row]
     for key, p in zip(tested, intervals.holm([found[key]["p"] for key in tested]), strict=True):
-        found[key] |= _verdict_on_difference(found[key], float(p))
+        found[key] |= _verdict_on_difference(found[key], float(p), len(tested))
     if "verdict" not in found["complementary"]:
-        found["complementary"] |= complementary(found)
+        found["complementary"] |= complementary(found, evidence)
     rows = []
     for key, (words, sections, measure) in claims.items():
         rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
-                     "printed": _printed(measure), "measure": measure.words, "where": WHERE[measure.where],
+                     "printed": _printed(measure), "measure": measure.words.format(unet=MODELS[evidence.unet]), "where": WHERE[measure.where],
                      **found[key]})  # fmt: skip
     for one in transcript.CONTRADICTIONS:
         rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
                      "printed": "", "measure": "the printed text and numbers alone", "where": WHERE[""],
                      **_told(CONTRADICTS, "the paper's own numbers or sentences")})  # fmt: skip
     numbers = ["estimate", "low", "high", "p_holm"]
-    columns = ["key", "kind", "claim", "sections", "printed", "measure", *numbers, "ours", "verdict", "reason", "where"]
-    return pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, float))
+    columns = ["key", "kind", "claim", "sections", "printed", "measure", *numbers]
+    columns += ["ours", "verdict", "reason", "would_take", "where"]
+    table = pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, float))
+    return table.fillna({"would_take": ""})
 
 
 def _told(verdict: str, reason: str, ours: str = "") -> dict:
@@ -98,10 +107,7 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
     """estimate, low, high, ours, and either verdict and reason or the p of a difference still to be judged."""
     if verdict := {"contradiction": CONTRADICTS, "unknowable": UNKNOWN}.get(measure.kind):
         return _told(verdict, measure.words)
-    asked = (*measure.higher, measure.lower) if measure.lower else measure.higher
-    # What is said of the ResNet34 encoder compares it with the U-Net that has none.
-    unet = UNET if "unet_resnet34" in asked else evidence.unet
-    arms = [unet if arm == UNET else arm for arm in asked]
+    arms = [evidence.arm(named) for named in (*measure.higher, measure.lower) if named]
     if reason := _unusable(arms, evidence):
         return _told(UNKNOWN, reason)
     if measure.kind == "difference":
@@ -131,17 +137,18 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
         above, below = [c[inside] for c in above], [c[inside] for c in below]
     score, size = (measure.metric, measure.convention), evidence.batch_size
     got = difference(below, above, *score, draws=evidence.draws, level=1 - rules.LEVEL, batch_size=size)
-    scores = [[metrics.score(c, *score, size) for c in seeds] for seeds in (above, below)]
-    signs = {float(np.sign(a - b)) for a, b in itertools.product(*scores)}
-    row = {name: getattr(got, name) for name in ("estimate", "low", "high", "p", "patients")}
-    ours = _signs(intervals.in_words(got, signed=True))
-    return row | {"agree": len(signs) == 1, "seeds": min(len(above), len(below)), "ours": ours}
+    whole = got.over_seeds(1 - rules.LEVEL)
+    row = {name: getattr(whole, name) for name in ("estimate", "low", "high", "patients")}
+    return row | {"p": got.p, "difference": got, "ours": _signs(intervals.in_words(whole, signed=True))}
 
 
-def _verdict_on_difference(row: dict, p: float) -> dict:
-    """By (3) of RULE; leads: 1 or -1 where the claimed or the other network is surely ahead."""
-    low, high = row["low"], row["high"]
-    sure = p <= rules.LEVEL and row["agree"]
+def _verdict_on_difference(row: dict, p: float, tests: int) -> dict:
+    """By (3) of RULE; leads: 1 or -1 where the claimed or the other network is surely ahead.
+
+    p: after Holm's correction for all `tests`
+    """
+    low, high, found = row["low"], row["high"], row["difference"]
+    sure = p <= rules.LEVEL
     verdict, why, leads = _first(
         (row["patients"] < rules.MIN_PATIENTS, UNKNOWN, "too few patients", 0),
         (low > 0 and sure, HOLDS, "the interval excludes 0 as claimed", 1),
@@ -149,13 +156,41 @@ def _verdict_on_difference(row: dict, p: float) -> dict:
         (low > -rules.MARGIN and high < rules.MARGIN, FAILS, f"no difference above {rules.MARGIN}", 0),
         (np.isnan(low) or np.isnan(high), UNKNOWN, "too few patients for an interval", 0),
         (low <= 0 <= high, UNKNOWN, "the interval holds 0", 0),
-        (not row["agree"], UNKNOWN, "seeds disagree on the sign", 0),
         (True, UNKNOWN, f"p = {p:.3f} after Holm", 0),
     )
-    notes = ["one seed"] * (row["seeds"] == 1)
+    seeds = min(map(len, found.seed_scores))
+    notes = ["one seed"] * (seeds == 1)
     if row["patients"] < intervals.FEW_PATIENTS:
         notes.append(f"{row['patients']} test patients")
-    return {"p_holm": p, "verdict": verdict, "leads": leads, "reason": "; ".join([why, *notes])}
+    more = ""
+    if verdict == UNKNOWN and found.patient_error > 0:
+        # No fewer can reach the level in an exact permutation test, whose p is at least 2 / 2**patients.
+        fewest = max(rules.MIN_PATIENTS, math.ceil(math.log2(2 * tests / rules.LEVEL)))
+        needed = power.needed(found, rules.LEVEL / tests, rules.MARGIN, rules.LEVEL)
+        more = would_take(needed, found.patients, seeds, fewest)
+    return {"p_holm": p, "verdict": verdict, "leads": leads, "reason": "; ".join([why, *notes]), "would_take": more}
+
+
+def would_take(needed: power.Needed, patients: int, seeds: int, fewest: int) -> str:
+    """What would settle a difference, in words.
+
+    patients, seeds: as many as there are; fewest: patients with which it can be told at all
+    """
+    alone = [_about(max(needed.patients, fewest), f"test patients ({patients} here)")]
+    if seeds > 1 and patients >= fewest:
+        alone.append(_about(needed.seeds, f"trainings of each ({seeds} here)"))
+    if said := " or ".join(filter(None, alone)):
+        return f"about {said}"
+    together = [_about(n, what) for n, what in zip(needed.both, ("test patients", "trainings of each"), strict=True)]
+    return f"about {' and '.join(together)} ({patients} and {seeds} here)" if all(together) else OUT_OF_REACH
+
+
+def _about(number: float, what: str) -> str:
+    """The number to two digits, "" where it is out of reach."""
+    if number > FAR:
+        return ""
+    digits = max(0, len(str(int(number))) - 2)
+    return f"{-(-int(number) // 10**digits) * 10**digits:,} {what}"
 
 
 def _first(*cases: tuple) -> tuple:
@@ -177,10 +212,11 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
     return _told(verdict, reason, "; ".join(words))
 
 
-def complementary(found: dict[str, dict]) -> dict:
+def complementary(found: dict[str, dict], evidence: Evidence) -> dict:
     """By (5) of RULE, from the rows of _LEADS."""
     asked = [(rules.MEASURES[key], found[key].get("leads")) for key in _LEADS]
-    leads = [{1: MODELS[m.higher[0]], -1: MODELS[m.lower]}.get(ahead, "") for m, ahead in asked]
+    leads = [{1: m.higher[0], -1: m.lower}.get(ahead, "") for m, ahead in asked]
+    leads = [MODELS[evidence.arm(named)] if named else "" for named in leads]
     verdict, reason = _first(
         (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
         (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all four"),
@@ -210,7 +246,8 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
         (epochs < rules.MIN_EPOCHS, UNKNOWN, f"{epochs} epochs are too few to speak of"),
         (True, *(_each_run if measure.kind == "each run" else _compared)(list(values.values()), measure.limit)),
     )
-    return _told(verdict, reason, f"{measure.name}: {ours}")
+    more = {"would_take": f"{rules.MIN_SEEDS} trainings of each ({seeds} here)"} if seeds < rules.MIN_SEEDS else {}
+    return _told(verdict, reason, f"{measure.name}: {ours}") | more
 
 
 def _each_run(values: list[list[float]], limit: float) -> tuple[str, str]:
@@ -243,7 +280,7 @@ def _kind(key: str) -> str:
 def _printed(measure: Measure) -> str:
     if measure.kind == "complementary":
         return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
-    arms = (*measure.higher, measure.lower)
+    arms = [transcript.UNET if named == PAPERS else named for named in (*measure.higher, measure.lower)]
     of_table = measure.convention == transcript.TABLE_3_CONVENTIONS.get(measure.metric) and not measure.tercile
     if measure.kind != "difference" or not of_table or not set(arms) <= set(transcript.TABLE_3.columns):
         return ""

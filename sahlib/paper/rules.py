@@ -1,11 +1,11 @@
 """The rule of the claims ledger and what is measured for each claim, written down before any result was seen.
 
-All but MIN_PATIENTS: it came after a trial on 36 slices had given a verdict from two patients. It only withholds
-verdicts, and the printed rule says so.
+What was changed since, and when, the printed rule says itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sahlib.paper import transcript
@@ -16,6 +16,8 @@ from sahlib.training.curves import NEAR
 HOLDS, FAILS, UNKNOWN, CONTRADICTS = "holds", "does not hold", "cannot be told", "contradicts itself"
 VERDICTS = (HOLDS, FAILS, UNKNOWN, CONTRADICTS)
 UNET, ATTENTION, OPEN = transcript.UNET, transcript.ATTENTION, "attention_unet_open_gates"
+FREE, RESNET34 = "unet_free_output", "unet_resnet34"
+PAPERS = "the paper's U-Net"  # an arm of a Measure: the network that stands_for_unet
 
 LEVEL = 0.05
 MARGIN = 0.01  # a third of the smallest difference in Dice that the paper calls an advantage (0.029)
@@ -25,18 +27,22 @@ MIN_EPOCHS = 10
 MIN_PATIENTS = 6  # with fewer no paired permutation test can reach 5 %: two-sided, 2 / 2**5 = 0.06
 
 RULE = f"""\
-**How a verdict is reached.** Written down before the results, but for the least number of patients in (2), which was
-added after a trial run had given a verdict from two patients; it only withholds verdicts.
+**How a verdict is reached.** Written down before the results, but for three things. The least number of patients in
+(2) was added after a trial run had given a verdict from two patients; it only withholds verdicts. In (3) the interval
+took in the trainings, where before every seed of A had to be on the same side of every seed of B, which more trainings
+could only make less likely; and the controls with a free output were added after that layer had been seen to keep
+U-Net from learning on validation patients. Both came before the test cohort was first drawn.
 
 1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
 2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
    collapsed (every pixel background) in any seed, which is a failure of optimisation and says nothing of the
    architecture; or the claim is about slices or a need that nobody but the authors knows.
-3. *A is higher than B in a score* (a difference, paired by slice, patients resampled): **holds** if its 95 % interval
-   and its permutation test (at most {LEVEL} after Holm over all differences of this ledger) exclude 0 in the claimed
-   direction and every seed of A against every seed of B has the same sign; **does not hold** if all that is so in the
-   other direction, or if the interval lies within ±{MARGIN}; else *cannot be told*. With one seed the verdict is on
-   these trained networks, not on the architectures, and the row says so.
+3. *A is higher than B in a score* (a difference, paired by slice): **holds** if its 95 % interval over patients and
+   trainings excludes 0 in the claimed direction, and its permutation test over patients does (at most {LEVEL} after Holm
+   over all differences of this ledger); **does not hold** if both exclude 0 in the other direction, or if the interval
+   lies within ±{MARGIN}; else *cannot be told*, and the row says how many more patients or trainings it would take, as
+   far as this one's spread can tell. With one seed the interval is over patients alone, the verdict on these trained
+   networks and not on the architectures, and the row says so.
 4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
    **does not hold** if one of them is below it; else *cannot be told*.
 5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
@@ -46,8 +52,8 @@ added after a trial run had given a verdict from two patients; it only withholds
    *cannot be told*. A comparison **holds** if every seed of one network is on its side of every seed of the other,
    **does not hold** if that is so the other way round, or if all are equal.
 
-The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else the plain
-one. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
+The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else MONAI's
+plain one; each measure names it. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
 are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
 """
 
@@ -57,9 +63,9 @@ class Measure:
     """How a claim is decided. kind: "difference" (higher minus lower, > 0 if the claim is right), "accuracy",
     "complementary", "each run", "runs compared", "contradiction" or "unknowable".
 
-    words      what is measured, or why nothing can be
+    words      what is measured, or why nothing can be; "{unet}" is the name of PAPERS
     metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or one of curves.numbers
-    higher, lower   arms; UNET stands for Evidence.unet. "each run" looks at all in `higher`
+    higher, lower   arms, PAPERS among them. "each run" looks at all in `higher`
     name       of a number of a curve: what it is called before its values
     limit      "each run" shows the claim where its number is no further from 0; "end_level" is taken relative to
                the mean of `lower`
@@ -77,20 +83,26 @@ class Measure:
     limit: float = 0.0
 
 
+def stands_for_unet(arms: Collection[str]) -> str:
+    """Of the trained arms, the one that stands for the paper's U-Net."""
+    return RESNET34 if RESNET34 in arms else UNET
+
+
 def higher(metric: str, higher: str, lower: str, convention: str = "", tercile: str = "") -> Measure:
     convention = convention or transcript.TABLE_3_CONVENTIONS[metric]
     label = metrics.CONVENTIONS[convention].label
     on = f" with a lesion of the {tercile} third" if tercile else ""
-    words = f"{metrics.LABELS[metric]} ({label}){on}, {MODELS[higher]} minus {MODELS[lower]}"
+    first, second = (MODELS.get(arm, "{unet}") for arm in (higher, lower))
+    words = f"{metrics.LABELS[metric]} ({label}){on}, {first} minus {second}"
     return Measure("difference", words, metric, convention, (higher,), lower, tercile, "size" if tercile else "scores")
 
 
 SAMPLE = "nobody else has the paper's samples, and its numbers for them disagree"
-BOTH = (UNET, ATTENTION)
+BOTH = (PAPERS, ATTENTION)
 MEASURES = {
     "resnet34_helps": Measure(
         "runs compared", "upward steps of the validation loss over its whole drop, U-Net without minus with ResNet34",
-        "roughness", higher=("unet",), lower="unet_resnet34", where="training", name="steps up",
+        "roughness", higher=(UNET,), lower=RESNET34, where="training", name="steps up",
     ),
     "both_converge": Measure(
         "each run", "the lowest validation loss falls by at most 5 % of its whole drop in the last fifth of epochs",
@@ -102,26 +114,26 @@ MEASURES = {
     ),
     "unet_converges_faster": Measure(
         "runs compared", "first epoch with a validation loss within 5 % of its drop of the lowest, Attention U-Net "
-        "minus U-Net", "settled_epoch", higher=(ATTENTION,), lower=UNET, where="training", name="epoch",
+        "minus {unet}", "settled_epoch", higher=(ATTENTION,), lower=PAPERS, where="training", name="epoch",
     ),
     "unet_small_gap": Measure(
         "each run", "validation minus training loss in the last fifth of epochs, at most 10 % of the first validation "
-        "loss either way", "late_gap", higher=(UNET,), where="training", name="gap", limit=0.1,
+        "loss either way", "late_gap", higher=(PAPERS,), where="training", name="gap", limit=0.1,
     ),
     "attention_fluctuates_early": Measure(
         "runs compared", "upward steps of the validation loss in the first fifth of epochs over its whole drop, "
-        "Attention U-Net minus U-Net", "early_roughness", higher=(ATTENTION,), lower=UNET, where="training",
+        "Attention U-Net minus {unet}", "early_roughness", higher=(ATTENTION,), lower=PAPERS, where="training",
         name="early steps up",
     ),
     "same_end_level": Measure(
-        "each run", "validation loss in the last fifth of epochs within 5 % of the mean of U-Net's seeds",
-        "end_level", higher=(ATTENTION,), lower=UNET, where="training", name="off by", limit=NEAR,
+        "each run", "validation loss in the last fifth of epochs within 5 % of the mean of the seeds of {unet}",
+        "end_level", higher=(ATTENTION,), lower=PAPERS, where="training", name="off by", limit=NEAR,
     ),
     "unet_finds_most_of_sample_1": Measure("unknowable", SAMPLE),
     "attention_better_on_every_sample": Measure(
         "contradiction", "higher in the text of 3.2, equal in Tables 1 and 2"),
-    "attention_better_on_small": higher("dice", ATTENTION, UNET, "sah_slices", "small"),
-    "unet_covers_more": higher("recall", UNET, ATTENTION, "sah_slices", "large"),
+    "attention_better_on_small": higher("dice", ATTENTION, PAPERS, "sah_slices", "small"),
+    "unet_covers_more": higher("recall", PAPERS, ATTENTION, "sah_slices", "large"),
     "unet_precise_not_sensitive_on_sample_2": Measure("unknowable", SAMPLE),
     "both_accurate": Measure(
         "accuracy", "Dice (mean over SAH slices only, 0/0 = 0) of each", "dice", "sah_slices", BOTH, where="scores"),
@@ -133,18 +145,19 @@ MEASURES = {
         "contradiction", "Tables 1 and 2 are the same, so one varies as the other"),
     "attention_drops_on_sample_2": Measure(
         "contradiction", "Dice on sample 2 is 0.38 in 3.3, 0.49 and praised in 3.2, and 0.57 in Table 2"),
-    "attention_higher_dice": higher("dice", ATTENTION, UNET),
-    "attention_higher_iou": higher("iou", ATTENTION, UNET),
-    "attention_higher_recall": higher("recall", ATTENTION, UNET),
-    "unet_higher_precision": higher("precision", UNET, ATTENTION),
-    "attention_for_broad_coverage": higher("recall", ATTENTION, UNET, "pooled"),
-    "unet_less_noise": higher("precision", UNET, ATTENTION, "pooled"),
-    "unet_better_on_large": higher("dice", UNET, ATTENTION, "sah_slices", "large"),
+    "attention_higher_dice": higher("dice", ATTENTION, PAPERS),
+    "attention_higher_iou": higher("iou", ATTENTION, PAPERS),
+    "attention_higher_recall": higher("recall", ATTENTION, PAPERS),
+    "unet_higher_precision": higher("precision", PAPERS, ATTENTION),
+    "attention_for_broad_coverage": higher("recall", ATTENTION, PAPERS, "pooled"),
+    "unet_less_noise": higher("precision", PAPERS, ATTENTION, "pooled"),
+    "unet_better_on_large": higher("dice", PAPERS, ATTENTION, "sah_slices", "large"),
     "complementary": Measure(
         "complementary", "who leads in Dice, IoU, precision and recall", higher=BOTH, where="scores"),
 }  # fmt: skip
 
-# No claims of the paper: what its claims on attention come to once the network is otherwise the same.
+# No claims of the paper: what its claims on attention come to once the network is otherwise the same, and what the layer
+# that MONAI's UNet has on its output takes from it.
 CONTROLS = {
     "gates_raise_dice": ("the gates alone raise Dice", higher("dice", ATTENTION, OPEN)),
     "gates_raise_dice_on_sah": (
@@ -152,4 +165,11 @@ CONTROLS = {
     "gates_raise_recall": ("the gates alone raise recall", higher("recall", ATTENTION, OPEN)),
     "gates_help_on_small": (
         "the gates alone help on small SAH", higher("dice", ATTENTION, OPEN, "sah_slices", "small")),
+    "free_output_raises_dice": ("a free output alone raises the Dice of MONAI's UNet", higher("dice", FREE, UNET)),
+    "free_output_raises_dice_on_sah": (
+        "a free output alone raises its Dice on SAH slices", higher("dice", FREE, UNET, "sah_slices")),
+    "attention_above_free_output": (
+        "Attention U-Net has the higher Dice than a U-Net with a free output", higher("dice", ATTENTION, FREE)),
+    "attention_above_free_output_on_sah": (
+        "so it has on SAH slices", higher("dice", ATTENTION, FREE, "sah_slices")),
 }  # fmt: skip

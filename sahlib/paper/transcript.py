@@ -11,7 +11,7 @@ from dataclasses import dataclass
 UNET, ATTENTION = "unet", "attention_unet"  # the paper's two networks, by this project's names
 
 # The trained network that stands for one of the paper's: its U-Net had a ResNet34 encoder (section 2.3).
-COUNTERPARTS = {UNET: ("unet", "unet_resnet34"), ATTENTION: ("attention_unet",)}
+COUNTERPARTS = {UNET: ("unet", "unet_free_output", "unet_resnet34"), ATTENTION: ("attention_unet",)}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Slices of one patient resemble each other, so ten thousand slices of thirty patients are nearer to thirty observations
 than to ten thousand: whole patients are drawn, or swapped (Davison & Hinkley 1997, section 3.8). With several training
-seeds a score is their mean, taken within each draw on the same patients; their spread is reported beside the interval.
+seeds a score is their mean, taken within each draw on the same patients; their spread is reported beside the interval,
+and `Difference.over_seeds` takes it in.
 
     interval(counts["attention_unet"], "dice", "sah_slices")
     difference(counts["attention_unet_open_gates"], counts["attention_unet"], "dice", "sah_slices").p
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from sahlib.scoring import metrics, resampling
 from sahlib.scoring.metrics import CONVENTIONS, COUNTS, Convention
@@ -64,10 +66,34 @@ class Interval(Estimate):
 class Difference(Estimate):
     """Score of b minus score of a, positive where b is higher.
 
-    p   two-sided, of the permutation test in `difference`; not corrected for other tests (see `holm`)
+    p              two-sided, of the permutation test in `difference`; not corrected for other tests (see `holm`)
+    patient_error  its standard error over patients, of these trained networks: the SD of the draws
+    seed_scores    the scores of a and of b, one per training seed, on all patients
     """
 
     p: float
+    patient_error: float
+    seed_scores: tuple[tuple[float, ...], tuple[float, ...]]
+
+    @property
+    def seed_variances(self) -> tuple[float, float]:
+        """Variance of the scores of a and of b from training to training; NaN for one seed."""
+        return tuple(float(np.var(own, ddof=1)) if len(own) > 1 else float("nan") for own in self.seed_scores)
+
+    def over_seeds(self, level: float = LEVEL) -> Estimate:
+        """The difference with an interval over patients and trainings; over patients alone where a model has one seed.
+
+        Each end is as far from the estimate as the root of two squares: its distance over patients (low and high, of
+        the same level), and t times the standard error over trainings with Welch's degrees of freedom (the ends of two
+        independent intervals recover their variances: Zou & Donner 2008, Statistics in Medicine 27:1693).
+        """
+        parts = [v / len(own) for v, own in zip(self.seed_variances, self.seed_scores, strict=True)]
+        if not sum(parts) > 0:  # NaN, or no spread at all
+            return Estimate(self.estimate, self.low, self.high, self.patients)
+        freedom = sum(parts) ** 2 / sum(p**2 / (len(s) - 1) for p, s in zip(parts, self.seed_scores, strict=True))
+        far = stats.t.isf((1 - level) / 2, freedom) * np.sqrt(sum(parts))
+        below, above = np.hypot(self.estimate - self.low, far), np.hypot(self.high - self.estimate, far)
+        return Estimate(self.estimate, float(self.estimate - below), float(self.estimate + above), self.patients)
 
 
 def interval(
@@ -138,11 +164,12 @@ def difference(
         raise ValueError(f"permutations must be at least 1; it is {permutations}")
     frames = [_frames("a", a), _frames("b", b)]
     _same_slices("a and b", frames[0][0], frames[1][0])
-    means = [np.mean([metrics.score(f, metric, convention, batch_size) for f in own]) for own in frames]
-    estimate = float(means[1] - means[0])
+    scores = tuple(tuple(metrics.score(f, metric, convention, batch_size) for f in own) for own in frames)
+    estimate = float(np.mean(scores[1]) - np.mean(scores[0]))
     sums = resampling.sums_by_patient(frames, metric, convention, batch_size)
     drawn = resampling.drawn(sums, draws, seed)
-    low, high = resampling.ends(drawn[1] - drawn[0], sums.patients, level)
+    apart = drawn[1] - drawn[0]
+    low, high = resampling.ends(apart, sums.patients, level)
     half = 2 ** max(sums.patients - 1, 0)
     exact = half <= permutations
     blocks = resampling.swaps(sums, half if exact else permutations, exact, seed)
@@ -152,7 +179,9 @@ def difference(
     p = float("nan")
     if not np.isnan(estimate):  # then the swap of nobody is defined, so an exact test has at least one
         p = far / len(swapped) if exact else (1 + far) / (1 + len(swapped))
-    return Difference(estimate, low, high, sums.patients, p)
+    apart = apart[~np.isnan(apart)]
+    error = float(np.std(apart)) if sums.patients > 1 and len(apart) else float("nan")
+    return Difference(estimate, low, high, sums.patients, p, error, scores)
 
 
 def mean_interval(values: np.ndarray, patients: np.ndarray) -> Estimate:

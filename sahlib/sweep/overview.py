@@ -17,7 +17,7 @@ from sahlib.figures import drawing, tables
 from sahlib.figures.overview_plot import decimals, dice_in_words, forest, rates
 from sahlib.scoring import intervals, metrics
 from sahlib.scoring.baselines import BACKGROUND
-from sahlib.study import MODELS, RECIPES, StudyError
+from sahlib.study import MODELS, OWN, RECIPES, StudyError
 from sahlib.sweep.run_states import FAILED, INTERRUPTED, TESTED, TRAINED, TRAINING, Seen, gather
 from sahlib.workspace import Workspace
 
@@ -31,10 +31,12 @@ COLUMNS = (
 )
 # By which settings groups of one dataset and recipe are told apart, as far as these suffice.
 TELLING = (
-    *("profile", "target", "size", "windows", "phantom_patients", "folds", "split_seed", "epochs", "batch_size"),
-    *("channels", "raters", "label_map", "phantom_seed", "flip_probability", "rotation_degrees", "precision"),
-    "prior_bias",
+    *("profile", "target", "size", "windows", "phantom_patients", "phantom_test_patients", "folds", "split_seed"),
+    *("epochs", "batch_size", "channels", "raters", "label_map", "phantom_seed", "flip_probability"),
+    *("rotation_degrees", "precision", "augmentation", "prior_bias"),
 )
+# How a recipe is told that is none of RECIPES; what a run was a part of is not written into it.
+NAMES = RECIPES | {OWN: "a rate of the study's own, or one that a search chose"}
 CAUTIONS = (
     ("dataset", "phantom", "The phantom's scans are synthetic: no clinical evidence."),
     ("profile", "smoke", "The smoke profile only shows that the code runs; its numbers mean nothing."),
@@ -110,7 +112,7 @@ def table(seen: list[Seen]) -> pd.DataFrame:
 def _place(row: _Row) -> tuple:
     """Sorts rows by dataset, recipe, group, network and learning rate."""
     first = row.first
-    recipe, network = list(RECIPES).index(first.recipe), [*MODELS, first.model].index(first.model)
+    recipe, network = list(NAMES).index(first.recipe), [*MODELS, first.model].index(first.model)
     return first.dataset, recipe, first.setting("size"), first.group, network, first.model, _rate(first)
 
 
@@ -246,7 +248,7 @@ def write(workspace: Workspace) -> Path:
 def _notes(seen: list[Seen], rows: pd.DataFrame) -> list[str]:
     notes = named(seen) or ["Every run is trained and tested, and none has collapsed."]
     used = {one.recipe for one in seen if one.record}
-    notes.append("Recipes: " + "; ".join(f"{name}, {RECIPES[name]}" for name in RECIPES if name in used) + ".")
+    notes.append("Recipes: " + "; ".join(f"{name}, {NAMES[name]}" for name in NAMES if name in used) + ".")
     few = rows.loc[rows["patients"] > 0, "patients_with_lesion"].min()
     if few < intervals.FEW_PATIENTS:
         notes.append(

@@ -62,7 +62,7 @@ class Seen:
 
     @property
     def recipe(self) -> str:
-        """One of RECIPES."""
+        """One of RECIPES that set no rate by a search, or OWN."""
         return Study(**{name: self.setting(name) for name in ("prior_bias", "learning_rate", "augmentation")}).recipe
 
     @property

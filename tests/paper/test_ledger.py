@@ -11,10 +11,10 @@ from sahlib.figures import drawing, ledger_page
 from sahlib.paper import rules as module
 from sahlib.paper import transcript
 from sahlib.paper.ledger import Evidence, complementary, ledger
-from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, OPEN, UNKNOWN
+from sahlib.paper.rules import CONTRADICTS, FAILS, FREE, HOLDS, OPEN, UNKNOWN
 from sahlib.scoring import intervals, metrics
 
-ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN)
+ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN, FREE)
 
 
 @functools.cache
@@ -42,7 +42,7 @@ def history(speed=4.0, epochs=50, noise=0.0, rise=0.0, gap=0.02, level=0.25, see
 
 
 def evidence(seeds=3, arms=ARMS, skills=None, curves=None, **changes):
-    skills = {"unet": 0.7, "unet_resnet34": 0.7, "attention_unet": 1.2, OPEN: 0.7} | (skills or {})
+    skills = {"unet": 0.7, "unet_resnet34": 0.7, "attention_unet": 1.2, OPEN: 0.7, FREE: 0.7} | (skills or {})
     curves = {"attention_unet": {"speed": 8.0}} | (curves or {})
     fields = {"recipe": "fair", "profile": "quick", "dataset": "phantom", "draws": 200} | changes
     return Evidence(
@@ -52,11 +52,15 @@ def evidence(seeds=3, arms=ARMS, skills=None, curves=None, **changes):
     )
 
 
-def stub(estimate, low, high, p, patients=24):
+def difference(estimate, low, high, p, patients=24, seeds=3, spread=0.0):
+    """A made-up Difference, whose scores lie `spread` apart from seed to seed."""
+    scores = tuple(tuple(mean + spread * (k - (seeds - 1) / 2) for k in range(seeds)) for mean in (0.5, 0.5 + estimate))
+    return intervals.Difference(estimate, low, high, patients, p, (high - low) / 4, scores)
+
+
+def stub(estimate, low, high, p, patients=24, spread=0.0):
     """A difference that is the same whatever is asked."""
-    return lambda a, b, metric, convention, **_: SimpleNamespace(
-        estimate=estimate, low=low, high=high, p=p, patients=patients
-    )
+    return lambda a, b, metric, convention, **_: difference(estimate, low, high, p, patients, len(a), spread)
 
 
 def fixed_interval(counts, metric, convention, **_):
@@ -97,24 +101,22 @@ def test_contradictions_are_what_the_paper_prints():
         (-0.05, -0.08, -0.02, 1e-4, FAILS, "other way"),
         (0.00, -0.009, 0.009, 0.9, FAILS, "no difference above"),
         (0.03, -0.02, 0.08, 0.3, UNKNOWN, "holds 0"),
-        (0.03, 0.001, 0.08, 0.04, UNKNOWN, "after Holm"),  # 13 differences: 0.04 does not survive
+        (0.03, 0.001, 0.08, 0.04, UNKNOWN, "after Holm"),  # 17 differences: 0.04 does not survive
         (0.03, np.nan, np.nan, 0.5, UNKNOWN, "too few patients for an interval"),
     ],
 )
 def test_rule_for_differences(estimate, low, high, p, verdict, reason):
-    # Skills far apart, so that every pair of seeds has the same sign in recall on the test set.
     table = by_key(ledger(evidence(), stub(estimate, low, high, p), fixed_interval))
     row = table.loc["attention_higher_recall"]
     assert (row["verdict"], reason in row["reason"]) == (verdict, True)
     assert row["printed"] == "0.557 over 0.478 (+0.079)"
 
 
-def test_seeds_that_disagree_decide_nothing():
-    mixed = evidence(skills={"attention_unet": 0.7})
-    mixed.counts["attention_unet"][0] = counts(2.0)
-    mixed.counts["attention_unet"][1] = counts(-1.0)
-    row = by_key(ledger(mixed, stub(0.05, 0.02, 0.08, 1e-4), fixed_interval)).loc["attention_higher_recall"]
-    assert (row["verdict"], row["reason"]) == (UNKNOWN, "seeds disagree on the sign")
+def test_trainings_that_differ_more_than_networks_decide_nothing_however_many_the_patients():
+    apart = stub(0.05, 0.04, 0.06, 1e-4, patients=1000, spread=0.06)
+    row = by_key(ledger(evidence(), apart, fixed_interval)).loc["attention_higher_recall"]
+    assert (row["verdict"], row["reason"]) == (UNKNOWN, "the interval holds 0")
+    assert "trainings of each (3 here)" in row["would_take"] and "patients" not in row["would_take"]
 
 
 def test_direction_is_the_claims_own():
@@ -122,7 +124,7 @@ def test_direction_is_the_claims_own():
 
     def spy(a, b, metric, convention, **_):
         asked.append((a[0].tp.sum() < b[0].tp.sum(), metric, convention))  # is the better network the second?
-        return SimpleNamespace(estimate=0.05, low=0.02, high=0.08, p=1e-4, patients=24)
+        return difference(0.05, 0.02, 0.08, 1e-4)
 
     ledger(evidence(), spy, fixed_interval)
     assert (True, "dice", "mean_empty_1") in asked  # Attention U-Net minus U-Net
@@ -134,7 +136,7 @@ def test_size_claims_look_at_their_own_third():
 
     def spy(a, b, metric, convention, **_):
         seen.setdefault((metric, convention, len(a[0])), (a[0].lesion_pixels.min(), a[0].lesion_pixels.max()))
-        return SimpleNamespace(estimate=0.0, low=-0.1, high=0.1, p=1.0, patients=24)
+        return difference(0.0, -0.1, 0.1, 1.0, seeds=1)
 
     one = evidence(seeds=1)
     ledger(one, spy, fixed_interval)
@@ -163,9 +165,25 @@ def test_missing_arms_are_named():
     assert table.loc["attention_higher_dice", "ours"]
 
 
-def test_resnet34_stands_for_the_papers_unet_where_it_was_trained():
-    assert evidence().unet == "unet_resnet34"
-    assert evidence(arms=("unet", "attention_unet")).unet == "unet"
+def test_every_measure_names_the_network_that_stands_for_the_papers_unet():
+    with_resnet34 = by_key(ledger(evidence(seeds=1)))
+    without = by_key(ledger(evidence(seeds=1, arms=("unet", "attention_unet"))))
+    for key in ("attention_higher_iou", "unet_converges_faster", "attention_better_on_small"):
+        assert "minus U-Net (ResNet34)" in with_resnet34.loc[key, "measure"]
+        assert without.loc[key, "measure"].endswith("minus U-Net")
+    # Controls are about MONAI's plain one, whatever else was trained.
+    assert with_resnet34.loc["free_output_raises_dice", "measure"].endswith("U-Net, free output minus U-Net")
+    assert not with_resnet34["measure"].str.contains("{", regex=False).any()
+
+
+def test_ledger_and_table_of_differences_are_of_the_same_networks():
+    """Made-up counts of four arms once gave IoU -0.061 in one place under a name that had +0.155 in another."""
+    own = evidence(skills={"unet": -0.5, "unet_resnet34": 1.6, "attention_unet": 1.2})
+    row = by_key(ledger(own)).loc["attention_higher_iou"]
+    ours, paper_s = own.counts["attention_unet"], own.counts["unet_resnet34"]
+    expected = intervals.difference(paper_s, ours, "iou", "mean_empty_1", draws=own.draws)
+    assert row["estimate"] == expected.estimate < 0
+    assert (module.stands_for_unet(own.counts), "U-Net (ResNet34)") == ("unet_resnet34", row["measure"].split("minus ")[1])
 
 
 def test_one_seed_is_said():
@@ -176,10 +194,10 @@ def test_one_seed_is_said():
 
 
 def test_holm_covers_all_differences_of_the_ledger():
-    table = ledger(evidence(), stub(0.05, 0.02, 0.08, 0.004), fixed_interval)
+    table = ledger(evidence(), stub(0.05, 0.02, 0.08, 0.002), fixed_interval)
     tested = table["p_holm"].dropna()
-    assert len(tested) == 13
-    np.testing.assert_allclose(tested, intervals.holm([0.004] * 13))
+    assert len(tested) == 17
+    np.testing.assert_allclose(tested, intervals.holm([0.002] * 17))
 
 
 def test_with_real_statistics():
@@ -213,7 +231,8 @@ def test_rule_for_complementary():
     def leads(*verdicts):
         keys = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
         sure = {HOLDS: 1, FAILS: -1, UNKNOWN: 0}
-        return complementary({key: {"leads": sure[v]} for key, v in zip(keys, verdicts, strict=True)})["verdict"]
+        found = {key: {"leads": sure[v]} for key, v in zip(keys, verdicts, strict=True)}
+        return complementary(found, evidence(seeds=1))["verdict"]
 
     assert leads(HOLDS, UNKNOWN, UNKNOWN, HOLDS) == HOLDS  # Dice: Attention U-Net; precision: U-Net
     assert leads(HOLDS, HOLDS, HOLDS, FAILS) == FAILS  # Attention U-Net has all four

@@ -30,7 +30,7 @@ def open_source(study: Study):
     if study.dataset == "phantom":
         from sahlib.data.sources.phantom.phantom import Phantom
 
-        return Phantom(study.phantom_patients, study.phantom_seed)
+        return Phantom(study.phantom_patients + study.phantom_test_patients, study.phantom_seed)
     opener = _module(study.dataset).open_folder
     used = inspect.signature(opener).parameters.keys() - {"root"}
     for field in READING:
