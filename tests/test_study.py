@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sahlib.study import PROFILES, Study, StudyError, digest
+from sahlib.study import OWN, PROFILES, Study, StudyError, digest
 
 
 def test_the_paper_profile_is_the_paper_s_recipe():
@@ -104,19 +104,28 @@ def test_what_each_recipe_adds():
     assert fair.prior_bias and fair.learning_rate == 3e-3
     assert dataclasses.replace(fair, prior_bias=False, learning_rate=0.5) == study
     travels = study.under("travels", 3e-3)
-    assert travels == dataclasses.replace(fair, augmentation="travels") and travels.recipe == "travels"
+    assert travels == dataclasses.replace(fair, augmentation="travels")
     assert travels.under("fair", 3e-3) == fair and travels.under("paper").recipe == "paper"
     with pytest.raises(ValueError, match="paper, prior, fair, travels"):
         study.under("best")
 
 
-@pytest.mark.parametrize(("profile", "name"), [("paper", "paper"), ("quick", "fair")])
-def test_a_profile_s_own_recipe_has_a_name(profile, name):
-    assert Study.of_profile(profile).recipe == name
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "paper"),
+        ({"prior_bias": True}, "prior"),
+        ({"learning_rate": 1e-2}, OWN),  # once "paper"
+        ({"prior_bias": True, "learning_rate": 3e-4}, OWN),  # once "fair", and then overwritten by the searched one
+        ({"augmentation": "travels"}, OWN),
+    ],
+)
+def test_a_recipe_is_named_by_what_it_is(changes, name):
+    assert Study(**changes).recipe == name
 
 
-def test_a_study_of_another_augmentation_is_that_recipe_s():
-    assert all(Study.of_profile(name, augmentation="travels").recipe == "travels" for name in PROFILES)
+def test_the_rate_of_quick_is_set_by_hand_and_not_called_fair():
+    assert Study.of_profile("quick").recipe == OWN
 
 
 def test_a_study_cannot_be_changed_by_accident():

@@ -86,18 +86,18 @@ def by_patient(
     """
     from sklearn.model_selection import StratifiedKFold, train_test_split
 
-    lesion_pixels, aside = lesion_pixels.sort_index(), list(cohort)
-    bleeds = lesion_pixels > 0
-    patients = lesion_pixels.index.drop(aside)
+    aside = list(cohort)
+    everybody, lesion_pixels = lesion_pixels, lesion_pixels.drop(aside).sort_index()
+    patients, bleeds = lesion_pixels.index, lesion_pixels > 0
     n_validation = max(1, round(len(patients) * validation_share / (train_share + validation_share if aside else 1)))
     if folds:
         n_test = len(patients) // folds
     else:
         n_test = len(aside) or max(1, round(len(patients) * (1 - train_share - validation_share)))
     # 0 no SAH, 1 up to the median of those who bleed, 2 more; 1 and 2 are one where three do not fit every side.
-    strata = (bleeds.astype(int) + (bleeds & (lesion_pixels > lesion_pixels[bleeds].median())))[patients]
+    strata = bleeds.astype(int) + (bleeds & (lesion_pixels > lesion_pixels[bleeds].median()))
     if min(n_validation, n_test) < strata.nunique() or strata.value_counts().min() < max(folds, len(SIDES)):
-        strata = bleeds[patients].astype(int)
+        strata = bleeds.astype(int)
     try:
         if strata.value_counts().min() < folds:
             raise ValueError("a stratum has fewer patients than there are folds")
@@ -109,13 +109,13 @@ def by_patient(
         else:
             rest, test = train_test_split(patients, test_size=n_test, stratify=strata, random_state=seed)
         train, validation = train_test_split(rest, test_size=n_validation, stratify=strata[rest], random_state=seed)
-        if not all(bleeds[side].any() for side in (train, validation, test)):
+        if not all(everybody[side].any() for side in (train, validation, test)):
             raise ValueError("a side has no patient who bleeds")
     except ValueError as error:
         n_train = len(patients) - n_validation - (0 if aside else n_test)
         each, shares = (f" in each of {folds} folds", "folds") if folds else ("", "the shares")
         raise StudyError(
-            f"{len(lesion_pixels)} patients, {bleeds.sum()} of them with a lesion, cannot be split into {n_train} for "
+            f"{len(everybody)} patients, {(everybody > 0).sum()} of them with a lesion, cannot be split into {n_train} for "
             f"training, {n_validation} for validation and {n_test} for test{each}: each side needs patients with and "
             f"without one; add patients, or change {shares}."
         ) from error

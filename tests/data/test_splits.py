@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sahlib.data import splits
+from sahlib.data import slices, splits
 from sahlib.data.splits import SIDES, by_patient
-from sahlib.study import StudyError
+from sahlib.study import Study, StudyError
 
 
 def lesions(bleeding, others, seed=0):
@@ -70,6 +70,27 @@ def test_shares_that_leave_a_side_empty_are_what_is_named():
     words = "14 patients, 7 .* cannot be split into 0 for training, 2 for validation and 12 for test.*change the shares"
     with pytest.raises(StudyError, match=words):
         by_patient(lesions(7, 7), 0.01, 0.15, 0)
+
+
+def test_a_cohort_is_the_test_side_and_the_others_keep_the_ratio_of_their_shares():
+    pixels = lesions(24, 16)
+    cohort = sorted(pixels.index)[34:]
+    split = by_patient(pixels, 0.70, 0.15, 0, cohort=cohort)
+    on = {side: sorted(who for who, where in split.sides.items() if where == side) for side in SIDES}
+    assert on["test"] == cohort and (len(on["train"]), len(on["validation"])) == (28, 6)
+    # What the cohort shows has no say in who trains.
+    other = pixels.copy()
+    other[cohort] = pixels[cohort].to_numpy()[::-1] * 3 + 1
+    assert by_patient(other, 0.70, 0.15, 0, cohort=cohort) == split
+
+
+def test_the_phantom_s_cohort_comes_after_those_who_train_and_folds_take_everybody(tmp_path):
+    study = Study.of_profile("smoke", phantom_patients=10, phantom_test_patients=3)
+    store = slices.prepare(study, tmp_path)
+    split = splits.prepare(store, study)
+    assert [who for who, side in sorted(split.sides.items()) if side == "test"] == ["P0010", "P0011", "P0012"]
+    folds = [splits.prepare(store, dataclasses.replace(study, folds=2, fold=k)).sides for k in (0, 1)]
+    assert all(sorted(sides[who] for sides in folds).count("test") == 1 for who in split.sides)
 
 
 def test_the_saved_split_is_read_and_not_drawn_again(small, monkeypatch):

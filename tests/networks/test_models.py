@@ -74,6 +74,27 @@ def test_a_higher_output_bias_raises_every_logit_by_as_much(name):
         torch.testing.assert_close(network(image), before + 3.0, atol=1e-4, rtol=0)
 
 
+def test_a_free_output_is_monai_s_unet_without_the_norm_and_activation_on_it():
+    networks = []
+    for name in ("unet", "unet_free_output"):
+        torch.manual_seed(0)
+        networks.append(models.build(name, CHANNELS).eval())
+    plain, free = (network.state_dict() for network in networks)
+    assert set(plain) - set(free) == {"model.2.0.adn.A.weight"}  # PReLU's slope; the norm has no weights
+    assert all(torch.equal(plain[name], value) for name, value in free.items())
+    # MONAI's one cannot call a whole slice background more strongly than another: before the last unit every slice has
+    # the same mean and deviation, whatever the decoder found. The free one can.
+    sizes = []
+    for network, last in zip(networks, ("adn", "conv"), strict=True):
+        seen = []
+        hook = getattr(network.model[2][0], last).register_forward_hook(lambda m, args, out, seen=seen: seen.append(out))
+        with torch.no_grad():
+            network(torch.rand(3, 1, 32, 32) * torch.tensor([0.0, 0.1, 1.0]).view(3, 1, 1, 1))
+        hook.remove()
+        sizes.append(seen[0].std(dim=(1, 2, 3)))
+    assert sizes[0][1:].std() < 0.05 * sizes[0][1:].mean() < sizes[1][1:].std()
+
+
 def test_mistakes_are_named():
     with pytest.raises(StudyError, match="vnet.*unet"):
         models.build("vnet", CHANNELS)

@@ -1,5 +1,7 @@
 """Intervals and tests worked out by hand, their properties, and what they refuse."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sahlib.scoring import intervals, metrics, resampling
-from sahlib.scoring.intervals import by_size, difference, holm, interval, mean_interval, size_terciles
+from sahlib.scoring.intervals import Difference, by_size, difference, holm, interval, mean_interval, size_terciles
 from sahlib.scoring.metrics import CONVENTIONS, METRICS, score
 
 NAN = float("nan")
@@ -47,6 +49,39 @@ def test_seeds_are_averaged_within_a_draw_and_their_spread_stands_apart():
     assert better.seed_scores == (0.5, 1.0)
     assert better.seed_spread == 0.5
     assert np.isnan(interval(TWO, "dice", "mean_empty_1").seed_spread)
+
+
+def test_a_difference_over_seeds_widens_by_the_spread_of_trainings():
+    # Nothing varies over patients; trainings score 0, 1/2, 1 and 1/2, 1/2, 1/2.
+    a = [table("ab", [hit] * 2, [10 - hit] * 2, [10 - hit] * 2) for hit in (0, 5, 10)]
+    b = [table("ab", [5, 5], [5, 5], [5, 5])] * 3
+    found = difference(a, b, "dice", "sah_slices")
+    assert (found.estimate, found.low, found.high, found.patient_error) == (0, 0, 0, 0)
+    assert found.seed_variances == (0.25, 0)
+    whole = found.over_seeds()
+    # Welch's degrees of freedom are those of a alone, 2: t = 4.303, standard error sqrt(0.25 / 3).
+    assert whole.high == pytest.approx(4.30265 * (0.25 / 3) ** 0.5) and whole.low == -whole.high
+    # With patients that vary, the two parts add as squares.
+    mixed = dataclasses.replace(found, low=-0.1, high=0.2).over_seeds()
+    assert mixed.high == pytest.approx(np.hypot(0.2, whole.high)) and mixed.low == pytest.approx(-np.hypot(0.1, whole.high))
+
+
+def test_with_one_seed_the_interval_is_over_patients_alone():
+    found = difference(TWO, table("ab", [10, 2], [0, 3], [0, 3]), "dice", "mean_empty_1")
+    whole = found.over_seeds()
+    assert (whole.low, whole.high) == (found.low, found.high) and np.isnan(found.seed_variances).all()
+
+
+def test_an_interval_over_seeds_covers_as_often_as_it_says():
+    """Five trainings of each network from a normal distribution: 95 % of intervals hold the true difference."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(2000):
+        scores = tuple(tuple(rng.normal(mean, spread, 5)) for mean, spread in ((0.5, 0.02), (0.53, 0.05)))
+        error = 0.02
+        estimate = np.mean(scores[1]) - np.mean(scores[0]) + rng.normal(0, error)
+        whole = Difference(estimate, estimate - 1.96 * error, estimate + 1.96 * error, 50, 1, error, scores).over_seeds()
+        held += whole.low <= 0.03 <= whole.high
+    assert 0.935 <= held / 2000 <= 0.985
 
 
 def test_mean_interval_by_hand():
