@@ -229,11 +229,11 @@ class Study:
         """Whether any of its trainings has augmentation "travels"."""
         return "travels" in (self.augmentation, *self.further_recipes)
 
-    def under(self, recipe: str, learning_rate: float | None = None) -> Study:
-        """The Study with the fields of a recipe; `learning_rate` is the one chosen for a recipe of CHOOSING."""
+    def under(self, recipe: str, chosen_rate: float | None = None) -> Study:
+        """The Study with the fields of a recipe; `chosen_rate` is what a network chose for a recipe of CHOOSING."""
         if recipe not in RECIPES:
             raise ValueError(f"recipe must be one of {', '.join(RECIPES)}; it is {recipe!r}")
-        rate = learning_rate if recipe in CHOOSING else Study.learning_rate
+        rate = chosen_rate if recipe in CHOOSING and chosen_rate else Study.learning_rate
         augmentation = "travels" if recipe == "travels" else "paper"
         return dataclasses.replace(self, prior_bias=recipe != "paper", learning_rate=rate, augmentation=augmentation)
 

@@ -79,13 +79,15 @@ def absolute(path: str | Path) -> Path:
 def partial_name(path: Path) -> Path:
     """The temporary name under which this process writes what is to become `path`.
 
-    Leftovers that a killed process wrote under such a name are removed.
+    Leftovers that a killed process of this machine wrote under such a name are removed; of another's, which may share
+    the folder, nobody here can tell whether it lives.
     """
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.partial-*"):
-        process = leftover.name.rsplit("-", 1)[1]
+    own = f".{path.name}.partial-{platform.node()}-"
+    for leftover in path.parent.glob(f"{glob.escape(own)}*"):
+        process = leftover.name.removeprefix(own)
         if process.isdecimal() and not psutil.pid_exists(int(process)):
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
-    return path.with_name(f".{path.name}.partial-{os.getpid()}")
+    return path.with_name(f"{own}{os.getpid()}")
 
 
 def read_csv(path: Path) -> pd.DataFrame:
@@ -130,7 +132,8 @@ def disk_errors_named(path: Path, way: str = "choose another folder") -> Iterato
 
 @contextlib.contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Holds the lock of `folder`, so that two processes never write the same run; the second says that it waits.
+    """Holds the lock of `folder`, so that two processes never write the same run or store; the second says that it
+    waits.
 
     The lock goes with its process, however that ends.
     """

@@ -4,6 +4,7 @@ import errno
 import getpass
 import json
 import os
+import platform
 import socket
 import subprocess
 import sys
@@ -27,13 +28,15 @@ def test_a_file_is_replaced_by_a_whole_one_alone(tmp_path):
 def test_what_a_killed_process_left_half_written_is_removed_and_a_living_one_s_is_not(tmp_path):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left = [tmp_path / f".store.partial-{dead.pid}", tmp_path / f".other.partial-{dead.pid}"]
-    living = tmp_path / f".store.partial-{os.getppid()}"
-    for folder in (*left, living):
+    here = platform.node()
+    left = [tmp_path / f".store.partial-{here}-{dead.pid}", tmp_path / f".other.partial-{here}-{dead.pid}"]
+    living = tmp_path / f".store.partial-{here}-{os.getppid()}"
+    elsewhere = tmp_path / f".store.partial-another-{dead.pid}"  # where a process of that number may live
+    for folder in (*left, living, elsewhere):
         folder.mkdir()
     with writing(tmp_path / "store") as part:
         part.write_text("whole")
-    assert not left[0].exists() and left[1].exists() and living.exists()
+    assert not left[0].exists() and left[1].exists() and living.exists() and elsewhere.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,14 @@ from sahlib.chapters import published
 from sahlib.chapters.results import Results
 from sahlib.data import samples
 from sahlib.figures import evidence_plots, probability_plots, tables
-from sahlib.networks import gates, models
+from sahlib.networks import architecture, gates, models
 from sahlib.scoring import baselines, calibration, detection, distances, intervals, lesions, prediction, volumes
 from sahlib.study import MODELS
 from sahlib.training.numerics import numerics
 
 
 def networks(results: Results) -> pd.DataFrame:
-    """Parameters, GFLOP of one image forward, and training slices a second, validation included."""
+    """Parameters, GFLOP of one image forward, layers, and training slices a second, validation included."""
     slices = len(results.split.rows(results.store, "train"))
     rows = []
     for model, own in results.runs.items():
@@ -30,12 +30,13 @@ def networks(results: Results) -> pd.DataFrame:
             "Network": MODELS[model],
             "Parameters": f"{own[0].record['parameters']:,}",
             "GFLOP per image, forward": models.gflop(network, results.study.size),
+            **architecture.layers(network, results.study.size),
             "Training slices per second": f"{slices / seconds:.0f}",
             "Device": own[0].record["provenance"]["device"],
         }
         rows.append(row)
     table = pd.DataFrame(rows)
-    caption = "The networks: size, arithmetic and speed."
+    caption = "The networks: size, arithmetic, layers and speed."
     tables.write(table, results.folder, "table_networks", caption, published.notes(results)[:1])
     return tables.displayed(table)
 

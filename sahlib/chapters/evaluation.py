@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib.chapters import published
-from sahlib.chapters.results import Results
+from sahlib.chapters.results import Results, fairest
 from sahlib.chapters.train_unet import UNETS
 from sahlib.data import samples
 from sahlib.figures import tables
@@ -27,10 +27,16 @@ def table_2(results: Results) -> pd.DataFrame:
     return _sample_table(results, ["attention_unet"], transcript.TABLE_2)
 
 
-def table_3(results: Results) -> pd.DataFrame:
+def table_3(results: Results, stem: str = "table_3") -> pd.DataFrame:
     """Every network on the test set."""
     caption = "Table 3. Scores on the test set, the paper's printed value beside each of ours."
-    return published.table(results, aggregate(results), "table_3", caption, *tables.AGGREGATE_NOTES)
+    return published.table(results, aggregate(results), stem, caption, *tables.AGGREGATE_NOTES)
+
+
+def table_3_of_others(recipes: dict[str, Results]) -> list[pd.DataFrame]:
+    """Table 3 under each recipe but the fairest, each headed by its recipe's name, saved as table_3_<recipe>.*."""
+    others = [own for own in recipes.values() if own is not fairest(recipes)]
+    return [table_3(own, f"table_3_{own.recipe}").rename_axis(columns=f"recipe {own.recipe}") for own in others]
 
 
 def aggregate(results: Results) -> pd.DataFrame:

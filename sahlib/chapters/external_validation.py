@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from sahlib.chapters import published
+from sahlib.chapters import published, verdict
 from sahlib.chapters.results import Results, trivial_counts
 from sahlib.data import slices
 from sahlib.data.check.measures import content_hash
@@ -20,6 +20,7 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.sources import READING, recognise
 from sahlib.data.splits import Split
 from sahlib.figures import drawing, tables
+from sahlib.paper.rules import LEVEL, MIN_PATIENTS
 from sahlib.scoring import baselines, intervals, metrics, prediction
 from sahlib.study import Study, StudyError, require_known
 from sahlib.training.runs import Run
@@ -75,7 +76,8 @@ def study_elsewhere(study: Study, folder: str, **reading: object) -> Study:
     of_a_folder = (*READING, "grey_window")
     unread = {field: getattr(Study, field) for field in ("data_dir", *of_a_folder)}
     if not folder:
-        return replace(study, **unread, dataset="phantom", phantom_seed=study.phantom_seed + FRESH_SEED)
+        seed = study.phantom_seed + FRESH_SEED
+        return replace(study, **unread, dataset="phantom", phantom_seed=seed, phantom_test_patients=0)
     if taught := sorted(reading.keys() - {*of_a_folder, "dataset"}):
         raise StudyError(f"{taught[0]} was settled when the networks were trained; leave it out.")
     root = absolute(folder)
@@ -125,18 +127,27 @@ def table(here: Results, elsewhere: Results) -> pd.DataFrame:
 
 
 def in_words(here: Results, elsewhere: Results) -> str:
-    """What the table shows, as Markdown, saved as summary.md."""
+    """What the table shows, and the networks' differences elsewhere, as Markdown, saved as summary.md.
+
+    A network is called better than the threshold predictor as one is in verdict.contrasts: by its interval and, after
+    Holm's correction, by its test, from rules.MIN_PATIENTS patients on.
+    """
     lines = [elsewhere.origin, ""]
     threshold = elsewhere.trivial[baselines.THRESHOLD]
     bar = metrics.score(threshold, "dice", "sah_slices")
-    for model, counts in elsewhere.counts.items():
+    gains = [intervals.difference(threshold, counts, "dice", "sah_slices") for counts in elsewhere.counts.values()]
+    tests = zip(gains, intervals.holm([gain.p for gain in gains]), strict=True)
+    for (model, counts), (gain, p) in zip(elsewhere.counts.items(), tests, strict=True):
         own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
-        gain = intervals.difference(threshold, counts, "dice", "sah_slices")
-        compared = "better than" if gain.low > 0 else "worse than" if gain.high < 0 else "not told apart from"
+        told = gain.patients >= MIN_PATIENTS and p <= LEVEL
+        compared = (
+            "better than" if told and gain.low > 0 else "worse than" if told and gain.high < 0 else "not told from"
+        )
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
             f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."
         )
+    lines += [f"- Elsewhere, {said}" for said in verdict.contrasts_in_words(elsewhere)]
     text = "\n".join(lines)
     drawing.save_text(elsewhere.folder / "summary.md", text + "\n")
     return text

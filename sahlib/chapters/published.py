@@ -30,11 +30,13 @@ def notes(results: Results) -> list[str]:
 
 def rates_in_words(results: Results) -> list[str]:
     """The learning rate that each network chose, for a recipe in which it does."""
-    return [
-        f"{MODELS[model]} was trained at {chosen_rate(search):g}, chosen on validation patients among "
-        f"{', '.join(f'{rate:g}' for rate in search['learning_rate'])}."
-        for model, search in results.searches.items()
-    ]
+    said = []
+    for model, search in results.searches.items():
+        rates, chosen = sorted(search["learning_rate"]), chosen_rate(search)
+        edge = ", which is the edge: a rate beyond it may be better" if chosen in (rates[0], rates[-1]) else ""
+        tried = ", ".join(f"{rate:g}" for rate in rates)
+        said.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {tried}{edge}.")
+    return said
 
 
 def figure(results: Results, drawn: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:
@@ -60,6 +62,7 @@ def record(results: Results, *further: Results) -> dict:
     further  the same Study's Results under further recipes
     """
     content = {
+        "recipe": results.recipe,
         "study": {name: value for name, value in results.study.as_dict().items() if name != "data_dir"},
         "store": {"digest": results.store.digest, "recipe": results.store.meta["recipe"]},
         "split": {"digest": results.split.digest, **results.split.summary(results.store).to_dict(orient="index")},

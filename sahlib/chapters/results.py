@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,20 @@ from sahlib.study import CHOOSING, Study
 from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The runs of a Study's networks under one recipe, one per seed.
+
+    study     with the fields of the recipe; where each network has a rate of its own, `searches` tells them
+    searches  per network, the learning rates tried; empty for a recipe that does not choose one
+    """
+
+    study: Study
+    recipe: str
+    runs: dict[str, list[Run]]
+    searches: dict[str, pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -75,45 +89,52 @@ def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
     return store, splits.prepare(store, study)
 
 
-def train_models(
+def train(
     study: Study, store: SliceStore, split: Split, models: Iterable[str], workspace: Workspace
-) -> dict[str, list[Run]]:
-    """The runs of those of `models` that the Study has, one per seed; a finished run is found, not repeated."""
-    return {
-        model: [loop.train(store, split, study, model, seed, workspace.runs) for seed in study.seeds]
-        for model in models
-        if model in study.models
-    }
+) -> dict[str, Trained]:
+    """Those of `models` that the Study has, trained under its own recipe, first, and under each of its further ones.
 
-
-def load(study: Study, workspace: Workspace) -> Results:
-    """The Results of a Study under its own recipe; whatever is missing on disk is made, whatever is there is taken."""
-    store, split = load_data(study, workspace)
-    folder = workspace.figures(study, store.meta["recipe"]["source"])
-    runs = train_models(study, store, split, study.models, workspace)
-    counts = {model: [prediction.test(run, store, split, study) for run in own] for model, own in runs.items()}
-    train, test = split.rows(store, "train"), split.rows(store, "test")
-    band = baselines.fit_band(store.images[train], store.masks(train))
-    trivial = trivial_counts(counts, store, test, band)
-    return Results(study, study.recipe, store, split, runs, counts, trivial, band, {}, folder)
+    A finished training is found, not repeated.
+    """
+    models, found = [model for model in models if model in study.models], {}
+    for recipe in dict.fromkeys((study.recipe, *study.further_recipes)):
+        own, searches, runs = study, {}, {}
+        if recipe != study.recipe:
+            own = study.under(recipe)
+        for model in models:
+            taught = own
+            if recipe in CHOOSING:
+                searches[model] = rate_search.search_learning_rate(store, split, study, model, workspace.runs)
+                taught = study.under(recipe, rate_search.chosen_rate(searches[model]))
+            runs[model] = [loop.train(store, split, taught, model, seed, workspace.runs) for seed in study.seeds]
+        found[recipe] = Trained(own, recipe, runs, searches)
+    return found
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
-    """The Results under the Study's own recipe, first, and under each of its further recipes."""
-    own = load(study, workspace)
-    found, data = {own.recipe: own}, (own.store, own.split)
-    for recipe in study.further_recipes:
-        searches, runs = {}, {}
-        for model in study.models:
-            if recipe in CHOOSING:
-                searches[model] = rate_search.search_learning_rate(*data, study, model, workspace.runs)
-            rate = rate_search.chosen_rate(searches[model]) if searches else None
-            runs |= train_models(study.under(recipe, rate), *data, [model], workspace)
-        # Where each network has its own rate, `searches` tells them.
-        shared = study.under(recipe, Study.learning_rate)
-        counts = {model: [prediction.test(run, *data, study) for run in own] for model, own in runs.items()}
-        found[recipe] = replace(own, study=shared, recipe=recipe, runs=runs, counts=counts, searches=searches)
+    """The Results under each recipe of a Study, its own first; what is missing on disk is made, the rest is found."""
+    store, split = load_data(study, workspace)
+    folder = workspace.figures(study, store.meta["recipe"]["source"])
+    training, test = split.rows(store, "train"), split.rows(store, "test")
+    band = baselines.fit_band(store.images[training], store.masks(training))
+    trivial, found = {}, {}
+    for recipe, own in train(study, store, split, study.models, workspace).items():
+        counts = {
+            model: [prediction.test(run, store, split, study) for run in runs] for model, runs in own.runs.items()
+        }
+        trivial = trivial or trivial_counts(counts, store, test, band)
+        found[recipe] = Results(own.study, recipe, store, split, own.runs, counts, trivial, band, own.searches, folder)
     return found
+
+
+def load(study: Study, workspace: Workspace) -> Results:
+    """The Results by which a Study's networks are judged: of the `fairest` of its recipes."""
+    return fairest(load_recipes(study, workspace))
+
+
+def fairest(recipes: dict[str, Results]) -> Results:
+    """The recipe that lets every network learn, where the Study has it: only there do scores compare architectures."""
+    return recipes.get("fair", next(iter(recipes.values())))
 
 
 def trivial_counts(

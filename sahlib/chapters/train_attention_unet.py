@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from sahlib.chapters.train_unet import Runs, is_curve
-from sahlib.paper.rules import MIN_SEEDS
+from sahlib.paper.rules import MIN_SEEDS, stands_for_unet
 from sahlib.study import MODELS
 from sahlib.training import curves
 
 
 def pace_in_words(runs: Runs) -> str:
-    """Which of Attention U-Net and the paper's U-Net (plain where ResNet34 was not trained) settles first."""
-    unet = next((model for model in ("unet_resnet34", "unet") if model in runs), "unet")
+    """Which of Attention U-Net and the network that stands for the paper's U-Net settles first."""
+    unet = stands_for_unet(runs)
     ours, theirs = (
         [curves.numbers(run.history)["settled_epoch"] for run in runs.get(model, []) if is_curve(run.history)]
         for model in ("attention_unet", unet)

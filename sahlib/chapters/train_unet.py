@@ -16,7 +16,7 @@ Runs = dict[str, list[Run]]
 
 
 def table(runs: Runs) -> pd.DataFrame:
-    """One row per run: what training it took, the epoch kept, and the digest in its folder's name.
+    """One row per run: its rate, what training it took, the epoch kept, and the digest in its folder's name.
 
     "Settled by epoch" is of curves.numbers; a network that never found a lesion pixel is called collapsed.
     """
@@ -27,6 +27,7 @@ def table(runs: Runs) -> pd.DataFrame:
         row = {
             "Network": MODELS[run.model],
             "Seed": run.seed,
+            "Learning rate": f"{run.record['recipe']['learning_rate']:g}",
             "Weights": f"{run.record['parameters']:,}",
             "Epochs": len(history),
             "Epoch kept": int(best["epoch"]),

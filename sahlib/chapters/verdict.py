@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.chapters import published
-from sahlib.chapters.results import Results
+from sahlib.chapters.results import Results, fairest
 from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed, transcript
-from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
+from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, FREE, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
+from sahlib.paper.rules import stands_for_unet as unet_of
 from sahlib.scoring import baselines, calibration, intervals, metrics
-from sahlib.study import CHOOSING, MODELS, RECIPES
+from sahlib.study import MODELS, RECIPES
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
 REPORTED = (
@@ -26,15 +29,9 @@ REPORTED = (
     ("precision", "pooled"),
     ("recall", "pooled"),
 )
-CONTRASTS = ((UNET, ATTENTION), (OPEN, ATTENTION), (UNET, OPEN))
 SOFT = "soft Dice, pooled"
 # How the summary says a number of verdicts.
 WORDS = {HOLDS: "hold", FAILS: "do not hold", UNKNOWN: "cannot be told", CONTRADICTS: "contradict themselves"}
-
-
-def fairest(recipes: dict[str, Results]) -> Results:
-    """The recipe that lets every network learn, where the Study has it: only there do scores compare architectures."""
-    return recipes.get("fair", next(iter(recipes.values())))
 
 
 def conventions(results: Results) -> Figure:
@@ -116,43 +113,65 @@ def with_intervals(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def compared(models: Collection[str]) -> list[tuple[str, str]]:
+    """(lower, higher) of each difference that is asked for, as far as the networks were trained: the paper's; then from
+    MONAI's UNet to Attention U-Net as a whole and in three steps, its output layer, the other layers, and the gates."""
+    asked = [(unet_of(models), ATTENTION), (UNET, ATTENTION), (UNET, FREE), (FREE, OPEN), (OPEN, ATTENTION)]
+    return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(models)]
+
+
 def contrasts(results: Results) -> pd.DataFrame:
-    """Differences between networks, paired by slice and clustered by patient, with Holm's correction."""
+    """Differences between networks, paired by slice, over patients and trainings, with Holm's correction."""
     rows, differences = [], []
-    for lower, higher in CONTRASTS:
-        if lower not in results.counts or higher not in results.counts:
-            continue
+    for lower, higher in compared(results.counts):
         both = results.counts[lower], results.counts[higher]
         for metric, convention in REPORTED[:3]:
             found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
             differences.append(found)
+            whole = found.over_seeds()
             row = {
-                "Difference": f"{MODELS[higher]} minus {MODELS[lower]}",
+                "Difference": " minus ".join(tables.label(model, results.counts[model]) for model in (higher, lower)),
                 "Score": metrics.LABELS[metric],
                 "Convention": metrics.CONVENTIONS[convention].label,
-                "Estimate (95 % interval)": intervals.in_words(found, signed=True),
+                "Estimate (95 % interval)": intervals.in_words(whole, signed=True),
                 "p, permutation": f"{found.p:.3f}",
             }
             rows.append(row)
     table = pd.DataFrame(rows)
     adjusted = intervals.holm([found.p for found in differences])
     table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
-    apart = (adjusted <= LEVEL) & np.array([not found.low <= 0 <= found.high for found in differences])
-    table["Told apart"] = np.where(apart, "yes", "no")
-    caption = "Differences between networks; the rows against the network with its gates open isolate the gates."
+    enough = np.array([found.patients >= MIN_PATIENTS for found in differences])
+    apart = enough & (adjusted <= LEVEL) & [not w.low <= 0 <= w.high for w in (f.over_seeds() for f in differences)]
+    table["Told apart"] = np.where(apart, "yes", np.where(enough, "no", "too few patients"))
+    over = "patients and trainings" if len(results.study.seeds) > 1 else "patients"
+    caption = (
+        f"Differences between networks with 95 % intervals over {over}. A free output, the other layers and the gates "
+        "are the three steps from MONAI's UNet to Attention U-Net."
+    )
     return published.table(results, table, "table_differences", caption, *seed_notes(results))
+
+
+def contrasts_in_words(results: Results) -> list[str]:
+    """The differences in Dice over SAH slices, a sentence each."""
+    said = []
+    for lower, higher in compared(results.counts):
+        found = intervals.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
+        names = " minus ".join(tables.label(model, results.counts[model]) for model in (higher, lower))
+        words = intervals.in_words(found.over_seeds(), signed=True)
+        said.append(f"{names}, Dice over SAH slices: {words}, p = {found.p:.2f}.")
+    return said
 
 
 def decision(recipes: dict[str, Results]) -> pd.DataFrame:
     """What decided it: networks by recipes, pooled Dice and Dice over SAH slices with intervals."""
     first = next(iter(recipes.values()))
-    shown = [model for model in (UNET, OPEN, ATTENTION, "unet_resnet34") if model in first.counts]
+    shown = [model for model in MODELS if model in first.counts]
     rows = []
     for metric, convention in REPORTED[1:3]:
         for recipe, results in recipes.items():
             row = {
                 "Score": f"{metrics.LABELS[metric]}, {metrics.CONVENTIONS[convention].label}",
-                "Recipe": RECIPES[recipe] + ", not searched" * (recipe in CHOOSING and not results.searches),
+                "Recipe": RECIPES.get(recipe, "the study's own"),
             }
             for series in shown:
                 own = results.counts[series]
@@ -241,13 +260,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
             f"- {tables.label(model, own)}: Dice {flattering:.3f} by that convention, "
             f"{intervals.in_words(found)} over SAH slices only{interval}."
         )
-    for lower, higher in CONTRASTS[:2]:
-        if lower in results.counts and higher in results.counts:
-            found = intervals.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
-            lines.append(
-                f"- {MODELS[higher]} minus {MODELS[lower]}, Dice over SAH slices: "
-                f"{intervals.in_words(found, signed=True)}, p = {found.p:.2f}."
-            )
+    lines += [f"- {said}" for said in contrasts_in_words(results)]
     verdicts = claims[claims["kind"] != "contradiction"]["verdict"].value_counts()
     counted = ", ".join(f"{number} {WORDS[verdict]}" for verdict, number in verdicts.items())
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")

@@ -21,7 +21,7 @@ import pandas as pd
 from sahlib.data.grey_window import estimated
 from sahlib.data.scan import CLASSES, Scan
 from sahlib.study import Study, StudyError, digest
-from sahlib.workspace import disk_errors_named, partial_name, provenance, read_csv
+from sahlib.workspace import alone_in, disk_errors_named, provenance, read_csv
 
 # Raise when the same Study would give other pixels, so that old stores are not mistaken for new ones.
 STORE_VERSION = 2
@@ -188,44 +188,55 @@ def window_to_grey(hounsfield: np.ndarray, level: float, width: float) -> np.nda
 
 
 def _build(path: Path, scans: Iterable[Scan], recipe: dict, grey_window: tuple[float, float] | None) -> None:
-    """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset."""
-    size, windows = recipe["size"], recipe["windows"]
-    partial = partial_name(path)
-    with disk_errors_named(path):
+    """Streams scans into a new store, one at a time, so that memory stays at a few scans whatever the dataset.
+
+    Where another process builds the same one, on whatever machine, waits for it and leaves it at that.
+    """
+    # Stays, with the lock that another process may be waiting for.
+    site = path.with_name(f".{path.name}.building")
+    with alone_in(site), disk_errors_named(path):
+        if path.exists():
+            return
+        partial = site / "store"
+        shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
         try:
-            partial.mkdir(parents=True)
-            rows, units = [], set()
-            with contextlib.ExitStack() as stack:
-                files = [stack.enter_context(open(partial / f"{name}.npy", "wb")) for name in _array_names(windows)]
-                for file in files:
-                    file.write(bytes(NPY_HEADER_BYTES))
-                for scan in scans:
-                    images, labels = preprocess(scan, size, windows, grey_window)
-                    for file, array in zip(files, (labels, *images), strict=True):
-                        file.write(array)
-                    rows += _slice_rows(scan, labels, size)
-                    units.add("HU" if grey_window else scan.unit)
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
-                for file in files:
-                    file.seek(0)  # the number of slices was not known when the file was begun
-                    np.lib.format.write_array_header_1_0(file, header)
-                    assert file.tell() == NPY_HEADER_BYTES
-            slices = pd.DataFrame(rows)
-            # A patient may come in several scans; z counts through all slices of the patient.
-            slices.insert(2, "z", slices.groupby("patient_id").cumcount())
-            slices.to_csv(partial / "slices.csv", index=False)
-            meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
-            meta |= {
-                "unit": min(units, default="HU"),
-                "grey_window": grey_window,
-                "recipe": recipe,
-                "provenance": provenance(),
-            }
-            (partial / "meta.json").write_text(json.dumps(meta, indent=1))
-            if not path.exists():  # another process may have built the same store meanwhile
-                os.replace(partial, path)
+            _write(partial, scans, recipe, grey_window)
+            os.replace(partial, path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(folder: Path, scans: Iterable[Scan], recipe: dict, grey_window: tuple[float, float] | None) -> None:
+    size, windows = recipe["size"], recipe["windows"]
+    folder.mkdir()
+    rows, units = [], set()
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(open(folder / f"{name}.npy", "wb")) for name in _array_names(windows)]
+        for file in files:
+            file.write(bytes(NPY_HEADER_BYTES))
+        for scan in scans:
+            images, labels = preprocess(scan, size, windows, grey_window)
+            for file, array in zip(files, (labels, *images), strict=True):
+                file.write(array)
+            rows += _slice_rows(scan, labels, size)
+            units.add("HU" if grey_window else scan.unit)
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(rows), size, size)}
+        for file in files:
+            file.seek(0)  # the number of slices was not known when the file was begun
+            np.lib.format.write_array_header_1_0(file, header)
+            assert file.tell() == NPY_HEADER_BYTES
+    slices = pd.DataFrame(rows)
+    # A patient may come in several scans; z counts through all slices of the patient.
+    slices.insert(2, "z", slices.groupby("patient_id").cumcount())
+    slices.to_csv(folder / "slices.csv", index=False)
+    meta = {"digest": digest(recipe), "size": size, "classes": CLASSES, "slices": len(rows)}
+    meta |= {
+        "unit": min(units, default="HU"),
+        "grey_window": grey_window,
+        "recipe": recipe,
+        "provenance": provenance(),
+    }
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1))
 
 
 def _array_names(windows: Sequence) -> list[str]:

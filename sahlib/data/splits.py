@@ -115,9 +115,9 @@ def by_patient(
         n_train = len(patients) - n_validation - (0 if aside else n_test)
         each, shares = (f" in each of {folds} folds", "folds") if folds else ("", "the shares")
         raise StudyError(
-            f"{len(everybody)} patients, {(everybody > 0).sum()} of them with a lesion, cannot be split into {n_train} for "
-            f"training, {n_validation} for validation and {n_test} for test{each}: each side needs patients with and "
-            f"without one; add patients, or change {shares}."
+            f"{len(everybody)} patients, {(everybody > 0).sum()} of them with a lesion, cannot be split into {n_train} "
+            f"for training, {n_validation} for validation and {n_test} for test{each}: each side needs patients with "
+            f"and without one; add patients, or change {shares}."
         ) from error
     sides = zip(SIDES, (train, validation, test), strict=True)
     return Split({patient: side for side, on_side in sides for patient in sorted(on_side)})

@@ -106,9 +106,9 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
                 _whisker(ax, row, y + _PAD / 2 + 0.01, colour, reach)
             ax.plot([0, 1], [y + tall] * 2, color="0.88", linewidth=0.5)
         y += tall
-    contradictions = (table["kind"] == "contradiction").sum()
-    words = f"{SIGNS[CONTRADICTS][0]}  The paper's own numbers and sentences contradict each other in {contradictions} places."
-    ax.text(0, y + 0.06, words, va="top", fontsize=7)
+    places = (table["kind"] == "contradiction").sum()
+    words = f"The paper's own numbers and sentences contradict each other in {places} places."
+    ax.text(0, y + 0.06, f"{SIGNS[CONTRADICTS][0]}  {words}", va="top", fontsize=7)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,20 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
         ends = (calls[0][1][1], channels, calls[-1][2][-1])
         rows.append((name, kind, *ends, resampling, len(convolutions), parameters, joins))
     return pd.DataFrame(rows, columns=columns)
+
+
+def layers(model: nn.Module, size: int) -> dict[str, str]:
+    """How many norms, activations and skips a network of `blocks` has, by kind, counted from its modules."""
+    counted = Counter(type(module).__name__ for module in model.modules())
+    joins = int((blocks(model, size)["joins"] != "").sum())
+    skips = {"concatenated": joins, "gated": counted["AttentionBlock"], "in residual units": counted["ResidualUnit"]}
+    skips["in residual units"] += counted["ResNetBlock"]
+    found = {
+        "Norms": {kind: n for kind, n in counted.items() if "Norm" in kind},
+        "Activations": {kind: counted[kind] for kind in ("ReLU", "PReLU", "Sigmoid")},
+        "Skips": skips,
+    }
+    return {what: ", ".join(f"{n} {kind}" for kind, n in own.items() if n) for what, own in found.items()}
 
 
 def _layers_run(model: nn.Module, size: int) -> list[tuple[nn.Module, tuple, tuple]]:

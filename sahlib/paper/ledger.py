@@ -69,8 +69,8 @@ def ledger(
     difference, interval: as in sahlib.scoring.intervals
     returns: key, kind ("training", "samples", "test set", "control" or "contradiction"), claim, sections, printed,
     measure, estimate, low, high (over patients and, where there are several seeds, trainings), p_holm, ours (text),
-    verdict, reason, would_take (what would settle it, in words), where; estimate, low, high and p_holm are NaN where the
-    measure has none, and a difference is positive where the claim is right
+    verdict, reason, would_take (what would settle it, in words), where; estimate, low, high and p_holm are NaN where
+    the measure has none, and a difference is positive where the claim is right
     raises: KeyError where transcript.CLAIMS has a claim without a Measure
     """
     claims = {
@@ -85,8 +85,9 @@ def ledger(
         found["complementary"] |= complementary(found, evidence)
     rows = []
     for key, (words, sections, measure) in claims.items():
+        measured = measure.words.format(unet=MODELS[evidence.unet])
         rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
-                     "printed": _printed(measure), "measure": measure.words.format(unet=MODELS[evidence.unet]), "where": WHERE[measure.where],
+                     "printed": _printed(measure), "measure": measured, "where": WHERE[measure.where],
                      **found[key]})  # fmt: skip
     for one in transcript.CONTRADICTIONS:
         rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),

@@ -38,11 +38,11 @@ U-Net from learning on validation patients. Both came before the test cohort was
    collapsed (every pixel background) in any seed, which is a failure of optimisation and says nothing of the
    architecture; or the claim is about slices or a need that nobody but the authors knows.
 3. *A is higher than B in a score* (a difference, paired by slice): **holds** if its 95 % interval over patients and
-   trainings excludes 0 in the claimed direction, and its permutation test over patients does (at most {LEVEL} after Holm
-   over all differences of this ledger); **does not hold** if both exclude 0 in the other direction, or if the interval
-   lies within ±{MARGIN}; else *cannot be told*, and the row says how many more patients or trainings it would take, as
-   far as this one's spread can tell. With one seed the interval is over patients alone, the verdict on these trained
-   networks and not on the architectures, and the row says so.
+   trainings excludes 0 in the claimed direction, and its permutation test over patients does (at most {LEVEL} after
+   Holm over all differences of this ledger); **does not hold** if both exclude 0 in the other direction, or if the
+   interval lies within ±{MARGIN}; else *cannot be told*, and the row says how many patients or trainings it would take,
+   as far as this one's spread can tell. With one seed the interval is over patients alone, the verdict on these
+   trained networks and not on the architectures, and the row says so.
 4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
    **does not hold** if one of them is below it; else *cannot be told*.
 5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
@@ -53,8 +53,8 @@ U-Net from learning on validation patients. Both came before the test cohort was
    **does not hold** if that is so the other way round, or if all are equal.
 
 The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else MONAI's
-plain one; each measure names it. Dice and IoU of the whole test set are means over slices with empty against empty = 1; precision, recall and F1
-are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
+plain one; each measure names it. Dice and IoU of the whole test set are means over slices with empty against empty = 1;
+precision, recall and F1 are means over batches: the printed numbers allow that pair, and it asks for nothing odd.
 """
 
 
@@ -156,8 +156,8 @@ MEASURES = {
         "complementary", "who leads in Dice, IoU, precision and recall", higher=BOTH, where="scores"),
 }  # fmt: skip
 
-# No claims of the paper: what its claims on attention come to once the network is otherwise the same, and what the layer
-# that MONAI's UNet has on its output takes from it.
+# No claims of the paper: what its claims on attention come to once the network is otherwise the same, and what the
+# layer that MONAI's UNet has on its output takes from it.
 CONTROLS = {
     "gates_raise_dice": ("the gates alone raise Dice", higher("dice", ATTENTION, OPEN)),
     "gates_raise_dice_on_sah": (

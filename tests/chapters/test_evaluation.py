@@ -98,7 +98,9 @@ def test_from_scans_to_a_table_per_class(several):
 
 def test_one_class_has_no_overlay_of_its_own(small, tmp_path):
     study, _, _ = small
-    loaded = results.load(dataclasses.replace(study, models=("unet", "attention_unet")), Workspace(str(tmp_path)))
+    loaded = results.load(
+        dataclasses.replace(study, models=("unet", "attention_unet"), further_recipes=()), Workspace(str(tmp_path))
+    )
     assert figures.classes(loaded) is None and evaluation.classes(loaded)["Class"].unique().tolist() == ["SAH"]
 
 

@@ -18,7 +18,7 @@ from sahlib.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def loaded(small, tmp_path_factory):
-    study = dataclasses.replace(small[0], models=("unet", "attention_unet"))
+    study = dataclasses.replace(small[0], models=("unet", "attention_unet"), further_recipes=())
     return results.load(study, Workspace(str(tmp_path_factory.mktemp("output"))))
 
 
@@ -107,3 +107,13 @@ def test_predicted_masks_are_those_of_the_rows_asked_for(loaded):
     rows = loaded.split.rows(loaded.store, "test")[[2, 0]]
     probabilities = loaded.runs["unet"][0].probabilities
     np.testing.assert_array_equal(loaded.predicted("unet", rows, "SAH"), np.asarray(probabilities[[2, 0]]) > 0.5)
+
+
+def test_the_paper_s_own_recipe_is_shown_beside_the_one_that_judges(small, tmp_path):
+    study = dataclasses.replace(small[0], models=("unet", "attention_unet"), epochs=1, learning_rates=(1e-2,))
+    recipes = results.load_recipes(study, Workspace(str(tmp_path)))
+    loaded = results.fairest(recipes)
+    evaluation.table_3(loaded), figures.figure_7(loaded)
+    assert [table.columns.name for table in evaluation.table_3_of_others(recipes)] == ["recipe paper", "recipe prior"]
+    for stem, recipe in (("table_3.md", "fair"), ("figure_7_comparison.txt", "fair"), ("table_3_paper.md", "paper")):
+        assert f"recipe {recipe}." in (loaded.folder / stem).read_text(), stem

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from sahlib.chapters import diagnostics, evaluation, published, results, verdict
+from sahlib.paper import rules
 from sahlib.scoring import baselines, metrics
-from sahlib.study import MODELS, RECIPES, StudyError
+from sahlib.study import MODELS, OWN, RECIPES, StudyError
 from sahlib.training import rate_search
 from sahlib.workspace import Workspace
 
@@ -163,27 +164,31 @@ def test_trivial_predictors_stand_in_every_table_of_scores(found, loaded):
 
 
 def test_recipes_are_compared_and_say_what_they_left_out(found):
-    assert list(found) == ["fair", "prior"]
+    assert list(found) == [OWN, "prior"]
     table = verdict.decision(found)
-    assert table["Recipe"].tolist() == [f"{RECIPES['fair']}, not searched", RECIPES["prior"]] * 2
+    assert table["Recipe"].tolist() == ["the study's own", RECIPES["prior"]] * 2
     first = next(iter(found.values()))
     written = first.folder / "table_decision.md"
-    assert "Left out in this profile: the paper's recipe; the learning rate was not searched." in written.read_text()
+    left_out = (
+        "Left out in this profile: the paper's recipe, + chosen learning rate; the learning rate was not searched."
+    )
+    assert left_out in written.read_text()
     search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
     searched = dataclasses.replace(first, searches=dict.fromkeys(first.counts, search))
-    assert verdict.decision({"fair": searched, "prior": found["prior"]})["Recipe"][0] == RECIPES["fair"]
+    both = {"fair": dataclasses.replace(searched, recipe="fair"), "prior": found["prior"]}
+    assert verdict.decision(both)["Recipe"][0] == RECIPES["fair"]
     assert "Left out in this profile: the paper's recipe." in written.read_text()
 
 
 def test_there_is_a_ledger_for_each_recipe_and_the_fairest_one_leads(found, loaded):
-    assert verdict.fairest(found) is loaded and loaded.recipe == "fair"
+    assert results.fairest(found) is loaded and loaded.recipe == OWN
     table = verdict.claims(found)
     assert (
         len(table)
         == len(pd.read_csv(loaded.folder / "ledger.csv"))
         == len(pd.read_csv(loaded.folder / "ledger_prior.csv"))
     )
-    assert "recipe fair" in (loaded.folder / "ledger.txt").read_text()
+    assert f"recipe {OWN}" in (loaded.folder / "ledger.txt").read_text()
     assert "recipe prior" in (loaded.folder / "ledger_prior.txt").read_text()
 
 
@@ -192,9 +197,9 @@ def test_travels_trains_at_the_rates_chosen_for_fair_and_leads_no_ledger(travell
     study = dataclasses.replace(travelling[0], **fields, further_recipes=("travels",))
     workspace = Workspace(str(tmp_path))
     found = results.load_recipes(study, workspace)
-    assert list(found) == ["paper", "travels"] and verdict.fairest(found) is found["paper"]
+    assert list(found) == ["paper", "travels"] and results.fairest(found) is found["paper"]
     travels = found["travels"]
-    assert travels.recipe == travels.study.recipe == "travels"
+    assert travels.recipe == "travels" and travels.study.augmentation == "travels"
     for model, (run,) in travels.runs.items():
         assert run.record["recipe"]["learning_rate"] == rate_search.chosen_rate(travels.searches[model])
         assert run.record["recipe"]["augmentation"] == "travels" and run.record["recipe"]["prior_bias"]
@@ -202,10 +207,29 @@ def test_travels_trains_at_the_rates_chosen_for_fair_and_leads_no_ledger(travell
     assert sum(recipe["augmentation"] == "paper" for recipe in recipes) == 2 + 2 * len(study.learning_rates)
     assert len(recipes) == 2 + 2 * len(study.learning_rates) + 2
     searched = results.load_recipes(dataclasses.replace(study, further_recipes=("fair", "travels")), workspace)
-    assert verdict.fairest(searched) is searched["fair"] and searched["travels"].runs == travels.runs
+    assert results.fairest(searched) is searched["fair"] and searched["travels"].runs == travels.runs
     assert len(list(workspace.runs.glob("*/*/*/run.json"))) == len(recipes)  # all were found
     assert f"{RECIPES['travels']}" in verdict.decision(found)["Recipe"].tolist()
     assert "travels" not in (travels.folder / "table_decision.md").read_text().partition("Left out")[2]
+
+
+def test_own_settings_never_stand_for_a_rate_that_was_searched(small, tmp_path):
+    """prior_bias with a rate of one's own was once called fair, and the searched one's results took its place."""
+    fields = {"prior_bias": True, "learning_rate": 3e-4, "epochs": 1, "models": ("unet", "attention_unet")}
+    study = dataclasses.replace(small[0], **fields, further_recipes=("fair",))
+    found = results.load_recipes(study, Workspace(str(tmp_path)))
+    assert list(found) == [OWN, "fair"]
+    assert {run.record["recipe"]["learning_rate"] for (run,) in found[OWN].runs.values()} == {3e-4}
+    assert {run.record["recipe"]["learning_rate"] for (run,) in found["fair"].runs.values()} <= set(
+        study.learning_rates
+    )
+    assert results.load(study, Workspace(str(tmp_path))).recipe == "fair"
+
+
+def test_differences_are_of_the_paper_s_network_where_it_was_trained_and_in_steps_from_monai_s():
+    steps = [("unet", "unet_free_output"), ("unet_free_output", rules.OPEN), (rules.OPEN, "attention_unet")]
+    assert verdict.compared(MODELS) == [("unet_resnet34", "attention_unet"), ("unet", "attention_unet"), *steps]
+    assert verdict.compared(["unet", "attention_unet"]) == [("unet", "attention_unet")]
 
 
 def test_what_cannot_travel_is_refused_before_anything_is_trained(small, tmp_path):
@@ -218,7 +242,11 @@ def test_a_chosen_learning_rate_is_named(loaded):
     search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
     searched = dataclasses.replace(loaded, searches={"unet": search})
     assert "a learning rate per network" in published.notes(searched)[0]
-    assert published.notes(searched)[1] == "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01."
+    said = "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01"
+    assert published.notes(searched)[1] == f"{said}, which is the edge: a rate beyond it may be better."
+    middle = pd.DataFrame({"learning_rate": [1e-3, 1e-4, 1e-2], "chosen": [True, False, False]})
+    inside = published.notes(dataclasses.replace(loaded, searches={"unet": middle}))[1]
+    assert inside == "U-Net was trained at 0.001, chosen on validation patients among 0.0001, 0.001, 0.01."
     assert published.notes(loaded)[1].startswith("Prior bias")
 
 

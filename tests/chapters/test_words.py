@@ -22,6 +22,7 @@ def a_run(dice, loss=(1.0, 0.5, 0.2)):
     history = pd.DataFrame({"epoch": epochs, "train_loss": loss, "validation_loss": loss, "validation_dice": dice})
     history = history.assign(seconds=2.0, best=epochs == 1 + int(np.argmax(dice)))
     record = {"provenance": {"device": "this one"}, "parameters": 12345, "digest": "abc"}
+    record["recipe"] = {"learning_rate": 1e-3}
     return SimpleNamespace(history=history, record=record, model="unet", seed=0)
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -45,11 +47,36 @@ def test_a_finished_store_is_found_and_not_built_again(paired_folder, tmp_path):
     assert slices.prepare(study(paired_folder, size=48), tmp_path).digest != first.digest
 
 
-def test_a_build_that_fails_leaves_nothing_behind(paired_folder, tmp_path):
+def test_a_build_that_fails_leaves_no_half_of_a_store(paired_folder, tmp_path):
     (paired_folder / "masks" / "07_1.png").write_bytes(b"not a picture")
     with pytest.raises(StudyError, match="07_1.png"):
         slices.prepare(study(paired_folder), tmp_path / "processed")
-    assert list((tmp_path / "processed").iterdir()) == []
+    assert [path.name for path in (tmp_path / "processed").rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_of_two_that_want_one_store_the_second_waits_and_builds_nothing(paired_folder, tmp_path, monkeypatch, capsys):
+    built, write = [], slices._write
+
+    def slow(folder, *rest):
+        built.append(folder)
+        time.sleep(0.3)
+        write(folder, *rest)
+
+    monkeypatch.setattr(slices, "_write", slow)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: slices.prepare(study(paired_folder), tmp_path / "processed"), range(2))
+    assert len(built) == 1 and one.path == other.path and len(one) == len(other) == 36
+    assert "waiting for it to end" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "processed").rglob("*.npy")} == {"images.npy", "labels.npy"}
+
+
+def test_what_a_killed_build_left_on_any_machine_is_built_over(paired_folder, tmp_path):
+    path = slices.prepare(study(paired_folder), tmp_path / "first").path
+    left = tmp_path / "processed" / f".{path.name}.building" / "store"
+    left.mkdir(parents=True)
+    (left / "images.npy").write_text("half")
+    store = slices.prepare(study(paired_folder), tmp_path / "processed")
+    assert len(store) == 36 and not left.exists()
 
 
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "slices.csv", "meta.json"])
@@ -84,7 +111,7 @@ def test_a_full_disk_is_said_in_one_sentence(paired_folder, tmp_path, monkeypatc
     with pytest.raises(StudyError, match="disk is full"):
         slices.prepare(study(paired_folder), tmp_path / "processed")
     monkeypatch.undo()
-    assert list((tmp_path / "processed").iterdir()) == []
+    assert [path.name for path in (tmp_path / "processed").rglob("*") if path.is_file()] == [".lock"]
 
 
 def test_window_by_hand():

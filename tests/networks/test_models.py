@@ -87,7 +87,9 @@ def test_a_free_output_is_monai_s_unet_without_the_norm_and_activation_on_it():
     sizes = []
     for network, last in zip(networks, ("adn", "conv"), strict=True):
         seen = []
-        hook = getattr(network.model[2][0], last).register_forward_hook(lambda m, args, out, seen=seen: seen.append(out))
+        hook = getattr(network.model[2][0], last).register_forward_hook(
+            lambda m, args, out, seen=seen: seen.append(out)
+        )
         with torch.no_grad():
             network(torch.rand(3, 1, 32, 32) * torch.tensor([0.0, 0.1, 1.0]).view(3, 1, 1, 1))
         hook.remove()

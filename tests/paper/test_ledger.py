@@ -183,7 +183,10 @@ def test_ledger_and_table_of_differences_are_of_the_same_networks():
     ours, paper_s = own.counts["attention_unet"], own.counts["unet_resnet34"]
     expected = intervals.difference(paper_s, ours, "iou", "mean_empty_1", draws=own.draws)
     assert row["estimate"] == expected.estimate < 0
-    assert (module.stands_for_unet(own.counts), "U-Net (ResNet34)") == ("unet_resnet34", row["measure"].split("minus ")[1])
+    assert (module.stands_for_unet(own.counts), "U-Net (ResNet34)") == (
+        "unet_resnet34",
+        row["measure"].split("minus ")[1],
+    )
 
 
 def test_one_seed_is_said():

@@ -18,7 +18,7 @@ from sahlib.workspace import Workspace
 
 @pytest.fixture(scope="module")
 def loaded(small, tmp_path_factory):
-    study = dataclasses.replace(small[0], models=("unet", "attention_unet"), seeds=(0, 1))
+    study = dataclasses.replace(small[0], models=("unet", "attention_unet"), seeds=(0, 1), further_recipes=())
     return results.load(study, Workspace(str(tmp_path_factory.mktemp("output"))))
 
 

@@ -63,7 +63,9 @@ def test_a_difference_over_seeds_widens_by_the_spread_of_trainings():
     assert whole.high == pytest.approx(4.30265 * (0.25 / 3) ** 0.5) and whole.low == -whole.high
     # With patients that vary, the two parts add as squares.
     mixed = dataclasses.replace(found, low=-0.1, high=0.2).over_seeds()
-    assert mixed.high == pytest.approx(np.hypot(0.2, whole.high)) and mixed.low == pytest.approx(-np.hypot(0.1, whole.high))
+    assert mixed.high == pytest.approx(np.hypot(0.2, whole.high)) and mixed.low == pytest.approx(
+        -np.hypot(0.1, whole.high)
+    )
 
 
 def test_with_one_seed_the_interval_is_over_patients_alone():
@@ -79,7 +81,9 @@ def test_an_interval_over_seeds_covers_as_often_as_it_says():
         scores = tuple(tuple(rng.normal(mean, spread, 5)) for mean, spread in ((0.5, 0.02), (0.53, 0.05)))
         error = 0.02
         estimate = np.mean(scores[1]) - np.mean(scores[0]) + rng.normal(0, error)
-        whole = Difference(estimate, estimate - 1.96 * error, estimate + 1.96 * error, 50, 1, error, scores).over_seeds()
+        whole = Difference(
+            estimate, estimate - 1.96 * error, estimate + 1.96 * error, 50, 1, error, scores
+        ).over_seeds()
         held += whole.low <= 0.03 <= whole.high
     assert 0.935 <= held / 2000 <= 0.985
 

@@ -112,7 +112,7 @@ def test_the_sweep_leaves_the_files_that_the_plain_command_leaves(tmp_path):
     compared = [name for name in names if name.name not in TIMES and not name.name.startswith(TIMED)]
     assert len(compared) > 60
     assert [str(name) for name in compared if (one / name).read_bytes() != (other / name).read_bytes()] == []
-    for store in (swept / "data" / "processed").iterdir():
+    for store in (swept / "data" / "processed").glob("[!.]*"):
         twin = plain / "data" / "processed" / store.name
         for file in ("images.npy", "labels.npy", "slices.csv"):
             assert (store / file).read_bytes() == (twin / file).read_bytes()
