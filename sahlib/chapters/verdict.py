@@ -94,6 +94,21 @@ def printed_numbers(results: Results) -> Figure:
     return figure
 
 
+def false_ranking(results: Results) -> Figure:
+    """How probable it is that the paper's ranking is false, from its printed numbers; needs no network."""
+    data = printed.false_ranking_curves()
+    caption = (
+        "The probability that Attention U-Net's lead in the printed Dice is of the other sign (Christodoulou et al. "
+        "2025), against the number of independent observations that the test slices amount to: slices of one scan "
+        "resemble each other, and the paper does not say how many scans there are. The spread over slices is that of "
+        f"slices which are perfect or alike; the band is for a correlation of {printed.CORRELATIONS[0]:g} to "
+        f"{printed.CORRELATIONS[-1]:g} between the networks' scores, the line for {printed.CORRELATIONS[1]:g}."
+    )
+    figure = evidence_plots.false_ranking(data)
+    drawing.save(figure, results.folder, "false_ranking", data, caption)
+    return figure
+
+
 def scores(results: Results) -> pd.DataFrame:
     """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
     caption = "Scores with 95 % intervals, resampling patients, not slices."

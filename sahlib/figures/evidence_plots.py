@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
 from sahlib.paper import printed, transcript
@@ -151,6 +151,42 @@ def perfect_slices() -> Figure:
         ax.set_axisbelow(True)
     figure.axes[0].set_ylabel("Share of perfect slices (Dice = 1)")
     figure.suptitle("Most of the paper's test slices must be perfect or nearly so, which empty slices are for free")
+    return figure
+
+
+@styled
+def false_ranking(data: pd.DataFrame) -> Figure:
+    """Probability that the printed ranking is false against the effective number of slices, a band for the correlation.
+
+    data: printed.false_ranking_curves()
+    """
+    figure = Figure(figsize=(WIDTH * 0.75, 3.3), layout="constrained")
+    ax = figure.subplots()
+    low, middle, high = (data[data["correlation"] == r] for r in printed.CORRELATIONS)
+    colour = COLOURS[transcript.ATTENTION]
+    ax.fill_between(low["n"], high["probability"], low["probability"], color=colour, alpha=0.2, linewidth=0)
+    ax.plot(middle["n"], middle["probability"], color=colour)
+    ax.axhline(0.05, color="0.4", linestyle=(0, (4, 2)), linewidth=0.8)
+    ax.text(printed.FEWEST * 1.05, 0.053, "5 %", va="bottom", fontsize=7.5)
+    scans, slices = (
+        float(middle.loc[middle["n"] == n, "probability"].iloc[0]) for n in (printed.SCANS, printed.SLICES)
+    )
+    look = {"color": colour, "markersize": 5, "clip_on": False, "zorder": 4}
+    ax.plot([printed.SCANS, printed.SLICES], [scans, slices], "o", **look)
+    beside = {"textcoords": "offset points", "fontsize": 7.5}
+    words = f"{scans:.2f} if the {printed.SLICES:,} slices\ncount as {printed.SCANS} scans of {printed.SLICES_A_SCAN}"
+    ax.annotate(words, (printed.SCANS, scans), xytext=(12, 14), **beside)
+    words = f"{slices:.5f} if all slices\nwere independent"
+    ax.annotate(words, (printed.SLICES, slices), xytext=(0, 44), ha="right", **beside)
+    ends = f"{printed.CORRELATIONS[0]:g} to {printed.CORRELATIONS[-1]:g}"
+    ax.set(xscale="log", xlim=(printed.FEWEST, printed.SLICES), ylim=(0, None))
+    ax.set(xlabel="Independent observations that the test slices amount to", ylabel="Probability of a false ranking")
+    ax.xaxis.set_major_locator(FixedLocator([20, 50, 100, 200, 500, 1000]))
+    ax.xaxis.set_major_formatter(lambda n, _: f"{n:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.grid(color="0.9", linewidth=0.6)
+    ax.set_axisbelow(True)
+    figure.suptitle(f"Attention U-Net's printed lead; band: the networks' scores correlate by {ends}", fontsize=9)
     return figure
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from sahlib.paper import rules, transcript
+from sahlib.paper import printed, rules, transcript
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, PAPERS, UNKNOWN, Measure, stands_for_unet
 from sahlib.scoring import intervals, metrics, power
 from sahlib.study import MODELS
@@ -54,6 +54,7 @@ WHERE = {
     "scores": "07_verdict, Scores and differences with intervals",
     "size": "07_verdict, Scores by lesion size",
     "training": "03_train_unet and 04_train_attention_unet, the training curves",
+    "printed": "07_verdict, What the printed numbers already prove",
     "": "the paper itself",
 }
 FAR = 100_000  # patients or trainings that nobody has
@@ -108,6 +109,8 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
     """estimate, low, high, ours, and either verdict and reason or the p of a difference still to be judged."""
     if verdict := {"contradiction": CONTRADICTS, "unknowable": UNKNOWN}.get(measure.kind):
         return _told(verdict, measure.words)
+    if measure.kind == "printed":
+        return _chance()
     arms = [evidence.arm(named) for named in (*measure.higher, measure.lower) if named]
     if reason := _unusable(arms, evidence):
         return _told(UNKNOWN, reason)
@@ -225,6 +228,22 @@ def complementary(found: dict[str, dict], evidence: Evidence) -> dict:
     )
     words = (f"{score}: {lead or 'open'}" for score, lead in zip(_LEADS.values(), leads, strict=True))
     return _told(verdict, reason, ", ".join(words))
+
+
+def _chance() -> dict:
+    """By (7) of RULE."""
+    curves = printed.false_ranking_curves()
+    scans, slices = (curves.loc[curves["n"] == n, "probability"] for n in (printed.SCANS, printed.SLICES))
+    verdict, reason = _first(
+        (scans.max() <= rules.LEVEL, HOLDS, f"at most {rules.LEVEL} for scans too"),
+        (slices.min() > rules.LEVEL, FAILS, f"above {rules.LEVEL} even if all slices were independent"),
+        (True, UNKNOWN, "it depends on how many scans the slices are of, which the paper does not say"),
+    )
+    ours = "; ".join(
+        f"{own.min():.2g} to {own.max():.2g} for {n:,} {what}"
+        for own, n, what in ((scans, printed.SCANS, "scans"), (slices, printed.SLICES, "independent slices"))
+    )
+    return _told(verdict, reason, ours)
 
 
 def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:

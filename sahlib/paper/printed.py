@@ -1,4 +1,5 @@
-"""What the paper's printed Dice and IoU prove alone: how many of its slices were perfect, or nearly so.
+"""What the paper's printed Dice and IoU prove alone: how many of its slices were perfect, or nearly so, and how
+probable it is that their ranking is false.
 
 D and J are the printed means of Dice and IoU, read as means over slices; a slice has d and j. Every slice has
 d = 2j/(1+j), 0/0 included, because the two are 0/0 together. A printed number v stands for anything in [v - 0.0005,
@@ -11,13 +12,20 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from sahlib.paper.transcript import ATTENTION, TABLE_1, TABLE_3, UNET
+from sahlib.paper.transcript import ATTENTION, SETTINGS, TABLE_1, TABLE_3, UNET
 
 ROUNDING = 0.0005  # half of the last printed decimal
 NETWORKS = (UNET, ATTENTION)
 OVERLAP = ("dice", "iou")
 BEST_SAMPLE = max(TABLE_1.rows["dice"])  # the highest Dice that the paper prints for any one slice: 0.73
+# What nobody but the authors knows of its test set: how far two networks' scores go together from slice to slice, and
+# how many independent observations its slices amount to, from as many as there may be scans to all slices.
+CORRELATIONS = (0.25, 0.5, 0.75)
+SLICES = SETTINGS["test_batches"].value * SETTINGS["batch_size"].value
+SLICES_A_SCAN = 30  # of a head, 4 to 5 mm apart
+FEWEST, SCANS = 20, SLICES // SLICES_A_SCAN
 
 
 def rounded(model: str, metric: str) -> tuple[float, float]:
@@ -74,3 +82,33 @@ def perfect_slices_curves() -> pd.DataFrame:
             floor = share_above(dice, iou, cap)
             rows.append((model, cap, floor, min(corners), max(corners), perfect_ceiling(dice, iou)))
     return pd.DataFrame(rows, columns=["model", "cap", "floor", "floor_low", "floor_high", "ceiling"])
+
+
+def spread(dice: float, iou: float) -> float:
+    """The SD of Dice over slices if they are of two kinds, perfect and alike, as `perfect_ceiling` has them."""
+    perfect = perfect_ceiling(dice, iou)
+    return (1 - imperfect_dice(dice, iou)) * float(np.sqrt(perfect * (1 - perfect)))
+
+
+def false_ranking(lead: float, spreads: tuple[float, float], n: float | np.ndarray, r: float) -> float | np.ndarray:
+    """The probability that the network with the higher printed mean is not the better one.
+
+    lead: difference of the means; spreads: SD of each network's scores over slices; r: their correlation
+    n: how many independent observations the slices amount to, above 1
+    With a flat prior the true difference is distributed around the printed one as Student's t with n - 1 degrees of
+    freedom, scaled by its standard error (Christodoulou et al. 2025, arXiv:2505.04720).
+    """
+    a, b = spreads
+    return stats.t.sf(np.sqrt(n) * lead / np.sqrt(a**2 + b**2 - 2 * r * a * b), np.asarray(n) - 1)
+
+
+def false_ranking_curves() -> pd.DataFrame:
+    """How probable it is that the paper's ranking in Dice is false: correlation, n (FEWEST to SLICES), probability."""
+    scores = [(TABLE_3.value("dice", model), TABLE_3.value("iou", model)) for model in NETWORKS]
+    lead, spreads = scores[1][0] - scores[0][0], tuple(spread(*score) for score in scores)
+    n = np.unique([*np.geomspace(FEWEST, SLICES, 120).round().astype(int), SCANS])
+    curves = [
+        pd.DataFrame({"correlation": r, "n": n, "probability": false_ranking(lead, spreads, n, r)})
+        for r in CORRELATIONS
+    ]
+    return pd.concat(curves, ignore_index=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sahlib.paper import transcript
+from sahlib.paper import printed, transcript
 from sahlib.scoring import metrics
 from sahlib.study import MODELS
 from sahlib.training.curves import NEAR
@@ -27,11 +27,11 @@ MIN_EPOCHS = 10
 MIN_PATIENTS = 6  # with fewer no paired permutation test can reach 5 %: two-sided, 2 / 2**5 = 0.06
 
 RULE = f"""\
-**How a verdict is reached.** Written down before the results, but for three things. The least number of patients in
+**How a verdict is reached.** Written down before the results, but for four things. The least number of patients in
 (2) was added after a trial run had given a verdict from two patients; it only withholds verdicts. In (3) the interval
 took in the trainings, where before every seed of A had to be on the same side of every seed of B, which more trainings
 could only make less likely; and the controls with a free output were added after that layer had been seen to keep
-U-Net from learning on validation patients. Both came before the test cohort was first drawn.
+U-Net from learning on validation patients. Both came before the test cohort was first drawn, and so did (7).
 
 1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
 2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
@@ -51,6 +51,10 @@ U-Net from learning on validation patients. Both came before the test cohort was
    statement on a network **holds** if every seed shows it, **does not hold** if no seed of one network does, else
    *cannot be told*. A comparison **holds** if every seed of one network is on its side of every seed of the other,
    **does not hold** if that is so the other way round, or if all are equal.
+7. *The printed ranking is not chance* (from the printed numbers alone; our runs do not enter): **holds** if the
+   probability that it is false is at most {LEVEL} for {printed.SCANS} independent observations, as many as there are
+   scans of {printed.SLICES_A_SCAN} slices, at every correlation of the networks' scores looked at; **does not hold** if
+   it is above {LEVEL} even if all {printed.SLICES:,} slices are independent; else *cannot be told*.
 
 The network that stands for the paper's U-Net is the one with the ResNet34 encoder where it was trained, else MONAI's
 plain one; each measure names it. Dice and IoU of the whole test set are means over slices with empty against empty = 1;
@@ -61,7 +65,7 @@ precision, recall and F1 are means over batches: the printed numbers allow that 
 @dataclass(frozen=True)
 class Measure:
     """How a claim is decided. kind: "difference" (higher minus lower, > 0 if the claim is right), "accuracy",
-    "complementary", "each run", "runs compared", "contradiction" or "unknowable".
+    "complementary", "each run", "runs compared", "printed", "contradiction" or "unknowable".
 
     words      what is measured, or why nothing can be; "{unet}" is the name of PAPERS
     metric     of a difference, under `convention`, on the slices of `tercile` (all if ""); or one of curves.numbers
@@ -156,6 +160,7 @@ MEASURES = {
         "complementary", "who leads in Dice, IoU, precision and recall", higher=BOTH, where="scores"),
 }  # fmt: skip
 
+CHANCE = "printed_ranking_is_not_chance"
 # No claims of the paper: what its claims on attention come to once the network is otherwise the same, and what the
 # layer that MONAI's UNet has on its output takes from it.
 CONTROLS = {
@@ -172,4 +177,7 @@ CONTROLS = {
         "Attention U-Net has the higher Dice than a U-Net with a free output", higher("dice", ATTENTION, FREE)),
     "attention_above_free_output_on_sah": (
         "so it has on SAH slices", higher("dice", ATTENTION, FREE, "sah_slices")),
+    CHANCE: ("the printed ranking in Dice is not chance", Measure(
+        "printed", "probability that the printed lead in Dice is of the other sign, from the printed Dice and IoU",
+        "dice", where="printed")),
 }  # fmt: skip

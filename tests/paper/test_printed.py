@@ -9,6 +9,7 @@ from helpers import pairs
 from helpers.witness import witness
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from sahlib.figures import evidence_plots
 from sahlib.paper import printed, transcript
@@ -184,3 +185,41 @@ def test_figure_and_its_data():
     assert (data["floor"] <= data["ceiling"] + 1e-9).all()
     texts = [text.get_text() for ax in evidence_plots.perfect_slices().axes for text in ax.texts]
     assert any("at least 81% perfect" in text for text in texts) and any("at least 78% perfect" in t for t in texts)
+
+
+def test_probability_of_a_false_ranking_by_hand():
+    # The printed lead is 0.029. With spreads 0.26 and 0.30 and r = 0.5 the SD of a difference is 0.282: over 45 scans
+    # t = 0.69 with 44 degrees of freedom, over 1,376 slices t = 3.81.
+    few, many = printed.false_ranking(0.029, (0.26, 0.30), np.array([45, 1376]), 0.5)
+    assert few == pytest.approx(0.247, abs=5e-4) and many == pytest.approx(7e-5, abs=5e-6)
+
+
+def test_probability_of_a_false_ranking_is_how_often_the_lead_is_false():
+    """Studies in which nothing is known of the true lead: of those that print about 0.1, so many are really behind."""
+    rng, n, r, spreads = np.random.default_rng(0), 12, 0.4, (0.3, 0.2)
+    cov = [[spreads[0] ** 2, r * spreads[0] * spreads[1]], [r * spreads[0] * spreads[1], spreads[1] ** 2]]
+    true = rng.uniform(-1, 1, 200_000)
+    noise = rng.multivariate_normal([0, 0], cov, (len(true), n)) @ [-1, 1]
+    seen = true + noise.mean(1)
+    # Each study knows its own spread only, as printed numbers do.
+    error = noise.std(axis=1, ddof=1)
+    said = stats.t.sf(np.sqrt(n) * seen / error, n - 1)
+    near = np.abs(said - 0.2) < 0.05
+    assert near.sum() > 1000 and (true[near] < 0).mean() == pytest.approx(said[near].mean(), abs=0.02)
+    # The function is that very probability, of spreads and correlation instead of the SD of the difference.
+    sd = np.sqrt(np.array([-1, 1]) @ np.array(cov) @ [-1, 1])
+    assert printed.false_ranking(0.1, spreads, n, r) == pytest.approx(stats.t.sf(np.sqrt(n) * 0.1 / sd, n - 1))
+
+
+def test_spread_of_two_kinds_of_slices_by_hand():
+    dice = np.array([1.0] * 6 + [0.5] * 4)
+    iou = dice / (2 - dice)
+    assert printed.spread(dice.mean(), iou.mean()) == pytest.approx(dice.std())
+
+
+def test_the_ranking_s_curves_reach_from_few_scans_to_all_slices():
+    curves = printed.false_ranking_curves()
+    assert set(curves["correlation"]) == set(printed.CORRELATIONS)
+    assert (curves["n"].min(), curves["n"].max()) == (20, 1376) and 45 in set(curves["n"])
+    for _, own in curves.groupby("correlation"):
+        assert (np.diff(own["probability"]) < 0).all()

@@ -20,9 +20,9 @@ from sahlib.chapters import results
 from sahlib.data import one_scan
 from sahlib.data.check.examine import Contact
 from sahlib.data.slices import window_to_grey
+from sahlib.data.sources import open_source
 from sahlib.data.sources.dicom import one_series
 from sahlib.data.sources.dicom_seg import segmentation_labels
-from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.networks import models
 from sahlib.report import apply
 from sahlib.scoring import prediction
@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
     patient = max(set(patients), key=lambda who: found[patients == who].sum())
     predicted = found[patients == patient]
     assert predicted.sum() > 50
-    return workspace, run, Phantom(study.phantom_patients, study.phantom_seed).scan(int(patient[1:])), predicted
+    return workspace, run, open_source(study).scan(int(patient[1:])), predicted
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,7 @@ def test_what_differs_in_more_than_seed_and_fold_is_another_row(runs):
     labels = list(zip(rows["network"], rows["recipe"], strict=True))
     assert len(set(labels)) == len(labels) == 8  # none looks like another
     assert rows["recipe"].tolist()[-3] == "prior"
-    assert set(rows["recipe"][-2:]) == {"travels, prior bias False", "travels, prior bias True"}
+    assert set(rows["recipe"][-2:]) == {"own, prior bias False", "own, prior bias True"}
     assert {r for r in rows["recipe"] if "size 64" in r} == {"paper, size 64, single split, split seed 0"}
 
 
@@ -173,7 +173,7 @@ def test_the_learning_rate_is_told_where_a_network_has_several(runs):
         finish(begin(runs, prior_bias=True, learning_rate=rate))
     finish(begin(runs, "attention_unet", prior_bias=True, learning_rate=1e-3))
     recipes = overview.displayed(overview.table(run_states.gather(runs)))["Recipe"].tolist()
-    assert recipes == ["fair, learning rate 0.0003", "fair, learning rate 0.001", "fair"]
+    assert recipes == ["own, learning rate 0.0003", "own, learning rate 0.001", "own"]
 
 
 def test_untested_trainings_are_named_once_for_all_folds(runs):
@@ -185,7 +185,7 @@ def test_untested_trainings_are_named_once_for_all_folds(runs):
     (sentence,) = overview.named(run_states.gather(runs))
     assert sentence.startswith("Trained, and not tested yet or only trained to choose a learning rate: ")
     assert sentence.count("U-Net, ") == 2
-    assert "U-Net, prior at 0.0001" in sentence and "U-Net, fair at 0.0003" in sentence
+    assert "U-Net, prior at 0.0001" in sentence and "U-Net, own at 0.0003" in sentence
 
 
 # States

@@ -44,7 +44,7 @@ def test_what_is_finished_is_found_by_a_stage_and_by_the_notebooks(scored):
     before = {file: file.stat().st_mtime_ns for file in path.parent.iterdir() if file.name != ".lock"}
     run = stages.predict(arm, workspace)
     store, split = results.load_data(arm.study, workspace)
-    (found,) = results.train_models(arm.study, store, split, ["unet"], workspace)["unet"]
+    (found,) = results.train(arm.study, store, split, ["unet"], workspace)[arm.study.recipe].runs["unet"]
     assert found.path == run.path == path.parent
     assert {file: file.stat().st_mtime_ns for file in path.parent.iterdir() if file.name != ".lock"} == before
 
