@@ -30,11 +30,11 @@ _OURS = "Ours (95 % interval)"
 # Left end, as a share of the width, and heading of each column.
 _COLUMNS = {
     "claim": (0.0, "Claim (section)"),
-    "printed": (0.32, "Printed"),
-    "ours": (0.44, _OURS),
-    "verdict": (0.735, "Verdict, and why"),
+    "printed": (0.29, "Printed"),
+    "ours": (0.395, _OURS),
+    "verdict": (0.665, "Verdict, and why"),
 }
-_WHISKER = (0.665, 0.045)  # middle and half-width
+_WHISKER = (0.605, 0.045)  # middle and half-width
 _LINE, _PAD = 0.098, 0.042  # inches
 
 
@@ -121,10 +121,10 @@ def _cells(row: pd.Series) -> dict[str, str]:
         reason = f"{reason}; would take {row['would_take']}"
     measured = np.isfinite(row["estimate"])
     return {
-        "claim": textwrap.fill(claim, 50),
+        "claim": textwrap.fill(claim, 45),
         "printed": "\n".join(textwrap.fill(line, 19) for line in row["printed"].replace(" (", "\n(").split("\n")),
-        "ours": f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 46),
-        "verdict": textwrap.fill(f"{row['verdict']}: {reason}", 39),
+        "ours": f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 42),
+        "verdict": textwrap.fill(f"{row['verdict']}: {reason}", 50),
     }
 
 
