@@ -80,7 +80,7 @@ def test_a_mistake_is_named_with_the_way_out(changes, words):
 
 
 def test_an_unknown_profile_names_the_known_ones():
-    with pytest.raises(StudyError, match="fast.*auto, paper, quick, smoke"):
+    with pytest.raises(StudyError, match="fast.*auto, paper, quick, verdict, smoke"):
         Study.of_profile("fast")
 
 

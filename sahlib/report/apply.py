@@ -181,7 +181,8 @@ def best_run(workspace: Workspace) -> tuple[Run, list[str]]:
     """(The finished run with the best validation Dice, why it was taken and what was left out, a sentence each).
 
     Dice is compared among trainings on the same slices, split and target alone: of such groups the newest counts.
-    StudyError where there is no run.
+    Where some of them have augmentation "travels", those alone: they score lower at home, and higher on scans from
+    elsewhere (docs/phantom.md), as the ones to be marked are. StudyError where there is no run.
     """
     groups, damaged = defaultdict(list), []
     for path in sorted(workspace.runs.glob("*/*/seed*/run.json")):
@@ -194,8 +195,11 @@ def best_run(workspace: Workspace) -> tuple[Run, list[str]]:
         none = f"{workspace.runs} holds no finished training; run ./run_all.sh first, or name one with --run."
         raise StudyError("\n- ".join([none, *damaged]))
     newest = max(groups.values(), key=lambda own: max(run.record["provenance"]["time"] for run in own))
-    best = max(newest, key=lambda run: np.nan_to_num(run.history["validation_dice"].max()))
-    why = f"Taken for the best validation Dice on its slices and target, of {counted(len(newest), 'training')}"
+    travelled = [run for run in newest if run.record["recipe"].get("augmentation") == "travels"]
+    asked = travelled or newest
+    best = max(asked, key=lambda run: np.nan_to_num(run.history["validation_dice"].max()))
+    why = f"Taken for the best validation Dice on its slices and target, of {counted(len(asked), 'training')}"
+    why += f' with augmentation "travels" ({len(newest)} in all)' * bool(travelled)
     if others := sum(map(len, groups.values())) - len(newest):
         why += f"; {counted(others, 'older one')} on other slices or targets cannot be compared (--run names one)"
     return best, [f"{why}.", *damaged]

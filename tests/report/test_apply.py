@@ -276,6 +276,11 @@ def test_the_best_of_the_newest_study_is_taken_and_the_damaged_are_named(trained
     assert best.path == better and len(why) == 1 and best.path == apply.named_run(better).path
     assert why[0].startswith("Taken for the best validation Dice on its slices and target, of 2 trainings; 1 older one")
 
+    travelled = copied(4, 0.2, 2023, augmentation="travels")  # lower at home, and made for scans from elsewhere
+    best, why = apply.best_run(Workspace(str(tmp_path)))
+    assert best.path == travelled and 'of 1 training with augmentation "travels" (3 in all)' in why[0]
+    shutil.rmtree(travelled)
+
     damages = {
         "history.csv": lambda path: path.unlink(),
         "counts.csv": lambda path: path.write_text("slice_id\nx\n"),
