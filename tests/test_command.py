@@ -104,11 +104,12 @@ def test_every_field_of_a_study_can_be_told():
     """A field that the command could not carry would make it give another study."""
     base = Study.of_profile("quick", dataset="nifti", data_dir="/scans", precision="fp32")
     other = {
-        "phantom_patients": 7, "phantom_seed": 3, "split_seed": 5, "batch_size": 2, "raters": "union",
+        "phantom_patients": 7, "phantom_test_patients": 5, "phantom_seed": 3, "split_seed": 5, "batch_size": 2,
+        "raters": "union",
         "patient_pattern": "(a)", "slices_are_patients": True, "label_map": ("4=SAH",), "target": "any", "size": 64,
         "windows": ("40/80", "bone"), "grey_window": "auto", "orientation": "rot90",
         "train_share": 0.5, "validation_share": 0.2,
-        "models": tuple(MODELS)[:3], "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3,
+        "models": tuple(MODELS), "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3,
         "learning_rate": 0.5, "augmentation": "travels",
         "flip_probability": 0.1, "rotation_degrees": 3.0, "seeds": (4, 5), "precision": "bf16", "deterministic": True,
         "further_recipes": ("prior",), "learning_rates": (0.1,), "dataset": "ct_ich", "data_dir": "/other",

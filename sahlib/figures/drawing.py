@@ -54,9 +54,9 @@ STYLE = {
     "text.usetex": False,
 }
 
-# Okabe & Ito, "Color Universal Design" (2008). One network, one colour, in every figure.
-COLOURS = dict(zip(MODELS, ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7"), strict=True))
-COLOURS[THRESHOLD] = "#E69F00"
+# Okabe & Ito, "Color Universal Design" (2008), and a lighter blue. One network, one colour, in every figure.
+COLOURS = dict(zip(MODELS, ("#0072B2", "#1A85FF", "#009E73", "#D55E00", "#CC79A7"), strict=True))
+COLOURS[THRESHOLD] = "#56B4E9"
 OTHER = "#555555"  # any other series, such as "background everywhere"
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.
