@@ -124,6 +124,11 @@ def test_a_recipe_is_named_by_what_it_is(changes, name):
     assert Study(**changes).recipe == name
 
 
+def test_the_budget_of_rates_reaches_from_the_paper_s_rate_beyond_that_of_quick():
+    rates = Study.learning_rates
+    assert min(rates) == Study.learning_rate and max(rates) > Study.of_profile("quick").learning_rate
+
+
 def test_the_rate_of_quick_is_set_by_hand_and_not_called_fair():
     assert Study.of_profile("quick").recipe == OWN
 

@@ -149,12 +149,12 @@ def contrasts(results: Results) -> pd.DataFrame:
                 "Score": metrics.LABELS[metric],
                 "Convention": metrics.CONVENTIONS[convention].label,
                 "Estimate (95 % interval)": intervals.in_words(whole, signed=True),
-                "p, permutation": f"{found.p:.3f}",
+                "p, permutation": f"{found.p:.2g}",
             }
             rows.append(row)
     table = pd.DataFrame(rows)
     adjusted = intervals.holm([found.p for found in differences])
-    table["p, Holm"] = [f"{p:.3f}" for p in adjusted]
+    table["p, Holm"] = [f"{p:.2g}" for p in adjusted]
     enough = np.array([found.patients >= MIN_PATIENTS for found in differences])
     apart = enough & (adjusted <= LEVEL) & [not w.low <= 0 <= w.high for w in (f.over_seeds() for f in differences)]
     table["Told apart"] = np.where(apart, "yes", np.where(enough, "no", "too few patients"))
@@ -173,7 +173,7 @@ def contrasts_in_words(results: Results) -> list[str]:
         found = intervals.difference(results.counts[lower], results.counts[higher], "dice", "sah_slices")
         names = " minus ".join(tables.label(model, results.counts[model]) for model in (higher, lower))
         words = intervals.in_words(found.over_seeds(), signed=True)
-        said.append(f"{names}, Dice over SAH slices: {words}, p = {found.p:.2f}.")
+        said.append(f"{names}, Dice over SAH slices: {words}, p = {found.p:.2g}.")
     return said
 
 

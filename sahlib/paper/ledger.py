@@ -160,7 +160,7 @@ def _verdict_on_difference(row: dict, p: float, tests: int) -> dict:
         (low > -rules.MARGIN and high < rules.MARGIN, FAILS, f"no difference above {rules.MARGIN}", 0),
         (np.isnan(low) or np.isnan(high), UNKNOWN, "too few patients for an interval", 0),
         (low <= 0 <= high, UNKNOWN, "the interval holds 0", 0),
-        (True, UNKNOWN, f"p = {p:.3f} after Holm", 0),
+        (True, UNKNOWN, f"p = {p:.2g} after Holm", 0),
     )
     seeds = min(map(len, found.seed_scores))
     notes = ["one seed"] * (seeds == 1)

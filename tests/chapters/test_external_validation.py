@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.folders import write_paired_folder
 
-from sahlib.chapters import external_validation, figures, results
+from sahlib.chapters import external_validation, figures, results, verdict
 from sahlib.scoring import metrics, prediction
 from sahlib.study import Study, StudyError
 from sahlib.workspace import Workspace
@@ -62,6 +62,17 @@ def test_the_bar_to_beat_is_fitted_at_home(home, tmp_path):
     abroad = external_validation.test(loaded, workspace, write_paired_folder(tmp_path / "theirs", patients=4, seed=5))
     assert abroad.band == loaded.band
     assert "threshold predictor" in external_validation.in_words(loaded, abroad)
+
+
+def test_networks_are_compared_with_each_other_elsewhere_too(home, tmp_path):
+    loaded, workspace = home
+    abroad = external_validation.test(loaded, workspace, write_paired_folder(tmp_path / "theirs", patients=4, seed=5))
+    table = verdict.contrasts(abroad)
+    assert set(table["Difference"].str.split(" \\(collapsed").str[0]) == {"Attention U-Net minus U-Net"}
+    assert set(table["Told apart"]) == {"too few patients"} and {"p, permutation", "p, Holm"} <= set(table)
+    assert (abroad.folder / "table_differences.md").exists()
+    words = external_validation.in_words(loaded, abroad)
+    assert "- Elsewhere, Attention U-Net" in words and "not told from the threshold" in words
 
 
 def test_how_the_own_scans_are_read_says_nothing_of_others(tmp_path):
