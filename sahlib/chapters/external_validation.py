@@ -140,9 +140,12 @@ def in_words(here: Results, elsewhere: Results) -> str:
     for (model, counts), (gain, p) in zip(elsewhere.counts.items(), tests, strict=True):
         own, other = (intervals.interval(c, "dice", "sah_slices") for c in (here.counts[model], counts))
         told = gain.patients >= MIN_PATIENTS and p <= LEVEL
-        compared = (
-            "better than" if told and gain.low > 0 else "worse than" if told and gain.high < 0 else "not told from"
-        )
+        sides = {
+            "better than": told and gain.low > 0,
+            "worse than": told and gain.high < 0,
+            "not told apart from": True,
+        }
+        compared = next(words for words, holds in sides.items() if holds)
         lines.append(
             f"- {tables.label(model, counts)}: Dice over slices with lesion {intervals.in_words(other)} elsewhere, "
             f"{intervals.in_words(own)} at home; {compared} the threshold predictor's {bar:.3f} elsewhere."

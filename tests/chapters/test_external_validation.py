@@ -72,7 +72,7 @@ def test_networks_are_compared_with_each_other_elsewhere_too(home, tmp_path):
     assert set(table["Told apart"]) == {"too few patients"} and {"p, permutation", "p, Holm"} <= set(table)
     assert (abroad.folder / "table_differences.md").exists()
     words = external_validation.in_words(loaded, abroad)
-    assert "- Elsewhere, Attention U-Net" in words and "not told from the threshold" in words
+    assert "- Elsewhere, Attention U-Net" in words and "not told apart from the threshold" in words
 
 
 def test_how_the_own_scans_are_read_says_nothing_of_others(tmp_path):
