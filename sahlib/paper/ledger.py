@@ -239,9 +239,9 @@ def _chance() -> dict:
         (slices.min() > rules.LEVEL, FAILS, f"above {rules.LEVEL} even if all slices were independent"),
         (True, UNKNOWN, "it depends on how many scans the slices are of, which the paper does not say"),
     )
-    ours = "; ".join(
-        f"{own.min():.2g} to {own.max():.2g} for {n:,} {what}"
-        for own, n, what in ((scans, printed.SCANS, "scans"), (slices, printed.SLICES, "independent slices"))
+    ours = (
+        f"{scans.min():.2g} to {scans.max():.2g} for {printed.SCANS} scans; at most {slices.max():.1g} for "
+        f"{printed.SLICES:,} independent slices"
     )
     return _told(verdict, reason, ours)
 
