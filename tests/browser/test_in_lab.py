@@ -48,7 +48,7 @@ def test_notebook_05_in_jupyterlab(tmp_path):
         lab.run_all(page, address, "05_evaluation.ipynb", BROWSER)
         page.locator(".sah").scroll_into_view_if_needed()
         _keep(page, "browser")
-        assert page.locator(BROWSER).count() == 4  # CT and three networks
+        assert page.locator(BROWSER).count() == 5  # CT and four networks
 
         _changes(page, lambda: _handle(page, "Slice").press("ArrowRight"))
         _changes(page, lambda: _handle(page, "Slice").press("ArrowLeft"))
