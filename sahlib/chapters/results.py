@@ -98,9 +98,8 @@ def train(
     """
     models, found = [model for model in models if model in study.models], {}
     for recipe in dict.fromkeys((study.recipe, *study.further_recipes)):
-        own, searches, runs = study, {}, {}
-        if recipe != study.recipe:
-            own = study.under(recipe)
+        own = study if recipe == study.recipe else study.under(recipe)
+        searches, runs = {}, {}
         for model in models:
             taught = own
             if recipe in CHOOSING:

@@ -180,9 +180,10 @@ def would_take(needed: power.Needed, patients: int, seeds: int, fewest: int) -> 
 
     patients, seeds: as many as there are; fewest: patients with which it can be told at all
     """
-    alone = [_about(max(needed.patients, fewest), f"test patients ({patients} here)")]
+    # Never as many as there are: those have not told it.
+    alone = [_about(max(needed.patients, fewest, patients + 1), f"test patients ({patients} here)")]
     if seeds > 1 and patients >= fewest:
-        alone.append(_about(needed.seeds, f"trainings of each ({seeds} here)"))
+        alone.append(_about(max(needed.seeds, seeds + 1), f"trainings of each ({seeds} here)"))
     if said := " or ".join(filter(None, alone)):
         return f"about {said}"
     together = [_about(n, what) for n, what in zip(needed.both, ("test patients", "trainings of each"), strict=True)]

@@ -10,9 +10,10 @@ import pytest
 from sahlib.figures import drawing, ledger_page
 from sahlib.paper import rules as module
 from sahlib.paper import transcript
-from sahlib.paper.ledger import Evidence, complementary, ledger
+from sahlib.paper.ledger import OUT_OF_REACH, Evidence, complementary, ledger, would_take
 from sahlib.paper.rules import CONTRADICTS, FAILS, FREE, HOLDS, OPEN, UNKNOWN
 from sahlib.scoring import intervals, metrics
+from sahlib.scoring.power import Needed
 
 ARMS = ("unet", "unet_resnet34", "attention_unet", OPEN, FREE)
 
@@ -330,3 +331,23 @@ def test_whether_the_printed_ranking_is_chance_needs_no_training():
     row = by_key(ledger(evidence(seeds=1, arms=("unet", "attention_unet")))).loc[module.CHANCE]
     # By hand in test_printed.py: between 0.16 and 0.28 for 45 scans, next to nothing for 1,376 independent slices.
     assert row["verdict"] == UNKNOWN and row["ours"].startswith("0.16 to 0.28 for 45 scans; at most 0.0005 for 1,376")
+
+
+@pytest.mark.parametrize(
+    ("needed", "patients", "seeds", "words"),
+    [
+        (Needed(147, 8, (90, 5)), 24, 3, "about 150 test patients (24 here) or 8 trainings of each (3 here)"),
+        (Needed(147, np.inf, (90, 5)), 24, 3, "about 150 test patients (24 here)"),
+        (Needed(np.inf, np.inf, (90, 5)), 24, 3, "about 90 test patients and 5 trainings of each (24 and 3 here)"),
+        (Needed(np.inf, np.inf, (2e5, 5)), 24, 3, OUT_OF_REACH),
+        (Needed(5, np.inf, (90, 5)), 24, 1, "about 25 test patients (24 here)"),  # 24 have not told it
+        (
+            Needed(5, 2, (9, 5)),
+            7,
+            3,
+            "about 10 test patients (7 here)",
+        ),  # fewer can tell nothing, whatever the trainings
+    ],
+)
+def test_what_it_would_take_in_words(needed, patients, seeds, words):
+    assert would_take(needed, patients, seeds, fewest=10) == words
