@@ -31,7 +31,7 @@ RULE = f"""\
 (2) was added after a trial run had given a verdict from two patients; it only withholds verdicts. In (3) the interval
 took in the trainings, where before every seed of A had to be on the same side of every seed of B, which more trainings
 could only make less likely; and the controls with a free output were added after that layer had been seen to keep
-U-Net from learning on validation patients. Both came before the test cohort was first drawn, and so did (7).
+U-Net from learning on validation patients. All this came before anything was tested on the cohort, and so did (7).
 
 1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
 2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
