@@ -28,6 +28,27 @@ sys.exit(sys.version_info < (3, 11) or any(find_spec(name) is None for name in s
 PY
 }
 
+# Where pip is told to take torch from: the constraints, less torch where one within the range is there already. On
+# clusters and notebook services it is the build that fits the driver, and another one would be gigabytes.
+constraints() { # constraints PYTHON
+  "$1" - "$project" <<'PY'
+import re, sys, tomllib
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from pip._vendor.packaging.requirements import Requirement
+project = Path(sys.argv[1])
+pins = (project / "constraints.txt").read_text()
+wanted = map(Requirement, tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"])
+allowed = next(one.specifier for one in wanted if one.name == "torch")
+try:
+    if allowed.contains(version("torch"), prereleases=True):
+        pins = re.sub("^torch==.*", f"torch=={version('torch')}", pins, flags=re.M)
+except PackageNotFoundError:
+    pass
+print(pins)
+PY
+}
+
 command="run"
 case "${1:-}" in
   run | test | lab | check | apply | data | store | train | predict | score | overview) command="$1"; shift ;;
@@ -61,14 +82,19 @@ else
   python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
     || fail "Python 3.11 or newer is needed; python3 is $(python3 --version 2>&1)."
   echo "Making $project/.venv"
-  python3 -m venv "$project/.venv" || fail "python3 -m venv failed; on Debian, install python3-venv."
+  # A system's own torch is taken over.
+  complete python3 torch && shared=--system-site-packages
+  python3 -m venv ${shared:-} "$project/.venv" || fail "python3 -m venv failed; on Debian, install python3-venv."
   python="$project/.venv/bin/python"
 fi
 
 if ! complete "$python" $modules; then
   echo "Installing what the study needs; this takes minutes, once."
-  "$python" -m pip install --quiet --constraint "$project/constraints.txt" --editable "$project[test]" \
+  pins="$(mktemp)"
+  constraints "$python" >"$pins"
+  "$python" -m pip install --quiet --constraint "$pins" --editable "$project[test]" \
     || fail "The installation failed; the lines above say why. ./run_all.sh goes on from here."
+  rm "$pins"
   complete "$python" $modules || fail "The installation is not complete; remove $project/.venv and run again."
 fi
 

@@ -22,6 +22,7 @@ MODELS = {
 }
 TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
 PRECISIONS = ("fp32", "bf16")
+CAPTURES = ("auto", "never")
 # Level and width in Hounsfield units: common radiology teaching, and what the CT-ICH set was read at.
 WINDOWS = {"brain": (40.0, 80.0), "subdural": (75.0, 215.0), "ct_ich": (40.0, 120.0), "bone": (600.0, 2800.0)}
 # What is done to pictures that do not tell which way up their heads lie (data/orientation.py).
@@ -111,6 +112,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     precision: str = "fp32"  # of the convolutions: "fp32", or "bf16" with weights and loss kept in fp32
     deterministic: bool = False  # only operations that give the same bits each time; with "fp32" a GPU repeats a run
+    capture: str = "auto"  # of CAPTURES: a step as one CUDA graph where a GPU can, or "never"
 
     # comparison, beyond the paper: the recipes every network is trained under besides that of the fields above, and
     # the learning rates among which networks choose on validation data
@@ -141,7 +143,7 @@ class Study:
             raise StudyError("windows must name at least one.")
         self.window_values, self.grey_window_values  # noqa: B018 (refuses what is no window)
         choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
-        choices |= {"orientation": ORIENTATIONS, "augmentation": AUGMENTATIONS}
+        choices |= {"orientation": ORIENTATIONS, "augmentation": AUGMENTATIONS, "capture": CAPTURES}
         for name, known in choices.items():
             value = getattr(self, name)
             if unknown := [one for one in ((value,) if isinstance(value, str) else value) if one not in known]:
@@ -187,13 +189,19 @@ class Study:
     def of_profile(cls, profile: str = "auto", /, **changes) -> Study:
         """A profile's Study with `changes`.
 
-        "auto" is `paper` where a GPU is there and `quick` elsewhere. Unless `changes` names a precision, it is bf16
-        where the processor computes in it, since that halves the time, and fp32 elsewhere.
+        "auto" is `paper` where a GPU is there and `quick` elsewhere; a GPU that torch cannot use is an error. Unless
+        `changes` names a precision, it is bf16 where the processor computes in it, since that halves the time, and fp32
+        elsewhere.
         """
         if profile == "auto":
-            import torch
+            from sahlib.device import device, why_unused
 
-            profile = "paper" if torch.cuda.is_available() else "quick"
+            if reason := why_unused():
+                raise StudyError(
+                    f"This machine has an NVIDIA GPU that torch cannot use: {reason} Install a torch that fits "
+                    "its driver, or choose the profile yourself: --profile quick computes on the processor."
+                )
+            profile = "paper" if device().type == "cuda" else "quick"
         if profile not in PROFILES:
             raise StudyError(f"profile {profile!r} is not known; choose one of auto, {', '.join(PROFILES)}.")
         if "profile" in changes:

@@ -112,8 +112,8 @@ def test_every_field_of_a_study_can_be_told():
         "models": tuple(MODELS), "channels": (1, 2, 3, 4, 5), "prior_bias": False, "epochs": 3,
         "learning_rate": 0.5, "augmentation": "travels",
         "flip_probability": 0.1, "rotation_degrees": 3.0, "seeds": (4, 5), "precision": "bf16", "deterministic": True,
-        "further_recipes": ("prior",), "learning_rates": (0.1,), "dataset": "ct_ich", "data_dir": "/other",
-        "profile": "smoke", "folds": 5,
+        "capture": "never", "further_recipes": ("prior",), "learning_rates": (0.1,), "dataset": "ct_ich",
+        "data_dir": "/other", "profile": "smoke", "folds": 5,
     }  # fmt: skip
     assert {*other, "fold"} == {field.name for field in dataclasses.fields(Study)}
     for name, value in other.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import io
 import os
 import shutil
@@ -131,6 +132,37 @@ def test_run_all_takes_the_active_environment_and_passes_the_exit_status_on(tmp_
     )
     assert done.returncode == 2 and "profile 'fast' is not known" in done.stderr, done.stderr
     assert not (PROJECT / "fast").exists() and not (tmp_path / "out").exists()
+
+
+STAND_IN = """#!/bin/bash
+# A Python whose pip only shows what it may install, and in which something is missing until it has been called.
+if [ "$1 $2" = "-m pip" ]; then cat "${@: -3:1}" > "$0.pins"; exit; fi
+if [ "$1 $2" = "- cv2" ]; then [ -e "$0.pins" ]; exit; fi
+if [ "$1 $2" = "-m sahlib" ]; then exit; fi
+PYTHONPATH="$FOUND" exec REAL "$@"
+"""
+
+
+@pytest.mark.parametrize(
+    ("there", "pinned"), [("2.11.0+cu128", "2.11.0+cu128"), ("1.13.1", "constraints"), ("", "constraints")]
+)
+def test_a_torch_within_the_range_is_left_as_it_is(tmp_path, there, pinned):
+    python, found = tmp_path / "bin" / "python", tmp_path / "torch-0.dist-info"
+    python.parent.mkdir()
+    # With -S the interpreter knows of no other torch.
+    python.write_text(STAND_IN.replace("REAL", f"{sys.executable} -S"))
+    python.chmod(0o755)
+    if there:
+        found.mkdir()
+        (found / "METADATA").write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {there}\n")
+    pip = tmp_path / "pip"
+    pip.symlink_to(os.path.dirname(importlib.util.find_spec("pip").origin))
+    environment = {**os.environ, "VIRTUAL_ENV": str(tmp_path), "FOUND": str(tmp_path)}
+    subprocess.run([PROJECT / "run_all.sh"], check=True, env=environment, capture_output=True)
+    pins, usual = (path.read_text().split() for path in (tmp_path / "bin" / "python.pins", PROJECT / "constraints.txt"))
+    (usual_torch,) = (line for line in usual if line.startswith("torch=="))
+    expected = usual_torch if pinned == "constraints" else f"torch=={pinned}"
+    assert pins == [expected if line == usual_torch else line for line in usual]
 
 
 def test_a_data_folder_means_that_the_phantom_is_not_meant(paired_folder):

@@ -13,6 +13,7 @@ from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
+from sahlib.device import device
 from sahlib.networks import models
 from sahlib.scoring import metrics
 from sahlib.study import Study, StudyError
@@ -66,15 +67,15 @@ def load_network(run: Run) -> nn.Module:
         network.load_state_dict(load_file(run.weights))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise StudyError(f"{run.weights} does not hold the weights of this run ({error}); {way_out}") from error
-    return network.eval().to("cuda" if torch.cuda.is_available() else "cpu", memory_format=torch.channels_last)
+    return network.eval().to(device(), memory_format=torch.channels_last)
 
 
 def predict(network: nn.Module, images: np.ndarray, study: Study) -> np.ndarray:
     """Probabilities float16 [k,K,H,W], one per output, of uint8 images [k,C,H,W]."""
-    device = next(network.parameters()).device
+    place = next(network.parameters()).device
     with numerics(study), torch.inference_mode():
         batches = []
         for batch in np.split(images, range(study.batch_size, len(images), study.batch_size)):
-            logits = models.forward(network, torch.from_numpy(batch).to(device).float() / 255, study.precision)
+            logits = models.forward(network, torch.from_numpy(batch).to(place).float() / 255, study.precision)
             batches.append(logits.sigmoid().half().cpu().numpy())
     return np.concatenate(batches)

@@ -5,7 +5,11 @@ Nothing but safetensors is written and read: a file from a stranger holds number
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -17,16 +21,47 @@ from sahlib.study import StudyError
 from sahlib.workspace import writing
 
 
-def save(path: Path, network: nn.Module, best: dict, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
-    """Replaces the state at `path` by that of now, once it is whole on disk."""
-    tensors = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for index, moments in optimizer.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
-    with writing(path) as file:
-        # A contiguous copy of each: safetensors knows neither channels_last nor tensors that share memory.
-        copies = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
-        save_file(copies, file, metadata={"history": json.dumps(history)})
+@contextlib.contextmanager
+def saving(path: Path) -> Iterator[Callable[[nn.Module, dict, torch.optim.Optimizer, list[dict]], None]]:
+    """Yields save(network, best, optimizer, history), which replaces the state at `path` by that of now.
+
+    It copies what will change where it lies, and a thread writes the copy while training goes on. It waits for the
+    state before, so never more than one finished epoch is not on disk; what the disk refuses is an error in the next
+    call, or at the end of the block.
+    """
+    with ThreadPoolExecutor(1) as writer:
+        written: Future | None = None
+
+        def save(network: nn.Module, best: dict, optimizer: torch.optim.Optimizer, history: list[dict]) -> None:
+            nonlocal written
+            if written:
+                written.result()
+            tensors = {f"network.{name}": tensor.clone() for name, tensor in network.state_dict().items()}
+            for index, moments in optimizer.state_dict()["state"].items():
+                tensors |= {f"adam.{index}.{name}": tensor.clone() for name, tensor in moments.items()}
+            tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
+            written = writer.submit(write, path, tensors, json.dumps(history), _aside(network))
+
+        yield save
+        if written:
+            written.result()
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor], history: str, stream: AbstractContextManager) -> None:
+    """Writes a state; tensors are read within `stream`."""
+    with writing(path) as file, stream:
+        # Safetensors does not know channels_last.
+        copies = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(copies, file, metadata={"history": history})
+
+
+def _aside(network: nn.Module) -> AbstractContextManager:
+    """On a GPU a stream that begins where the work given so far ends, so that reading waits for no later step."""
+    if not next(network.parameters()).is_cuda:
+        return contextlib.nullcontext()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    return torch.cuda.stream(stream)
 
 
 def resume(path: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[list[dict], dict | None]:

@@ -20,8 +20,8 @@ from sahlib.data.slices import SliceStore
 
 # Of the memory that is free when training begins; the rest is for the network and its activations.
 RESIDENT_SHARE = 0.4
-# Batches read before they are asked for: one waits while one is read.
-READ_AHEAD = 2
+# Threads that read, for a disk answers many at once sooner than one by one; and batches read before they are asked for.
+READERS, READ_AHEAD = 4, 8
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Resident:
 
 @dataclass(frozen=True)
 class Streamed:
-    """Slices at `rows` int [k] of a store, read a few batches ahead by a second thread."""
+    """Slices at `rows` int [k] of a store, read a few batches ahead by threads of their own."""
 
     store: SliceStore
     rows: np.ndarray
@@ -59,14 +59,14 @@ class Streamed:
     def batches(self, order: torch.Tensor, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """As those of Resident."""
         left = iter(order.split(batch_size))
-        with ThreadPoolExecutor(1) as reader:
-            ahead = deque(reader.submit(self._read, batch) for batch in itertools.islice(left, READ_AHEAD))
+        with ThreadPoolExecutor(READERS) as readers:
+            ahead = deque(readers.submit(self._read, batch) for batch in itertools.islice(left, READ_AHEAD))
             try:
                 while ahead:
-                    ahead.extend(reader.submit(self._read, batch) for batch in itertools.islice(left, 1))
+                    ahead.extend(readers.submit(self._read, batch) for batch in itertools.islice(left, 1))
                     yield tuple(tensor.to(self.device, non_blocking=True) for tensor in ahead.popleft().result())
             finally:
-                reader.shutdown(cancel_futures=True)
+                readers.shutdown(cancel_futures=True)
 
     def _read(self, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         pair = _pair(self.store, self.rows[positions.numpy()], self.lesions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -54,7 +55,11 @@ def _locked(path: Path) -> BinaryIO | None:
     with contextlib.suppress(FileExistsError):
         path.touch(exist_ok=False)
         path.chmod(0o644)  # whatever the umask
-    file = path.open("rb")
+    try:
+        file = path.open("rb")
+    except PermissionError:
+        # Of another user who was ended between the two lines above; at least one's own trainings keep apart.
+        return _locked(path.with_stem(f"{path.stem}-{os.getuid()}"))
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,7 +1,8 @@
 """A function of batches as one CUDA graph: its kernels are launched together, not one by one from Python.
 
 A small network waits longer for launches than for arithmetic; replaying a captured step takes the waiting away
-(CUDA Graphs in PyTorch's notes on CUDA semantics, "whole-network capture").
+(CUDA Graphs in PyTorch's notes on CUDA semantics, "whole-network capture"). What cannot be compiled is captured as it
+is, and what cannot be captured runs as it is: each costs time and a line, not the training.
 """
 
 from __future__ import annotations
@@ -31,15 +32,18 @@ class Captured:
         self.inputs = tuple(tensor.clone() for tensor in example)
         self.function = function  # the graph calls kernels that a compiled function owns
         self.otherwise = otherwise
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        aside, usual = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(usual)
         with torch.cuda.stream(aside):
             for _ in range(WARM_UP_CALLS):
                 function(*self.inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        usual.wait_stream(aside)
         self.graph = torch.cuda.CUDAGraph()
-        with _no_garbage_collected(), torch.cuda.graph(self.graph):
-            self.output = function(*self.inputs)
+        try:
+            with _no_garbage_collected(), torch.cuda.graph(self.graph):
+                self.output = function(*self.inputs)
+        finally:
+            torch.cuda.set_stream(usual)  # a capture that fails leaves its own stream the current one
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         if batch[0].shape != self.inputs[0].shape:
@@ -59,6 +63,11 @@ class Captured:
         return (time.perf_counter() - started) / TIMED_REPLAYS
 
 
+def captured(function: Callable, example: tuple[torch.Tensor, ...], otherwise: Callable, what: str) -> Callable:
+    """Captured(function, example, otherwise), or `otherwise` itself where that fails."""
+    return _tried(lambda: Captured(function, example, otherwise), what) or otherwise
+
+
 def captured_step(
     step_of: Callable[[nn.Module], Callable],
     network: nn.Module,
@@ -66,35 +75,45 @@ def captured_step(
     example: tuple[torch.Tensor, ...],
     calls: int,
     may_compile: bool,
-) -> Captured:
+) -> Callable:
     """The training step `step_of(network)` captured, compiled first where that pays within `calls` calls.
 
     Network and optimizer are afterwards what they were before.
     """
     eager = step_of(network)
     with undone(network, optimizer):
-        step = Captured(eager, example, eager)
-        saved_seconds = COMPILATION_GAIN * step.seconds() * calls
-        if may_compile and saved_seconds > COMPILATION_SECONDS:
-            del step  # its memory is needed for the other one
-            step = _compiled(step_of, network, example, eager) or Captured(eager, example, eager)
-    return step
+        step = captured(eager, example, eager, "a training step")
+        if step is eager or not may_compile or COMPILATION_GAIN * step.seconds() * calls <= COMPILATION_SECONDS:
+            return step
+        del step  # its memory is needed for the other one
+        compiled = _tried(lambda: Captured(_compiled(step_of, network), example, eager), "a compiled training step")
+        return compiled or captured(eager, example, eager, "a training step")
 
 
-def _compiled(step_of: Callable, network: nn.Module, example: tuple[torch.Tensor, ...], eager: Callable):
-    """The compiled step captured, or None where there is no Triton or C compiler, or the compiler has a bug."""
+def _tried(make: Callable[[], Captured], what: str) -> Captured | None:
+    """What `make` returns; None, and a line about `what`, where it fails.
+
+    Memory that runs out is no reason to go on: a plain step needs about as much.
+    """
+    try:
+        return make()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a driver, a compiler or an operation has against it
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        print(f"Capturing {what} failed ({reason}); training goes on without.", flush=True)
+        return None
+
+
+def _compiled(step_of: Callable, network: nn.Module) -> Callable:
+    """The step through torch.compile; a missing Triton or C compiler, or a bug in them, shows in its first call."""
     from torch._inductor import config
 
     # In torch 2.13.0 this launcher may outlive its kernel (pytorch issue 188607); a graph launches without it.
     if hasattr(config, "use_fast_triton_launcher"):
         config.use_fast_triton_launcher = False
-    try:
-        return Captured(step_of(torch.compile(network)), example, eager)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:
-        print(f"torch.compile failed ({type(error).__name__}); the step runs uncompiled.", flush=True)
-        return None
+    torch.compiler.reset()  # what earlier trainings of this process compiled is of no use, and counts against a limit
+    return step_of(torch.compile(network))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from sahlib import progress
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, wide
 from sahlib.data.splits import Split
+from sahlib.device import device
 from sahlib.networks import models
 from sahlib.study import MODELS, Study, StudyError, digest
 from sahlib.training import checkpoint
@@ -78,14 +79,13 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dic
 
 
 def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, seed, state = key["model"], key["seed"], path / STATE
     name = f"{MODELS[model]}, seed {seed}"
     shares = lesion_shares(store, split, study)
     taught = wide(store, study, progress.over("scans")) if study.augmentation == "travels" else store
-    feed = open_feed(taught, split.rows(store, "train"), device, tuple(shares))
-    validation = open_feed(store, split.rows(store, "validation"), device, tuple(shares))
-    network = initial_network(study, model, seed, shares.values()).to(device, memory_format=torch.channels_last)
+    feed = open_feed(taught, split.rows(store, "train"), device(), tuple(shares))
+    validation = open_feed(store, split.rows(store, "validation"), device(), tuple(shares))
+    network = initial_network(study, model, seed, shares.values()).to(device(), memory_format=torch.channels_last)
     optimizer = make_optimizer(network, study)
     history, best = checkpoint.resume(state, network, optimizer)
 
@@ -93,14 +93,12 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     said = f"learning rate {study.learning_rate:g}, prior bias {bias}, {study.precision}"
     said += f", augmentation {study.augmentation}"
     print(f"{name}: {said}, {len(feed)} slices{way}, from epoch {len(history) + 1}", flush=True)
-    began = time.perf_counter()
+    began = time.perf_counter()  # of the time that an epoch takes: capturing and compiling belongs to the first one
     steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
     step = training_step(network, optimizer, study, len(feed), steps)
     score = validation_score(network, study, len(validation))
-    preparation = time.perf_counter() - began
-    with progress.bar(study.epochs, name, done=len(history)) as advance:
+    with checkpoint.saving(state) as save, progress.bar(study.epochs, name, done=len(history)) as advance:
         for epoch in range(len(history) + 1, study.epochs + 1):
-            started = time.perf_counter()
             train_loss = train_epoch(step, feed, study, seed, epoch)
             if not math.isfinite(train_loss):
                 raise StudyError(
@@ -112,11 +110,12 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
             is_best = best is None or (dice, -loss) > max(earlier)
             if is_best:
                 best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-            # Capturing and compiling the step belongs to the time of a training, so to its first epoch.
-            seconds, preparation = round(time.perf_counter() - started + preparation, 3), 0.0
+            ended = time.perf_counter()
+            seconds, began = round(ended - began, 3), ended
             row = {"epoch": epoch, "train_loss": train_loss, "validation_loss": loss, "validation_dice": dice}
             history.append(row | {"learning_rate": study.learning_rate, "seconds": seconds, "best": is_best})
-            checkpoint.save(state, network, best, optimizer, history)
+            if epoch < study.epochs:  # what is kept of the last one is written by `finish`
+                save(network, best, optimizer, history)
             advance(
                 f"{name}, epoch {epoch}/{study.epochs}: loss {train_loss:.3f}, validation loss {loss:.3f}, "
                 f"validation Dice {dice:.3f}{' (best so far)' if is_best else ''}, {seconds:.1f} s",
@@ -176,12 +175,12 @@ def initial_network(study: Study, model: str, seed: int, shares: Collection[floa
 
 def fitting_batch_size(study: Study, model: str, outputs: int) -> int:
     """The largest of batch_size / 2, / 4, ... with which a step of `model` fits into the memory there is; 0 if none."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     size = study.batch_size // 2
     while size:
         smaller = dataclasses.replace(study, batch_size=size, prior_bias=False)
         try:
-            network = initial_network(smaller, model, 0, [0.0] * outputs).to(device, memory_format=torch.channels_last)
+            network = initial_network(smaller, model, 0, [0.0] * outputs)
+            network.to(device(), memory_format=torch.channels_last)
             step = training_step(network, make_optimizer(network, smaller), smaller, slices=0, steps=1)
             step(*blank_batch(network, smaller))
             return size

@@ -5,6 +5,7 @@ On a GPU each is captured as one CUDA graph. Nothing here waits for the device.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -19,8 +20,9 @@ from sahlib.training.augment import augmentation, draw
 
 def make_optimizer(network: nn.Module, study: Study) -> torch.optim.Optimizer:
     """Adam with the Study's learning rate (section 2.4); all weights in one kernel."""
-    # On a GPU the steps are counted there, so that a captured step can count.
+    # On a GPU the steps are counted there, so that a captured step can count; torch warns of each that is not captured.
     on_gpu = next(network.parameters()).is_cuda
+    warnings.filterwarnings("ignore", ".*capturable=True.*step.. is running without CUDA graph capture")
     return torch.optim.Adam(network.parameters(), lr=study.learning_rate, fused=True, capturable=on_gpu)
 
 
@@ -39,8 +41,9 @@ def paper_loss() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
 def training_step(network: nn.Module, optimizer: torch.optim.Optimizer, study: Study, slices: int, steps: int):
     """The function (images uint8 [b,C,H,W], labels uint8 [b,K,H,W], their draws [b,...]) -> loss that learns one batch.
 
-    On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls. On two CPU cores compiling
-    took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn it back.
+    On a GPU it is captured as one CUDA graph, compiled where that pays within `steps` calls; what fails of that is left
+    out. On two CPU cores compiling took 25 to 48 s and saved 2 to 14 % of a step: a training of `quick` would not earn
+    it back.
     """
     loss_function = paper_loss()
     augmented = augmentation(study, next(network.parameters()).device)
@@ -79,12 +82,12 @@ def validation_score(network: nn.Module, study: Study, slices: int):
 
     if not _worth_capturing(network, study, slices):
         return score
-    return graph.Captured(score, blank_batch(network, study)[:2], otherwise=score)
+    return graph.captured(score, blank_batch(network, study)[:2], score, "the validation")
 
 
 def _worth_capturing(network: nn.Module, study: Study, slices: int) -> bool:
-    """On a GPU, where an epoch holds a full batch."""
-    return next(network.parameters()).is_cuda and slices >= study.batch_size
+    """On a GPU, where an epoch holds a full batch and the Study does not forbid it."""
+    return study.capture == "auto" and next(network.parameters()).is_cuda and slices >= study.batch_size
 
 
 def blank_batch(network: nn.Module, study: Study) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -66,6 +66,19 @@ def test_what_one_user_locked_another_can_lock_too(machine, tmp_path):
         assert taken == [0, 0, 1]
 
 
+def test_a_lock_of_another_user_that_cannot_be_read_is_no_hindrance(machine, monkeypatch):
+    taken, opened = machine(2), gpus.Path.open
+
+    def refused(path, *mode):
+        if path.name == "sahlib-gpu-gpu-0.lock":
+            raise PermissionError
+        return opened(path, *mode)
+
+    monkeypatch.setattr(gpus.Path, "open", refused)
+    with gpus.own_gpu(), gpus.own_gpu():
+        assert taken == [0, 1]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_is_chosen_where_there_is_nothing_to_choose(machine, count):
     taken = machine(count)

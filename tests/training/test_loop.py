@@ -122,19 +122,20 @@ from sahlib.study import Study
 study = Study(**json.loads(sys.argv[1]))
 root = Path(sys.argv[2])
 store = slices.prepare(study, root / "processed")
-save = checkpoint.save
-def save_then_die(path, network, best, optimizer, history):
-    if len(history) == int(sys.argv[3]) and sys.argv[4] == "before":
+write = checkpoint.write
+def write_then_die(path, tensors, history, stream):
+    last = len(json.loads(history)) == int(sys.argv[3])
+    if last and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    if len(history) == int(sys.argv[3]) and sys.argv[4] == "during":
+    if last and sys.argv[4] == "during":
         def half(tensors, file, metadata):
             file.write_bytes(b"half a file")
             os.kill(os.getpid(), signal.SIGKILL)
         checkpoint.save_file = half
-    save(path, network, best, optimizer, history)
-    if len(history) == int(sys.argv[3]):
+    write(path, tensors, history, stream)
+    if last:
         os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save = save_then_die
+checkpoint.write = write_then_die
 loop.train(store, splits.prepare(store, study), study, "unet", 0, root / "runs")
 """
 

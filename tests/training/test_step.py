@@ -51,11 +51,12 @@ def textbook_curve(small, study, model, epochs):
 
 
 # Measured on one machine: U-Net 1e-6 in fp32, 0.4 % in bf16 (8 bits of mantissa); Attention U-Net 0.3 % in either,
-# since batch normalization over its few lowest pixels magnifies rounding.
+# since batch normalization over its few lowest pixels magnifies rounding. On a GPU other libraries add up in another
+# order than the processor, on which the textbook's loop runs.
 @pytest.mark.parametrize(
     ("model", "precision", "tolerance"),
     [
-        ("unet", "fp32", 1e-4),
+        ("unet", "fp32", 1e-3 if torch.cuda.is_available() else 1e-4),
         ("unet", "bf16", 0.01),
         ("attention_unet", "fp32", 0.01),
         ("attention_unet", "bf16", 0.01),
