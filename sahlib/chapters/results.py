@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib import progress
+from sahlib.chapters import forecast
 from sahlib.data import slices, splits
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
@@ -94,8 +95,10 @@ def train(
 ) -> dict[str, Trained]:
     """Those of `models` that the Study has, trained under its own recipe, first, and under each of its further ones.
 
-    A finished training is found, not repeated.
+    A finished training is found, not repeated; before others begin, all that the Study still needs are told.
     """
+    if ahead := forecast.in_words(study, store, split, workspace.runs):
+        print(ahead, flush=True)
     models, found = [model for model in models if model in study.models], {}
     for recipe in dict.fromkeys((study.recipe, *study.further_recipes)):
         own = study if recipe == study.recipe else study.under(recipe)
