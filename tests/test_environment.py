@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 
 import yaml
@@ -11,7 +12,7 @@ from packaging.utils import canonicalize_name
 from sahlib.workspace import PROJECT
 
 # The same package under its name on conda-forge.
-CONDA_NAMES = {"opencv-python": "py-opencv", "torch": "pytorch"}
+CONDA_NAMES = {"opencv-python": "py-opencv", "torch": "pytorch", "isal": "python-isal"}
 
 
 def pyproject():
@@ -23,7 +24,7 @@ def conda():
     listed = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"]
     by_pip = next(entry["pip"] for entry in listed if isinstance(entry, dict))
     by_conda = [entry for entry in listed if isinstance(entry, str)]
-    return {text for text in by_conda if not text.startswith("python") and text != "pip"} | set(by_pip)
+    return {text for text in by_conda if not re.match("(python|pip)([^-]|$)", text)} | set(by_pip)
 
 
 def pins():

@@ -13,12 +13,12 @@ header that contradict each other are refused, for nobody can tell which of them
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from isal import igzip, isal_zlib
 from nibabel import Nifti1Header, Nifti2Header, orientations
 from nibabel.spatialimages import HeaderDataError
 
@@ -33,7 +33,7 @@ SAME_AXIS_COSINE = 0.7
 MOST_VOXELS = 2**30
 LONGEST_HEADER = 540  # bytes, of NIfTI-2
 # What reading a damaged file raises, and one whose header tells of more than memory holds.
-DAMAGE = (OSError, EOFError, zlib.error, HeaderDataError, ValueError, ArithmeticError, LookupError, MemoryError)
+DAMAGE = (OSError, EOFError, isal_zlib.error, HeaderDataError, ValueError, ArithmeticError, LookupError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -72,10 +72,7 @@ def read_volume(path: Path) -> Volume:
     not fit the data, several volumes or colours in one file, an affine that is no grid in space.
     """
     try:
-        with open(path, "rb") as file:  # by content, for browsers unpack .nii.gz and keep its name
-            packed = file.read(2) == b"\x1f\x8b"
-        # Gzip checks every checksum that it passes, and unpacks no more than is asked for, whatever there would be.
-        with (gzip.open if packed else open)(path, "rb") as file:
+        with _unpacked(path) as file:
             header = _header(file.read(LONGEST_HEADER))
             shape, dtype, offset = _layout(header)
             affine, scale = _checked_affine(header, shape), header.get_slope_inter()
@@ -103,11 +100,20 @@ def read_volume(path: Path) -> Volume:
     )
 
 
-def mask_header(path: Path):
-    """The header of a NIfTI file as that of a mask on the same grid: uint8, its geometry as it is."""
+def _unpacked(path: Path) -> BinaryIO:
+    """The file, packed or not: told by content, for browsers unpack .nii.gz and keep its name.
+
+    Igzip checks every checksum that it passes, as gzip does, and unpacks no more than is asked for, in a third of the
+    time.
+    """
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    with (gzip.open if packed else open)(path, "rb") as file:
+    return (igzip.open if packed else open)(path, "rb")
+
+
+def mask_header(path: Path):
+    """The header of a NIfTI file as that of a mask on the same grid: uint8, its geometry as it is."""
+    with _unpacked(path) as file:
         header = _header(file.read(LONGEST_HEADER)).copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
