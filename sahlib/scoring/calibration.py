@@ -15,6 +15,9 @@ from sahlib.scoring import baselines, metrics
 REGIONS = ("all pixels", "head")
 SUMS = ("pixels", "lesion_pixels", "probability_sum", "squared_error_sum")
 BINS = 10
+TOGETHER = 32  # slices tallied at once
+# Every float16 from 0 to 1, by its bits.
+HALVES = np.arange(np.float16(1).view(np.uint16) + 1, dtype=np.uint16).view(np.float16).astype(np.float64)
 
 
 def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray) -> pd.DataFrame:
@@ -29,14 +32,18 @@ def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.nd
     truth = _checked(truth, probabilities=probabilities, images=images)
     edges = np.linspace(0, 1, BINS + 1)
     sums = np.zeros((len(REGIONS), BINS, len(SUMS)))
-    for k in range(len(truth)):  # one slice at a time: sums of float64 over a whole test set would not fit in memory
-        p, y = _slice(probabilities, k), truth[k]
-        index = np.searchsorted(edges[1:-1], p)
-        for r, region in enumerate(REGIONS):
-            inside = slice(None) if region == "all pixels" else baselines.head(images[k])
-            b, q, t = index[inside].ravel(), p[inside].ravel(), y[inside].ravel()
-            for s, weight in enumerate((None, t, q, (q - t) ** 2)):
-                sums[r, :, s] += np.bincount(b, weight, minlength=BINS)
+    for first in range(0, len(truth), TOGETHER):  # sums of float64 over a whole test set would not fit in memory
+        part = slice(first, first + TOGETHER)
+        values, (air, head, lesion_in_air, lesion_in_head) = _tally(
+            np.asarray(probabilities[part]), first, 2 * truth[part] + baselines.head(images[part]), 4
+        )
+        index = np.searchsorted(edges[1:-1], values)
+        lesion, free = lesion_in_air + lesion_in_head, air + head
+        for r, (without, with_lesion) in enumerate(((free, lesion), (head, lesion_in_head))):
+            pixels = without + with_lesion
+            error = without * values**2 + with_lesion * (values - 1) ** 2
+            for s, weight in enumerate((pixels, with_lesion, pixels * values, error)):
+                sums[r, :, s] += np.bincount(index, weight, minlength=BINS)
     place = {"low": np.tile(edges[:-1], len(REGIONS)), "high": np.tile(edges[1:], len(REGIONS))}
     table = pd.DataFrame({"region": np.repeat(REGIONS, BINS), **place})
     table[list(SUMS)] = sums.reshape(-1, len(SUMS))
@@ -79,6 +86,21 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(metrics.COUNTS))
 
 
+def _tally(probabilities: np.ndarray, first: int, group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
+    """(values float64 [v] that occur, or may; pixels of each group with each value, int64 [groups,v]) of the slices
+
+    `first` and following, [n,H,W].
+    """
+    if probabilities.dtype == np.float16:  # few values, so counting their bits is faster than any sum
+        bits, values = probabilities.view(np.uint16), HALVES
+        if (bits >= len(HALVES)).any():
+            bits = (_in_range(probabilities, first) + np.float16(0)).view(np.uint16)  # 0 for -0
+    else:
+        values, bits = np.unique(_in_range(probabilities, first), return_inverse=True)
+    pixels = np.bincount((group * len(values) + bits.reshape(group.shape)).ravel(), minlength=groups * len(values))
+    return values.astype(np.float64), pixels.reshape(groups, -1)
+
+
 def _checked(truth: np.ndarray, **others: np.ndarray) -> np.ndarray:
     truth = np.asarray(truth)
     if truth.dtype != bool or truth.ndim != 3:
@@ -91,7 +113,12 @@ def _checked(truth: np.ndarray, **others: np.ndarray) -> np.ndarray:
 
 def _slice(probabilities: np.ndarray, k: int) -> np.ndarray:
     """Slice k as float64: a float16 sum would stop growing at a few thousand pixels."""
-    p = np.asarray(probabilities[k], dtype=np.float64)
-    if not (p.min() >= 0 and p.max() <= 1):  # also False for NaN
-        raise ValueError(f"probabilities of slice {k} are NaN or outside [0, 1]")
-    return p
+    return _in_range(np.asarray(probabilities[k : k + 1], dtype=np.float64), k)[0]
+
+
+def _in_range(probabilities: np.ndarray, first: int) -> np.ndarray:
+    """The probabilities [n,H,W] of slices `first` and following; ValueError where one is none."""
+    if not (probabilities.min() >= 0 and probabilities.max() <= 1):  # also False for NaN
+        wrong = ~((probabilities >= 0) & (probabilities <= 1)).all((1, 2))
+        raise ValueError(f"probabilities of slice {first + np.flatnonzero(wrong)[0]} are NaN or outside [0, 1]")
+    return probabilities

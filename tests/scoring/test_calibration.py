@@ -72,7 +72,7 @@ def test_without_a_lesion_or_a_pixel_there_is_nothing_to_beat():
 def test_scikit_learn_says_the_same(dtype):
     probabilities, truth, images = predictions()
     probabilities = probabilities.astype(dtype)
-    probabilities[0, 0, :4] = [0, 0.5, 1, 0.25]
+    probabilities[0, 0, :5] = [0, 0.5, 1, 0.25, -0.0]
     table = reliability_bins(probabilities, truth, images)
     for bins, inside in zip(regions(table), (np.ones_like(truth), images > 0), strict=True):
         y, p = truth[inside], probabilities[inside].astype(float)
@@ -84,9 +84,9 @@ def test_scikit_learn_says_the_same(dtype):
 
 
 def test_bins_of_parts_add_up_to_those_of_the_whole():
-    probabilities, truth, images = predictions(slices=5)
+    probabilities, truth, images = predictions(slices=70)  # more than are tallied at once
     whole = reliability_bins(probabilities, truth, images)
-    parts = [reliability_bins(probabilities[s], truth[s], images[s]) for s in (slice(0, 2), slice(2, 5))]
+    parts = [reliability_bins(probabilities[s], truth[s], images[s]) for s in (slice(0, 3), slice(3, 70))]
     for column in ("pixels", "lesion_pixels", "probability_sum", "squared_error_sum"):
         np.testing.assert_allclose(parts[0][column] + parts[1][column], whole[column])
 
@@ -95,11 +95,14 @@ def bins_of(probabilities, truth):
     return reliability_bins(probabilities, truth, bright(truth))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1])
 @pytest.mark.parametrize("function", [bins_of, soft_counts])
-def test_what_is_no_probability_is_refused(function, wrong):
-    with pytest.raises(ValueError, match="slice 0"):
-        function(one_row(0.5, wrong), one_row(True, False))
+def test_what_is_no_probability_is_refused(function, wrong, dtype):
+    probabilities = np.full((40, 1, 2), 0.5, dtype)
+    probabilities[37, 0, 1] = wrong
+    with pytest.raises(ValueError, match="slice 37 "):
+        function(probabilities, np.zeros(probabilities.shape, bool))
 
 
 @pytest.mark.parametrize("function", [bins_of, soft_counts])
