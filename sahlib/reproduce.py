@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -13,7 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,11 +28,13 @@ from sahlib.data.sources import open_source, recognise
 from sahlib.progress import environment, over, unattended
 from sahlib.report import notebook_page
 from sahlib.study import Study, StudyError
-from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, absolute, disk_errors_named, writing
+from sahlib.workspace import NOTEBOOKS, PROJECT, Workspace, absolute, cores, disk_errors_named, writing
 
 TRACEBACK_LINES = 12
 KERNEL = "sahlib"
 LONGEST_SOCKET_FOLDER = 80  # of the 107 bytes that a socket's path may have, less the names below it
+# The notebooks that leave on disk what those after them find there, and keep all cores busy: by training and testing.
+ALONE = ("03", "04", "05")
 NAMED = 8  # grave findings that a refusal lists
 # Fields of a Study that have an option of their own, besides dataset and data_dir; --set takes all others.
 OPTIONS = ("patient_pattern", "slices_are_patients", "label_map", "target", "models", "seeds")
@@ -132,23 +135,30 @@ def run(
     notebooks = sorted(NOTEBOOKS.glob("[0-9]*.ipynb"))
     begun = time.perf_counter()
     # One notebook becomes HTML while the next one runs.
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, unattended(), own_kernel():
         pages, seconds = [], {}
-        for number, notebook in enumerate(notebooks, 1):
-            print(f"[{number}/{len(notebooks)}] {notebook.stem}", flush=True)
+
+        def executes(notebook: Path) -> bool:
+            print(f"[{notebooks.index(notebook) + 1}/{len(notebooks)}] {notebook.stem}", flush=True)
             started = time.perf_counter()
             executed = executed_notebooks / notebook.name
             more = {"external": external, "reading": reading or {}} if notebook.stem.startswith("08") else {}
             if not _execute(notebook, executed, parameters | more):
-                return 1
+                return False
             pages.append(pool.submit(_write_html, executed))
             seconds[notebook.stem] = round(time.perf_counter() - started, 1)
-            print(f"      done in {_minutes(seconds[notebook.stem])}", flush=True)
+            print(f"      {notebook.stem} done in {_minutes(seconds[notebook.stem])}", flush=True)
+            return True
+
+        for alone, group in itertools.groupby(notebooks, key=lambda notebook: notebook.stem.startswith(ALONE)):
+            together = list(group)
+            if not all(map(executes, together) if alone else side_by_side(executes, together)):
+                return 1
         for page in pages:
             page.result()
     # What a run found finished took no time in it; how long each training took stands in its own record.
     with writing(results / "times.csv") as file:
-        pd.Series(seconds, name="seconds").to_csv(file, index_label="notebook")
+        pd.Series(seconds, name="seconds").sort_index().to_csv(file, index_label="notebook")
     command = command_line(study, external, reading, anyway)
     page = report_page.write(results, results / "report.html", command)
     # The newest study's report lies in sight, one level up.
@@ -183,6 +193,16 @@ def require_sound(source, study: Study, workspace: Workspace) -> None:
         )
 
 
+def side_by_side(do: Callable[[Path], bool], notebooks: list[Path]) -> list[bool]:
+    """do(notebook) of several, on the cores there are; torch takes its share of them in each.
+
+    Threads of torch that outnumber the cores wait for each other at full speed, many times as long as they work.
+    """
+    at_once = min(cores(), len(notebooks))
+    with environment("OMP_NUM_THREADS", str(cores() // at_once)), ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(do, notebooks))
+
+
 def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     """Runs one notebook into an executed copy; on failure prints the cell and the end of its traceback."""
     import papermill
@@ -191,7 +211,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
     from traitlets.config import Config
 
     try:
-        with disk_errors_named(executed), unattended(), own_kernel(), tempfile.TemporaryDirectory() as sockets:
+        with disk_errors_named(executed), tempfile.TemporaryDirectory() as sockets:
             # Socket files instead of open ports, in a folder that no other run shares, where its path is short enough.
             short = len(sockets) < LONGEST_SOCKET_FOLDER
             place = {"transport": "ipc", "ip": f"{sockets}/kernel"} if short else {"ip": "127.0.0.1"}

@@ -109,6 +109,7 @@ def test_the_kernels_of_a_headless_run_know_it_and_leave_no_socket(tmp_path, cap
         nbformat.v4.new_code_cell("from sahlib import progress\nprint(progress.is_headless())"),
     ]
     nbformat.write(notebook, tmp_path / "one.ipynb")
-    assert reproduce._execute(tmp_path / "one.ipynb", tmp_path / "done.ipynb", {})
+    with progress.unattended(), reproduce.own_kernel():
+        assert reproduce._execute(tmp_path / "one.ipynb", tmp_path / "done.ipynb", {})
     assert "True" in capsys.readouterr().out and progress.VARIABLE not in os.environ
     assert {path.name for path in tmp_path.iterdir()} == {"one.ipynb", "done.ipynb"}

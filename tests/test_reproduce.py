@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import nbformat
 import pytest
@@ -61,6 +62,25 @@ def test_parameters_reach_the_notebook_and_html_is_left(one_notebook, paired_fol
     assert f"epoch smoke {paired_folder} [3, 4] [2, 2, 2, 2, 2] 7" in printed and "[1/1] 01_only" in printed
     (executed,) = (Workspace(str(tmp_path / "out")).runs / "notebooks").iterdir()
     assert {path.name for path in executed.iterdir()} == {"01_only.ipynb", "01_only.html"}
+
+
+def test_notebooks_that_do_not_build_on_each_other_share_the_cores(monkeypatch):
+    """Two at a time on four cores, two threads of torch in each; one core takes them one by one."""
+    at_once, seen, barrier = [], [], threading.Barrier(2, timeout=10)
+
+    def do(notebook):
+        at_once.append(os.environ["OMP_NUM_THREADS"])
+        if len(at_once) <= 2:
+            barrier.wait()  # until the other one runs too
+        seen.append(notebook)
+        return notebook != "b"
+
+    monkeypatch.setattr(reproduce, "cores", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert reproduce.side_by_side(do, ["a", "b"]) == [True, False]
+    assert at_once == ["2", "2"] and sorted(seen) == ["a", "b"] and os.environ["OMP_NUM_THREADS"] == "3"
+    monkeypatch.setattr(reproduce, "cores", lambda: 1)
+    assert reproduce.side_by_side(do, ["a", "b", "c"]) == [True, False, True] and at_once[2:] == ["1"] * 3
 
 
 def test_a_failing_cell_is_named_with_the_end_of_its_traceback(one_notebook, paired_folder, tmp_path, capsys):

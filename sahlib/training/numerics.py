@@ -18,9 +18,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 @contextlib.contextmanager
 def numerics(study: Study) -> Iterator[None]:
-    """How numbers are computed within the block: all cores, fp32 that is no TF32, and with `study.deterministic`
-    only operations that give the same bits each time."""
-    torch.set_num_threads(cores())
+    """How numbers are computed within the block: all cores, or OMP_NUM_THREADS of them, fp32 that is no TF32, and with
+    `study.deterministic` only operations that give the same bits each time."""
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or cores()))
     _keep_freed_memory()
     # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
