@@ -28,3 +28,12 @@ def why_unused() -> str:
     except (RuntimeError, AssertionError) as error:
         return f"{str(error).splitlines()[0].split(' Please ')[0].rstrip('.')}."
     return f"torch {torch.__version__} finds none that it can use."
+
+
+def multiplies_in_bf16() -> bool:
+    """Whether the device itself does, without emulation."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # Older releases of torch cannot say.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)

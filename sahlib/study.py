@@ -193,9 +193,9 @@ class Study:
         `changes` names a precision, it is bf16 where the processor computes in it, since that halves the time, and fp32
         elsewhere.
         """
-        if profile == "auto":
-            from sahlib.device import device, why_unused
+        from sahlib.device import device, multiplies_in_bf16, why_unused
 
+        if profile == "auto":
             if reason := why_unused():
                 raise StudyError(
                     f"This machine has an NVIDIA GPU that torch cannot use: {reason} Install a torch that fits "
@@ -207,7 +207,8 @@ class Study:
         if "profile" in changes:
             raise StudyError("profile is no parameter like others; choose it by --profile or as a notebook's profile.")
         require_known(changes)
-        return cls(**{"profile": profile, "precision": _fast_precision(), **PROFILES[profile], **changes})
+        precision = "bf16" if multiplies_in_bf16() else "fp32"  # emulated bf16 would be slower
+        return cls(**{"profile": profile, "precision": precision, **PROFILES[profile], **changes})
 
     @property
     def window_values(self) -> tuple[tuple[float, float], ...]:
@@ -278,19 +279,6 @@ def _window(name: str) -> tuple[float, float]:
     if not (0 < width < math.inf and abs(level) < math.inf):
         raise StudyError(f"window {name!r} is neither one of {', '.join(WINDOWS)} nor LEVEL/WIDTH in HU, as in 40/80.")
     return level, width
-
-
-def _fast_precision() -> str:
-    """bf16 where the hardware multiplies in it; emulated bf16 would be slower than fp32."""
-    import torch
-
-    if torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # Older releases of torch cannot say; they then compute in fp32.
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-        native = capabilities.get("avx512_bf16", False) or capabilities.get("amx_bf16", False)
-    return "bf16" if native else "fp32"
 
 
 # A laptop without a GPU: the same code on fewer patients, smaller images, narrower networks. The rate and the bias

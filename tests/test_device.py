@@ -51,3 +51,22 @@ def test_without_a_gpu_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "NODES", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device.why_unused() == "" and Study.of_profile().profile == "quick" and device.device().type == "cpu"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_bf16_is_taken_where_the_chip_multiplies_in_it(monkeypatch, native):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: asked.append(how) or native)
+    assert Study.of_profile().precision == ("bf16" if native else "fp32")
+    assert Study.of_profile().profile == "paper" and asked[0] == {"including_emulation": False}
+    assert Study.of_profile("paper", precision="fp32").precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")]
+)
+def test_a_processor_says_what_it_can(monkeypatch, capabilities, precision):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert Study.of_profile("quick").precision == precision
