@@ -63,7 +63,7 @@ case " $* " in
     fi
     ;;
 esac
-[ "$command" = test ] && modules="$modules hypothesis nbval pytest yaml"
+[ "$command" = test ] && modules="$modules hypothesis nbval pytest xdist yaml"
 [ "$command" = lab ] && modules="$modules jupyterlab"
 # JupyterLab refuses to run as root, as one is in most containers, unless told so.
 [ "$command" = lab ] && [ "$(id -u)" = 0 ] && set -- --allow-root "$@"

@@ -47,7 +47,8 @@ fi
 for wanted in tests throughput study; do
   case " $STEPS " in *" $wanted "*) ;; *) continue ;; esac
   case $wanted in
-    tests) step tests 5 "$PYTHON" -m pytest -p no:cacheprovider "${tests[@]}" ;;
+    # In one process, for whatever shares the GPU slows the other down.
+    tests) step tests 5 "$PYTHON" -m pytest -p no:cacheprovider -o addopts="-q --import-mode=importlib" "${tests[@]}" ;;
     throughput)
       # One network a call, so that one that is ended does not take the others' numbers with it.
       for network in "${networks[@]}"; do

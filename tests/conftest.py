@@ -36,5 +36,5 @@ def travelling(small, tmp_path_factory):
 
 
 def pytest_configure(config):
-    # Tests are many small runs; more threads than cores would only make them wait for each other.
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    # Tests are many small runs in a process per core; more threads than cores would only make them wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
