@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
+import psutil
 
 from sahlib.chapters import external_validation
 from sahlib.data import slices
@@ -200,7 +202,14 @@ def side_by_side(do: Callable[[Path], bool], notebooks: list[Path]) -> list[bool
     """
     at_once = min(cores(), len(notebooks))
     with environment("OMP_NUM_THREADS", str(cores() // at_once)), ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(do, notebooks))
+        try:
+            return list(pool.map(do, notebooks))
+        except KeyboardInterrupt:
+            # Only the main thread hears of it, and kernels are in process groups of their own.
+            for kernel in psutil.Process().children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(kernel.pid, signal.SIGINT)
+            raise
 
 
 def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
@@ -230,6 +239,8 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> bool:
                 config=Config({"KernelManager": place}),
             )
     except PapermillExecutionError as error:
+        if error.ename == "KeyboardInterrupt":
+            return False
         text = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))  # without terminal colours
         lines = [line for line in text.splitlines() if line.strip()]
         if error.ename == "StudyError":

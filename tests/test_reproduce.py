@@ -7,11 +7,14 @@ import importlib.util
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 
 import nbformat
+import psutil
 import pytest
 from bs4 import BeautifulSoup
 from helpers.folders import write_paired_folder
@@ -81,6 +84,38 @@ def test_notebooks_that_do_not_build_on_each_other_share_the_cores(monkeypatch):
     assert at_once == ["2", "2"] and sorted(seen) == ["a", "b"] and os.environ["OMP_NUM_THREADS"] == "3"
     monkeypatch.setattr(reproduce, "cores", lambda: 1)
     assert reproduce.side_by_side(do, ["a", "b", "c"]) == [True, False, True] and at_once[2:] == ["1"] * 3
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from sahlib import reproduce
+from sahlib.__main__ import main
+reproduce.NOTEBOOKS = Path(sys.argv[1])
+reproduce.cores = lambda: 2
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("names", [("01_a", "02_b"), ("03_a",)])
+def test_ctrl_c_ends_the_kernels_and_says_how_to_go_on(paired_folder, tmp_path, names):
+    """Side by side, where only threads wait for the kernels, and alone."""
+    (tmp_path / "notebooks").mkdir()
+    for name in names:
+        notebook = nbformat.v4.new_notebook(metadata={"language_info": {"name": "python"}})
+        source = f"import os, time, pathlib; pathlib.Path({str(tmp_path)!r}, '{name}').write_text(str(os.getpid()))"
+        parameters = nbformat.v4.new_code_cell("", metadata={"tags": ["parameters"]})
+        notebook.cells = [parameters, nbformat.v4.new_code_cell(f"{source}; time.sleep(600)")]
+        nbformat.write(notebook, tmp_path / "notebooks" / f"{name}.ipynb")
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "notebooks"), *arguments(paired_folder, tmp_path)]
+    run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    started = [tmp_path / name for name in names]
+    while not all(path.exists() and path.read_text() for path in started):
+        assert run.poll() is None
+        time.sleep(0.1)
+    run.send_signal(signal.SIGINT)
+    assert "interrupted; run the same command again" in run.communicate(timeout=60)[1] and run.returncode == 130
+    assert not any(psutil.pid_exists(int(path.read_text())) for path in started)
 
 
 def test_a_failing_cell_is_named_with_the_end_of_its_traceback(one_notebook, paired_folder, tmp_path, capsys):
