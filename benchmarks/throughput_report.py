@@ -20,6 +20,7 @@ LOOPS = {
     "b": f"(b) MONAI idiom, {WORKERS} workers",
     "b0": "(b) MONAI idiom, no workers",
     "c": "(c) sahlib",
+    "c+": "(c) sahlib, compiled",
 }
 # From Okabe & Ito, and none of figures.COLOURS, where a colour means a network.
 LOOKS = {
@@ -27,6 +28,7 @@ LOOKS = {
     "b": {"facecolor": "#777777"},
     "b0": {"facecolor": "white", "hatch": "////"},
     "c": {"facecolor": "#E69F00"},
+    "c+": {"facecolor": "#E69F00", "hatch": "////"},
 }
 
 

@@ -13,7 +13,7 @@ import torch
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.device import device
-from sahlib.study import CHOOSING, MODELS, Study
+from sahlib.study import CHOOSING, MODELS, Study, digest
 from sahlib.training import rate_search
 from sahlib.training.loop import initial_network, lesion_shares
 from sahlib.training.numerics import numerics
@@ -21,6 +21,7 @@ from sahlib.training.runs import find, folder, run_key
 from sahlib.training.step import blank_batch, make_optimizer, training_step, validation_score
 
 TIMED = 3  # calls that are counted, after one that is not
+_timed: dict[str, float] = {}
 
 
 def untrained(study: Study, store: SliceStore, split: Split, model: str, runs: Path) -> int:
@@ -49,16 +50,22 @@ def untrained(study: Study, store: SliceStore, split: Split, model: str, runs: P
 
 
 def seconds(study: Study, store: SliceStore, split: Split, model: str) -> float:
-    """Of one training of `model`, by a few steps as they are, neither captured nor compiled."""
+    """Of one training of `model`, by a few steps, which are not compiled. Timed once in a process."""
+    key = digest(run_key(store, split, study, model, seed=0))
+    if key in _timed:
+        return _timed[key]
     study = dataclasses.replace(study, prior_bias=False)
     batches = [math.ceil(len(split.rows(store, side)) / study.batch_size) for side in ("train", "validation")]
     with numerics(study):
         network = initial_network(study, model, 0, lesion_shares(store, split, study).values())
         network.to(device(), memory_format=torch.channels_last)
-        step = training_step(network, make_optimizer(network, study), study, slices=0, steps=0)
-        score = validation_score(network, study, slices=0)
+        optimizer = make_optimizer(network, study)
+        step = training_step(network, optimizer, study, slices=study.batch_size, steps=0)
+        score = validation_score(network, study, slices=study.batch_size)
         batch = blank_batch(network, study)
-        return study.epochs * (batches[0] * _mean_time(step, batch) + batches[1] * _mean_time(score, batch[:2]))
+        epoch = batches[0] * _mean_time(step, batch) + batches[1] * _mean_time(score, batch[:2])
+    _timed[key] = study.epochs * epoch
+    return _timed[key]
 
 
 def _mean_time(function: Callable, arguments: tuple[torch.Tensor, ...]) -> float:

@@ -53,7 +53,10 @@ def build(
         network = open_gates(AttentionUnet(2, in_channels, out_channels, channels, STRIDES))
     elif name == "unet_resnet34":
         widths = tuple(reversed(channels))
-        network = FlexibleUNet(in_channels, out_channels, "resnet34", decoder_channels=widths, spatial_dims=2)
+        # Every size is a multiple of 32, so nothing needs padding, and an empty one would cost a copy in NCHW.
+        network = FlexibleUNet(
+            in_channels, out_channels, "resnet34", decoder_channels=widths, spatial_dims=2, is_pad=False
+        )
     else:
         raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
     if priors is not None:

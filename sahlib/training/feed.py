@@ -91,4 +91,7 @@ def _pair(store: SliceStore, rows: np.ndarray, lesions: tuple[str, ...]) -> tupl
 
 def free_memory(device: torch.device) -> int:
     """Bytes that may still be allocated on the device."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if device.type == "cpu":
+        return psutil.virtual_memory().available
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, of what was freed
+    return torch.cuda.mem_get_info(device)[0] + kept

@@ -38,16 +38,22 @@ class Captured:
             for _ in range(WARM_UP_CALLS):
                 function(*self.inputs)
         usual.wait_stream(aside)
-        self.graph = torch.cuda.CUDAGraph()
+        self.graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         try:
-            with _no_garbage_collected(), torch.cuda.graph(self.graph):
+            with _no_garbage_collected(), torch.cuda.graph(self.graph, pool=pool):
                 self.output = function(*self.inputs)
-        finally:
-            torch.cuda.set_stream(usual)  # a capture that fails leaves its own stream the current one
+        except BaseException:
+            # What torch leaves behind when a capture fails: its stream as the current one and, before 2.12, an
+            # allocator that takes the capture to be going on (pytorch issue 180395).
+            torch.cuda.set_stream(usual)
+            with contextlib.suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+            raise
 
     def __call__(self, *batch: torch.Tensor) -> torch.Tensor:
         if batch[0].shape != self.inputs[0].shape:
-            return self.otherwise(*batch)
+            with _no_search():  # for the last batch of an epoch
+                return self.otherwise(*batch)
         for own, given in zip(self.inputs, batch, strict=True):
             own.copy_(given)
         self.graph.replay()
@@ -114,6 +120,17 @@ def _compiled(step_of: Callable, network: nn.Module) -> Callable:
         config.use_fast_triton_launcher = False
     torch.compiler.reset()  # what earlier trainings of this process compiled is of no use, and counts against a limit
     return step_of(torch.compile(network))
+
+
+@contextlib.contextmanager
+def _no_search() -> Iterator[None]:
+    """Within the block cuDNN takes the kernels that it deems best and tries none, which costs seconds a shape."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 @contextlib.contextmanager

@@ -12,6 +12,9 @@ import torch
 from sahlib.study import Study
 from sahlib.workspace import cores
 
+# cuBLAS reads this when it starts, and torch once in a process (its notes on reproducibility).
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 # Of mallopt(3), in glibc's malloc.h.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
@@ -22,12 +25,10 @@ def numerics(study: Study) -> Iterator[None]:
     `study.deterministic` only operations that give the same bits each time."""
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "").partition(",")[0] or cores()))
     _keep_freed_memory()
-    # cuBLAS reads this when it starts (PyTorch's notes on reproducibility).
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32
     torch.use_deterministic_algorithms(study.deterministic)
-    # The shapes never change, so cuDNN's search for the fastest kernels is paid once.
+    # Nearly all batches have one shape, so cuDNN's search for the fastest kernels is paid once.
     cudnn.benchmark, cudnn.allow_tf32, matmul.allow_tf32 = not study.deterministic, False, False
     try:
         yield

@@ -65,4 +65,5 @@ def test_a_step_without_room_is_left_to_the_training(small, tmp_path, monkeypatc
         raise forecast.torch.OutOfMemoryError
 
     monkeypatch.setattr(forecast, "_mean_time", full)
+    monkeypatch.setattr(forecast, "_timed", {})
     assert forecast.in_words(*small, tmp_path) == ""
