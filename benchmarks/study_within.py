@@ -2,8 +2,8 @@
 
     python benchmarks/study_within.py --seconds 440 --output FOLDER --missing FOLDER/missing.md
 
-First the paper's two networks under the study's own recipe, tried whatever is foretold, for without them there is nothing
-to draw; then the other networks, then the further recipes one by one; of each the first seed. How long a training takes
+First the paper's two networks under the study's own recipe, tried whatever is foretold, for without them nothing can be
+drawn; then the other networks, then the further recipes one by one; of each the first seed. How long a training takes
 is foretold from a few timed steps, and corrected by those that are done; what does not fit is not begun. The study is
 then that of the networks and recipes that are complete, and `missing` names the others. A second call goes on.
 """
