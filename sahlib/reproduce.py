@@ -23,6 +23,7 @@ import pandas as pd
 import psutil
 
 from sahlib.chapters import external_validation
+from sahlib.chapters.results import is_complete
 from sahlib.data import slices
 from sahlib.data.check.examine import examine
 from sahlib.data.check.findings import SPOILS
@@ -152,9 +153,13 @@ def run(
             print(f"      {notebook.stem} done in {_minutes(seconds[notebook.stem])}", flush=True)
             return True
 
-        for alone, group in itertools.groupby(notebooks, key=lambda notebook: notebook.stem.startswith(ALONE)):
-            together = list(group)
-            if not all(map(executes, together) if alone else side_by_side(executes, together)):
+        if is_complete(study, workspace):
+            groups = [(False, notebooks[::-1])]  # those that take longest are among the last
+        else:
+            by_turns = itertools.groupby(notebooks, key=lambda notebook: notebook.stem.startswith(ALONE))
+            groups = [(alone, list(group)) for alone, group in by_turns]
+        for alone, group in groups:
+            if not all(map(executes, group) if alone else side_by_side(executes, group)):
                 return 1
         for page in pages:
             page.result()

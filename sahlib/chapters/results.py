@@ -13,6 +13,7 @@ from sahlib import progress
 from sahlib.chapters import forecast
 from sahlib.data import slices, splits
 from sahlib.data.slices import SliceStore
+from sahlib.data.sources import open_source
 from sahlib.data.splits import Split
 from sahlib.scoring import baselines, metrics, prediction
 from sahlib.study import CHOOSING, Study
@@ -111,6 +112,18 @@ def train(
             runs[model] = [loop.train(store, split, taught, model, seed, workspace.runs) for seed in study.seeds]
         found[recipe] = Trained(own, recipe, runs, searches)
     return found
+
+
+def is_complete(study: Study, workspace: Workspace) -> bool:
+    """Whether every training that the Study asks for is finished and tested."""
+    if not slices.store_path(study, open_source(study), workspace.processed).exists():
+        return False
+    store = slices.prepare(study, workspace.processed)
+    split = splits.prepare(store, study)
+    if any(forecast.untrained(study, store, split, model, workspace.runs) for model in study.models):
+        return False
+    trained = train(study, store, split, study.models, workspace).values()
+    return all(prediction.is_tested(run) for own in trained for runs in own.runs.values() for run in runs)
 
 
 def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:

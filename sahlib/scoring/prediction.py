@@ -30,7 +30,7 @@ def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run |
 
     trained  the run that has the weights, where it is another (see chapters/external_validation.py)
     """
-    if not run.file("counts", run.lesions[0], "csv").exists():
+    if not is_tested(run):
         rows = split.rows(store, "test")
         probabilities = predict(load_network(trained or run), store.inputs(rows), study)
         # The first output comes last: its counts say that all is there.
@@ -41,6 +41,11 @@ def test(run: Run, store: SliceStore, split: Split, study: Study, trained: Run |
             with writing(run.file("counts", lesion, "csv")) as path:
                 counts.to_csv(path, index=False)
     return run.counts
+
+
+def is_tested(run: Run) -> bool:
+    """Whether the run's counts and probabilities are there."""
+    return run.file("counts", run.lesions[0], "csv").exists()
 
 
 def counts_of(predicted: np.ndarray, store: SliceStore, rows: np.ndarray) -> pd.DataFrame:
