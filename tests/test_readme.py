@@ -7,7 +7,7 @@ import re
 from sahlib.workspace import NOTEBOOKS, PROJECT
 
 README = (PROJECT / "README.md").read_text()
-PUBLISHED = PROJECT / "paper_figures" / "phantom-quick"
+PUBLISHED = PROJECT / "paper_figures" / "phantom-verdict"
 
 
 def test_the_verdict_is_the_published_one():
