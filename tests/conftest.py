@@ -38,3 +38,11 @@ def travelling(small, tmp_path_factory):
 def pytest_configure(config):
     # Tests are many small runs in a process per core; more threads than cores would only make them wait for each other.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# Files that take minutes begin first, so that in the end no process waits for one of them.
+LONG = ("test_workflow.py", "test_notebooks.py", "test_in_lab.py", "test_on_gpu.py")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in LONG)
