@@ -22,12 +22,15 @@ from sahlib.workspace import writing
 
 
 @contextlib.contextmanager
-def saving(path: Path) -> Iterator[Callable[[nn.Module, dict, torch.optim.Optimizer, list[dict]], None]]:
+def saving(path: Path, beside: bool) -> Iterator[Callable[[nn.Module, dict, torch.optim.Optimizer, list[dict]], None]]:
     """Yields save(network, best, optimizer, history), which replaces the state at `path` by that of now.
 
-    It copies what will change where it lies, and a thread writes the copy while training goes on. It waits for the
-    state before, so never more than one finished epoch is not on disk; what the disk refuses is an error in the next
-    call, or at the end of the block.
+    beside  whether a copy of it is written by a thread while training goes on, as pays on a GPU; on a processor that
+            thread would have threads of torch's of its own, and all wait for each other: on two cores it cost a third
+            of an epoch
+
+    Each call waits for the state before, so never more than one finished epoch is not on disk. What the disk refuses is
+    an error in this call or the next, or at the end of the block.
     """
     with ThreadPoolExecutor(1) as writer:
         written: Future | None = None
@@ -40,7 +43,11 @@ def saving(path: Path) -> Iterator[Callable[[nn.Module, dict, torch.optim.Optimi
             for index, moments in optimizer.state_dict()["state"].items():
                 tensors |= {f"adam.{index}.{name}": tensor.clone() for name, tensor in moments.items()}
             tensors |= {f"best.{name}": tensor for name, tensor in best.items()}
-            written = writer.submit(write, path, tensors, json.dumps(history), _aside(network))
+            state = path, tensors, json.dumps(history), _aside(network)
+            if beside:
+                written = writer.submit(write, *state)
+            else:
+                write(*state)
 
         yield save
         if written:

@@ -97,8 +97,9 @@ def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path)
     steps = (study.epochs - len(history)) * math.ceil(len(feed) / study.batch_size)
     step = training_step(network, optimizer, study, len(feed), steps)
     score = validation_score(network, study, len(validation))
-    with checkpoint.saving(state) as save, progress.bar(study.epochs, name, done=len(history)) as advance:
-        for epoch in range(len(history) + 1, study.epochs + 1):
+    beside, done = device().type == "cuda", len(history)
+    with checkpoint.saving(state, beside) as save, progress.bar(study.epochs, name, done) as advance:
+        for epoch in range(done + 1, study.epochs + 1):
             train_loss = train_epoch(step, feed, study, seed, epoch)
             if not math.isfinite(train_loss):
                 raise StudyError(
