@@ -17,6 +17,7 @@ from sahlib.study import DATASETS, MODELS, OWN, PROFILES, RECIPES, TARGETS, Stud
 EPILOG = """\
 profiles
   quick   a laptop without a GPU: minutes, small images, narrow networks
+  verdict quick with three trainings of each network, under the paper's recipe and a fair one: an hour and a half
   paper   the paper's recipe as far as it is given (256x256, 50 epochs, batch 16, Adam at 1e-4), and fairer ones
           beside it; wants a GPU
   smoke   a minute or two; checks that everything runs, its numbers mean nothing

@@ -300,7 +300,7 @@ PROFILES = {
     "paper": {},
     "quick": QUICK,
     # The same sizes with what a verdict takes: three trainings of each network, under the paper's recipe and the fair
-    # one. An hour and a half on two cores, by the times of quick.
+    # one. An hour and a half on two cores.
     "verdict": QUICK
     | {
         "learning_rate": 1e-4,

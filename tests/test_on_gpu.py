@@ -79,33 +79,25 @@ def test_what_is_begun_fits_into_the_time(tmp_path, monkeypatch, seconds, networ
     assert found[:2] == (networks, recipes) and len(found[2]) == missing and now[0] <= max(seconds, 20)
 
 
-def test_a_training_that_takes_longer_than_foretold_makes_the_next_ones_longer(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("time_there", "took", "networks"),
+    [
+        # 20 are foretold for the two and take 60; of the 25 left none has room for 10 x 3.
+        (85, 60, ["unet", "attention_unet"]),
+        # They take 10; then 5 for each of the others, of which 9 are left.
+        (19, 10, ["unet", "attention_unet", "unet_free_output"]),
+    ],
+)
+def test_what_a_training_took_corrects_what_is_foretold(tmp_path, monkeypatch, time_there, took, networks):
     now = [0.0]
 
     def train(*_):
-        now[0] += 60
+        now[0] += took
 
     monkeypatch.setattr(results, "load_data", lambda *_: (None, None))
     monkeypatch.setattr(results, "train", train)
     monkeypatch.setattr(forecast, "untrained", lambda *_: 1)
     monkeypatch.setattr(forecast, "seconds", lambda *_: 10.0)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    complete, _, missing = study_within.trained_by(85, Study.of_profile("smoke"), Workspace(str(tmp_path)))
-    # 20 were foretold and took 60; of the 25 left none has room for 10 x 3.
-    assert complete == ["unet", "attention_unet"] and len(missing) == 4
-
-
-def test_a_training_that_takes_less_than_foretold_makes_the_next_ones_shorter(tmp_path, monkeypatch):
-    now = [0.0]
-
-    def train(*_):
-        now[0] += 10
-
-    monkeypatch.setattr(results, "load_data", lambda *_: (None, None))
-    monkeypatch.setattr(results, "train", train)
-    monkeypatch.setattr(forecast, "untrained", lambda *_: 1)
-    monkeypatch.setattr(forecast, "seconds", lambda *_: 10.0)
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    # 20 are foretold for the two, which take 10; then 10 for each of the others, of which 9 are left.
-    complete, *_ = study_within.trained_by(19, Study.of_profile("smoke"), Workspace(str(tmp_path)))
-    assert complete == ["unet", "attention_unet", "unet_free_output"]
+    complete, _, missing = study_within.trained_by(time_there, Study.of_profile("smoke"), Workspace(str(tmp_path)))
+    assert complete == networks and len(missing) == 6 - len(networks)

@@ -87,7 +87,7 @@ def in_words(study: Study, store: SliceStore, split: Split, runs: Path) -> str:
         times = {model: seconds(study, store, split, model) for model, count in counts.items() if count}
     except torch.OutOfMemoryError:
         return ""
-    lines = [f"- {MODELS[model]}: {counts[model]} times, about {spelt(time)} each" for model, time in times.items()]
+    lines = [f"- {MODELS[model]}: {counts[model]} × about {spelt(time)}" for model, time in times.items()]
     total = sum(counts[model] * time for model, time in times.items())
     return "\n".join([f"To be trained for this study, in about {spelt(total)}:", *lines]) if lines else ""
 

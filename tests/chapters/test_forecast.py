@@ -30,7 +30,7 @@ def test_what_is_untrained_is_what_is_trained(small, tmp_path, monkeypatch, seed
     results.train(study, store, split, ["unet"], workspace)
     assert left() == [0, each] and len(trained) == each
     said = capsys.readouterr().out
-    assert f"- U-Net: {each} times, about" in said and f"- Attention U-Net: {each} times, about" in said
+    assert f"- U-Net: {each} × about" in said and f"- Attention U-Net: {each} × about" in said
     results.train(study, store, split, study.models, workspace)
     assert left() == [0, 0] and len(trained) == 2 * each
     capsys.readouterr()
