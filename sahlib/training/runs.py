@@ -23,7 +23,7 @@ from sahlib.workspace import provenance, read_csv, writing
 
 BEGUN, FAILED, STATE = "begun.json", "failed.txt", "state.safetensors"
 # Raise when the same Study would train to other weights, so that old runs are not mistaken for new ones.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 # What of a Study the trained weights depend on, besides the store, the split, the network and the seed.
 TRAINING_FIELDS = (
     *("target", "channels", "prior_bias", "epochs", "batch_size", "learning_rate"),
