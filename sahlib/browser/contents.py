@@ -59,7 +59,7 @@ class Network:
 
     def gate_map(self, inputs: np.ndarray) -> np.ndarray:
         """Coefficients of the gate at full resolution, float32 [H,W], of one slice's inputs uint8 [1,C,H,W]."""
-        return gates.gate_maps(self._network, inputs)[0][0]
+        return gates.gate_maps(self._network, inputs, self.weights.record["study"]["precision"])[0][0]
 
 
 @dataclass(frozen=True)

@@ -152,4 +152,4 @@ def _maps(results: Results, seed: int, rows: np.ndarray) -> list[np.ndarray]:
     """What the gates of one seed's Attention U-Net let through at `rows`, one float [k,h,w] per level."""
     with numerics(results.study):
         network = prediction.load_network(results.runs["attention_unet"][seed])
-        return gates.gate_maps(network, results.store.inputs(rows))
+        return gates.gate_maps(network, results.store.inputs(rows), results.study.precision)

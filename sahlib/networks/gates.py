@@ -30,12 +30,15 @@ def open_gates(network: nn.Module) -> nn.Module:
     return network
 
 
-def gate_maps(network: nn.Module, images: np.ndarray) -> list[np.ndarray]:
-    """Gate coefficients of uint8 images [k,C,H,W], one float32 array [k,h,w] per level, full resolution first.
+def gate_maps(network: nn.Module, images: np.ndarray, precision: str) -> list[np.ndarray]:
+    """Gate coefficients of uint8 images [k,C,H,W], one float32 array [k,h,w] per level, full resolution first, as they
+    are when the network predicts in `precision`.
 
     Raises ValueError for a network without attention gates.
     """
     from monai.networks.nets.attentionunet import AttentionBlock
+
+    from sahlib.networks.models import forward  # which imports this module
 
     read = {module.psi: [] for module in network.modules() if isinstance(module, AttentionBlock)}
     if not read:
@@ -48,7 +51,7 @@ def gate_maps(network: nn.Module, images: np.ndarray) -> list[np.ndarray]:
     try:
         with torch.inference_mode():
             for batch in np.split(images, range(BATCH, len(images), BATCH)):
-                network(torch.from_numpy(batch).to(device).float() / 255)
+                forward(network, torch.from_numpy(batch).to(device).float() / 255, precision)
     finally:
         for hook in hooks:
             hook.remove()

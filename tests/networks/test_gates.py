@@ -42,17 +42,19 @@ def test_the_control_starts_with_the_same_weights_and_lacks_the_gates_alone():
 def test_gate_maps_are_coefficients_per_level_and_do_not_depend_on_the_batch():
     images = np.random.default_rng(0).integers(0, 256, (gates.BATCH + 3, 1, 32, 32)).astype(np.uint8)
     network = build("attention_unet")
-    maps = gates.gate_maps(network, images)
+    maps = gates.gate_maps(network, images, "fp32")
     assert [level.shape for level in maps] == [(len(images), side, side) for side in (32, 16, 8, 4)]
     assert all((level >= 0).all() and (level <= 1).all() for level in maps)
-    for last, level in zip(gates.gate_maps(network, images[-1:]), maps, strict=True):
+    for last, level in zip(gates.gate_maps(network, images[-1:], "fp32"), maps, strict=True):
         np.testing.assert_allclose(last, level[-1:], atol=1e-6)
     assert not [m for m in network.modules() if m._forward_hooks]
+    for exact, rounded in zip(maps, gates.gate_maps(network, images, "bf16"), strict=True):
+        assert rounded.dtype == np.float32 and 0 < abs(rounded - exact).max() < 0.05
 
 
 def test_a_network_without_gates_is_refused():
     with pytest.raises(ValueError, match="no attention gates"):
-        gates.gate_maps(build("unet"), np.zeros((1, 1, 32, 32), np.uint8))
+        gates.gate_maps(build("unet"), np.zeros((1, 1, 32, 32), np.uint8), "fp32")
 
 
 def test_inside_and_outside_by_hand():
