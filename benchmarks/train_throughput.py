@@ -125,7 +125,7 @@ def monai_idiom(bench: Bench, model: str, workers: int) -> Timing:
 
 def usual_epoch(bench: Bench, model: str, loader: DataLoader, autocast: bool) -> Callable[[int], float]:
     """The epoch of (a) and (b), as in tutorials; each step fetches its loss."""
-    network = initial_network(bench.study, model, 0, [0.0]).to(bench.device)
+    network = models.of_monai(model, bench.study.channels).to(bench.device)
     optimizer = torch.optim.Adam(network.parameters(), lr=bench.study.learning_rate)
     loss_function = paper_loss()
 
