@@ -80,7 +80,7 @@ class OneSlice:
             gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
             panel = pictures.with_heat(panel, gate, opacity, everywhere=True)
         elif network and overlay != GATES and self.predicted is not None:
-            predicted, colour = self.predicted[number - 1], drawing.COLOURS[network.model]
+            predicted, colour = self.predicted[number - 1], drawing.LOOKS[network.model].colour
             if overlay == ERRORS:
                 return pictures.with_errors(panel, predicted, self.truth, opacity)
             if overlay == PROBABILITY:

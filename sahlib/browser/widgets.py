@@ -259,7 +259,7 @@ class Browser(widgets.VBox):
     def _panel(self, number: int, data: bytes) -> str:
         """A panel as HTML: heading, picture and scores; decoded at once, so that nothing flickers."""
         title, (first, beside, below) = self._seen.titles[number], self._seen.notes[number]
-        colour = drawing.COLOURS[self.content.networks[number - 1].model] if number else pictures.TRUTH
+        colour = drawing.LOOKS[self.content.networks[number - 1].model].colour if number else pictures.TRUTH
         scores = ", ".join(filter(None, (first, beside, below)))
         alt = escape(f"{title}: {self._seen.identity}. {scores}.", quote=True)
         return (

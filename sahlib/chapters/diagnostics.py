@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.chapters import published
+from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results
 from sahlib.data import samples
 from sahlib.figures import evidence_plots, probability_plots, tables
@@ -37,7 +38,7 @@ def networks(results: Results) -> pd.DataFrame:
         rows.append(row)
     table = pd.DataFrame(rows)
     caption = "The networks: size, arithmetic, layers and speed."
-    tables.write(table, results.folder, "table_networks", caption, published.notes(results)[:1])
+    tables.write(table, results.folder, "table_networks", caption, results.notes[:1])
     return tables.displayed(table)
 
 
@@ -79,22 +80,15 @@ def gate_weights(results: Results) -> pd.DataFrame:
     return published.table(results, pd.DataFrame(lines), "table_gates", caption)
 
 
-def clinical_scores(results: Results) -> pd.DataFrame:
-    """Distances in mm, lesions found, slices detected, calibration; of each network the first seed."""
-    rows = results.test_rows
-    truth, images = results.store.masks(rows), results.store.images[rows]
-    sides = results.store.slices[["row_mm", "column_mm"]].to_numpy()[rows].T
-    predicted = {model: np.asarray(own[0].probabilities) for model, own in results.runs.items()}
-    predicted[baselines.BACKGROUND] = np.zeros(truth.shape, np.float16)
-    predicted[baselines.THRESHOLD] = baselines.band_masks(images, results.band).astype(np.float16)
+def clinical_scores(judged: Judged) -> pd.DataFrame:
+    """Distances in mm, lesions found, slices detected, calibration; of each predictor the first training."""
+    with_lesion = (next(iter(judged.counts.values()))[0]["lesion_pixels"] > 0).to_numpy()
     columns: dict[str, dict] = {}
-    for series, probabilities in predicted.items():
-        masks = probabilities > prediction.THRESHOLD
-        surface = distances.mean_with_lesion(distances.surface_scores(masks, truth, *sides))
-        lesion = lesions.lesion_scores(lesions.lesion_counts(masks, truth))
-        slicewise = detection.detection(detection.slice_scores(probabilities), truth.any((1, 2)))
-        bins = calibration.reliability_bins(probabilities, truth, images)
-        columns[tables.label(series, results.every_series[series][:1])] = {
+    for series, own in judged.measured.items():
+        surface, lesion = distances.mean_with_lesion(own.surface), lesions.lesion_scores(own.lesions)
+        slicewise = detection.detection(own.scores, with_lesion)
+        region = own.bins["region"].iloc[-1]  # the head, where it is known
+        columns[tables.label(series, judged.every_series[series][:1])] = {
             "NSD at 1 mm, SAH slices": surface["nsd_1mm"],
             "NSD at 2 mm, SAH slices": surface["nsd_2mm"],
             "HD95 in mm, SAH slices": surface["hd95_mm"],
@@ -104,48 +98,46 @@ def clinical_scores(results: Results) -> pd.DataFrame:
             "Slice AUROC": slicewise["auroc"],
             "Slice sensitivity": slicewise["sensitivity"],
             "Slice specificity": slicewise["specificity"],
-            "Brier skill, head": calibration.brier_skill(bins[bins["region"] == "head"]),
+            f"Brier skill, {region}": calibration.brier_skill(own.bins[own.bins["region"] == region]),
         }
     return published.table(
-        results,
+        judged,
         pd.DataFrame(columns).rename_axis("Score").reset_index(),
         "table_clinical",
-        "What a reader would ask next: distances, lesions found, slices detected, calibration. First seed.",
+        f"What a reader would ask next: distances, lesions found, slices detected, calibration.{_of_first(judged)}",
         "A missed lesion counts: NSD 0, and HD95 the diagonal of the slice. Both are NaN where the pixel spacing is "
         "not known.",
         "A lesion is an 8-connected component; any overlap finds it. A slice is called positive if one pixel is.",
-        "Brier skill is measured against saying the head's lesion share everywhere; 0 is no better than that.",
+        f"Brier skill is measured against saying the lesion share ({region}) everywhere; 0 is no better than that.",
     )
 
 
-def reliability(results: Results) -> Figure:
+def reliability(judged: Judged) -> Figure:
     """Whether a predicted probability means what it says."""
-    truth, images = results.store.masks(results.test_rows), results.store.images[results.test_rows]
-    curves = []
-    for model, own in results.runs.items():
-        bins = calibration.reliability_bins(own[0].probabilities, truth, images)
-        curves.append(bins.assign(series=model, label=tables.label(model, results.counts[model][:1])))
+    curves = [
+        judged.measured[series].bins.assign(series=series, label=tables.label(series, judged.counts[series][:1]))
+        for series in judged.soft
+    ]
     data = evidence_plots.series_first(pd.concat(curves, ignore_index=True))
     caption = (
         "Share of lesion pixels against predicted probability; on the diagonal a probability means what it says. "
-        "Below, how many pixels each bin holds. First seed."
+        f"Below, how many pixels each bin holds.{_of_first(judged)}"
     )
-    return published.figure(results, probability_plots.reliability(data), "reliability", data, caption)
+    return published.figure(judged, probability_plots.reliability(data), "reliability", data, caption)
 
 
-def bland_altman(results: Results) -> Figure:
+def bland_altman(judged: Judged) -> Figure:
     """Predicted against true volume per patient."""
-    sides = results.store.slices[["row_mm", "column_mm", "thickness_mm"]].to_numpy()[results.test_rows].T
     frames = []
-    for model, own in results.counts.items():
-        table = volumes.patient_volumes(own[0], *sides)
-        frames.append(table.assign(series=model, label=tables.label(model, own[:1])))
+    for series, own in judged.counts.items():
+        table = volumes.patient_volumes(own[0], *judged.sides.to_numpy().T)
+        frames.append(table.assign(series=series, label=tables.label(series, own[:1])))
     data = evidence_plots.bland_altman_data(pd.concat(frames, ignore_index=True))
     caption = (
-        "Predicted minus true volume of SAH against their mean, one marker per test patient, first seed; bias and 95 % "
-        "limits of agreement (Bland and Altman 1986)."
+        "Predicted minus true volume of SAH against their mean, one marker per test patient; bias and 95 % "
+        f"limits of agreement (Bland and Altman 1986).{_of_first(judged)}"
     )
-    return published.figure(results, evidence_plots.bland_altman(data), "bland_altman", data, caption)
+    return published.figure(judged, evidence_plots.bland_altman(data), "bland_altman", data, caption)
 
 
 def _maps(results: Results, seed: int, rows: np.ndarray) -> list[np.ndarray]:
@@ -153,3 +145,8 @@ def _maps(results: Results, seed: int, rows: np.ndarray) -> list[np.ndarray]:
     with numerics(results.study):
         network = prediction.load_network(results.runs["attention_unet"][seed])
         return gates.gate_maps(network, results.store.inputs(rows), results.study.precision)
+
+
+def _of_first(judged: Judged) -> str:
+    """What a caption adds where there are several trainings and one is shown."""
+    return " First seed." if judged.trainings > 1 else ""

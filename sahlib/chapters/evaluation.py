@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib.chapters import published
+from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results, fairest
 from sahlib.chapters.train_unet import UNETS
 from sahlib.data import samples
@@ -27,10 +28,12 @@ def table_2(results: Results) -> pd.DataFrame:
     return _sample_table(results, ["attention_unet"], transcript.TABLE_2)
 
 
-def table_3(results: Results, stem: str = "table_3") -> pd.DataFrame:
-    """Every network on the test set."""
-    caption = "Table 3. Scores on the test set, the paper's printed value beside each of ours."
-    return published.table(results, aggregate(results), stem, caption, *tables.AGGREGATE_NOTES)
+def table_3(judged: Judged, stem: str = "table_3") -> pd.DataFrame:
+    """Every predictor on the test set."""
+    beside = ", the paper's printed value beside each of ours" if judged.printed else ""
+    caption = f"Table 3. Scores on the test set{beside}."
+    notes = tables.AGGREGATE_NOTES[not judged.printed :]
+    return published.table(judged, aggregate(judged), stem, caption, *notes)
 
 
 def table_3_of_others(recipes: dict[str, Results]) -> list[pd.DataFrame]:
@@ -39,10 +42,10 @@ def table_3_of_others(recipes: dict[str, Results]) -> list[pd.DataFrame]:
     return [table_3(own, f"table_3_{own.recipe}").rename_axis(columns=f"recipe {own.recipe}") for own in others]
 
 
-def aggregate(results: Results) -> pd.DataFrame:
+def aggregate(judged: Judged) -> pd.DataFrame:
     """Table 3 in full precision; "background everywhere" stands in it of itself."""
-    series = {**results.counts, baselines.THRESHOLD: [results.trivial[baselines.THRESHOLD]]}
-    return tables.aggregate_table(series, results.study.batch_size)
+    series = {name: own for name, own in judged.every_series.items() if name != baselines.BACKGROUND}
+    return tables.aggregate_table(series, judged.batch_size, judged.printed)
 
 
 def class_scores(results: Results) -> pd.DataFrame:
@@ -94,7 +97,7 @@ def summary(results: Results) -> str:
         )
     trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
     lines.append(f"- Background everywhere: {trivial:.3f} and 0.")
-    return "\n".join([*lines, "", *(f"*{note}*  " for note in published.notes(results))])
+    return "\n".join([*lines, "", *(f"*{note}*  " for note in results.notes)])
 
 
 def _sample_table(results: Results, models: list[str], printed: transcript.PrintedTable) -> pd.DataFrame:

@@ -11,43 +11,22 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
+from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results
 from sahlib.figures import drawing, tables
 from sahlib.scoring import metrics
-from sahlib.study import MODELS
-from sahlib.training.rate_search import chosen_rate
 from sahlib.workspace import provenance
 
 
-def notes(results: Results) -> list[str]:
-    """What a reader of any figure or table of these results must know."""
-    known = tables.study_notes(results.study, next(iter(results.counts.values()))[0])
-    known[0] = f"{known[0].rstrip('.')}; recipe {results.recipe}."
-    if results.searches:
-        known[0] = known[0].replace(f"learning rate {results.study.learning_rate:g}", "a learning rate per network")
-    return [*known[:1], *filter(None, [results.origin]), *rates_in_words(results), *known[1:]]
-
-
-def rates_in_words(results: Results) -> list[str]:
-    """The learning rate that each network chose, for a recipe in which it does."""
-    said = []
-    for model, search in results.searches.items():
-        rates, chosen = sorted(search["learning_rate"]), chosen_rate(search)
-        edge = ", which is the edge: a rate beyond it may be better" if chosen in (rates[0], rates[-1]) else ""
-        tried = ", ".join(f"{rate:g}" for rate in rates)
-        said.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {tried}{edge}.")
-    return said
-
-
-def figure(results: Results, drawn: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:
+def figure(judged: Judged, drawn: Figure, stem: str, data: pd.DataFrame, caption: str) -> Figure:
     """`drawn`, saved as stem.* with the table of what it shows and a caption that ends in what run it is of."""
-    drawing.save(drawn, results.folder, stem, data, f"{caption} {' '.join(notes(results)[:2])}")
+    drawing.save(drawn, judged.folder, stem, data, f"{caption} {' '.join(judged.notes[:2])}")
     return drawn
 
 
-def table(results: Results, content: pd.DataFrame, stem: str, caption: str, *more: str) -> pd.DataFrame:
+def table(judged: Judged, content: pd.DataFrame, stem: str, caption: str, *more: str) -> pd.DataFrame:
     """The cells of `content` as they are shown, saved as stem.* with the notes on the run and `more` of them."""
-    tables.write(content, results.folder, stem, caption, [*notes(results), *more])
+    tables.write(content, judged.folder, stem, caption, [*judged.notes, *more])
     return tables.displayed(content)
 
 

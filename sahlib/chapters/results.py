@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +12,19 @@ import pandas as pd
 
 from sahlib import progress
 from sahlib.chapters import forecast
+from sahlib.chapters.judged import Judged
 from sahlib.data import slices, splits
 from sahlib.data.slices import SliceStore
 from sahlib.data.sources import open_source
 from sahlib.data.splits import Split
-from sahlib.scoring import baselines, metrics, prediction
-from sahlib.study import CHOOSING, Study
+from sahlib.figures import tables
+from sahlib.paper import transcript
+from sahlib.paper.rules import ATTENTION, FREE, OPEN, UNET
+from sahlib.paper.rules import stands_for_unet as unet_of
+from sahlib.paper.transcript import PrintedTable
+from sahlib.scoring import baselines, calibration, measured, metrics, prediction
+from sahlib.scoring.measured import Measured
+from sahlib.study import CHOOSING, MODELS, Study
 from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
@@ -36,8 +44,8 @@ class Trained:
     searches: dict[str, pd.DataFrame]
 
 
-@dataclass(frozen=True)
-class Results:
+@dataclass(frozen=True, kw_only=True)
+class Results(Judged):
     """Runs and counts of every network of a Study under one recipe, one of each per seed, and the data they come from.
 
     trivial   the counts of the two predictors that know nothing, by name
@@ -57,6 +65,7 @@ class Results:
     searches: dict[str, pd.DataFrame]
     folder: Path
     origin: str = ""
+    printed: PrintedTable = transcript.TABLE_3
 
     @property
     def test_rows(self) -> np.ndarray:
@@ -64,9 +73,37 @@ class Results:
         return self.split.rows(self.store, "test")
 
     @property
-    def every_series(self) -> dict[str, list[pd.DataFrame]]:
-        """The counts of the networks and of the trivial predictors."""
-        return {**self.counts, **{name: [counts] for name, counts in self.trivial.items()}}
+    def batch_size(self) -> int:
+        return self.study.batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        known = tables.study_notes(self.study, next(iter(self.counts.values()))[0])
+        known[0] = f"{known[0].rstrip('.')}; recipe {self.recipe}."
+        if self.searches:
+            known[0] = known[0].replace(f"learning rate {self.study.learning_rate:g}", "a learning rate per network")
+        return [*known[:1], *filter(None, [self.origin]), *rates_in_words(self.searches), *known[1:]]
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        return compared(self.counts)
+
+    @property
+    def sides(self) -> pd.DataFrame:
+        return self.store.slices[list(measured.SIDES)].iloc[self.test_rows].reset_index(drop=True)
+
+    @functools.cached_property
+    def measured(self) -> dict[str, Measured]:
+        truth, images = self.store.masks(self.test_rows), self.store.images[self.test_rows]
+        predicted = {model: np.asarray(own[0].probabilities) for model, own in self.runs.items()}
+        predicted[baselines.BACKGROUND] = np.zeros(truth.shape, bool)
+        predicted[baselines.THRESHOLD] = baselines.band_masks(images, self.band)
+        return {name: measured.measure(own, truth, self.sides, images) for name, own in predicted.items()}
+
+    @property
+    def soft(self) -> dict[str, list[pd.DataFrame]]:
+        truth, every = self.store.masks(self.test_rows), self.runs.items()
+        return {model: [calibration.soft_counts(run.probabilities, truth) for run in own] for model, own in every}
 
     def slice_ids(self, rows: np.ndarray) -> list[str]:
         """The names of the slices at `rows` of the store."""
@@ -138,7 +175,18 @@ def load_recipes(study: Study, workspace: Workspace) -> dict[str, Results]:
             model: [prediction.test(run, store, split, study) for run in runs] for model, runs in own.runs.items()
         }
         trivial = trivial or trivial_counts(counts, store, test, band)
-        found[recipe] = Results(own.study, recipe, store, split, own.runs, counts, trivial, band, own.searches, folder)
+        found[recipe] = Results(
+            study=own.study,
+            recipe=recipe,
+            store=store,
+            split=split,
+            runs=own.runs,
+            counts=counts,
+            trivial=trivial,
+            band=band,
+            searches=own.searches,
+            folder=folder,
+        )
     return found
 
 
@@ -159,3 +207,21 @@ def trivial_counts(
     threshold = prediction.counts_of(baselines.band_masks(store.images[rows], band), store, rows)
     first = next(iter(counts.values()))[0]
     return {baselines.BACKGROUND: metrics.background_everywhere(first), baselines.THRESHOLD: threshold}
+
+
+def compared(models: Collection[str]) -> list[tuple[str, str]]:
+    """(lower, higher) of each difference that is asked for, as far as the networks were trained: the paper's; then from
+    MONAI's UNet to Attention U-Net as a whole and in three steps, its output layer, the other layers, and the gates."""
+    asked = [(unet_of(models), ATTENTION), (UNET, ATTENTION), (UNET, FREE), (FREE, OPEN), (OPEN, ATTENTION)]
+    return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(models)]
+
+
+def rates_in_words(searches: dict[str, pd.DataFrame]) -> list[str]:
+    """The learning rate that each network chose, for a recipe in which it does."""
+    said = []
+    for model, search in searches.items():
+        rates, chosen = sorted(search["learning_rate"]), rate_search.chosen_rate(search)
+        edge = ", which is the edge: a rate beyond it may be better" if chosen in (rates[0], rates[-1]) else ""
+        tried = ", ".join(f"{rate:g}" for rate in rates)
+        said.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {tried}{edge}.")
+    return said

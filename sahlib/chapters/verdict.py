@@ -5,19 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.chapters import published
-from sahlib.chapters.results import Results, fairest
+from sahlib.chapters.judged import Judged
+from sahlib.chapters.results import Results, fairest, rates_in_words
 from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed, transcript
-from sahlib.paper.rules import ATTENTION, CONTRADICTS, FAILS, FREE, HOLDS, LEVEL, MIN_PATIENTS, OPEN, UNET, UNKNOWN
-from sahlib.paper.rules import stands_for_unet as unet_of
-from sahlib.scoring import baselines, calibration, intervals, metrics
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
+from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS, RECIPES
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
@@ -34,42 +32,42 @@ SOFT = "soft Dice, pooled"
 WORDS = {HOLDS: "hold", FAILS: "do not hold", UNKNOWN: "cannot be told", CONTRADICTS: "contradict themselves"}
 
 
-def conventions(results: Results) -> Figure:
+def conventions(judged: Judged) -> Figure:
     """Every series under every convention, with soft Dice; the figure and its table."""
     frames = []
-    for series, own in results.every_series.items():
+    for series, own in judged.every_series.items():
         for counts in own:
-            scores = metrics.all_scores(counts, results.study.batch_size)
+            scores = metrics.all_scores(counts, judged.batch_size)
             frames.append(scores.assign(series=series, label=tables.label(series, own)))
-    truth = results.store.masks(results.test_rows)
-    for model, own in results.runs.items():
-        for run in own:
-            soft = calibration.soft_counts(run.probabilities, truth)
+    for series, own in judged.soft.items():
+        for soft in own:
             row = {"convention": SOFT, "metric": "dice", "value": metrics.score(soft, "dice", "pooled")}
-            row |= {"series": model, "label": tables.label(model, results.counts[model])}
+            row |= {"series": series, "label": tables.label(series, judged.counts[series])}
             frames.append(pd.DataFrame([row]))
     table = pd.concat(frames, ignore_index=True)
     names = {key: convention.label for key, convention in metrics.CONVENTIONS.items()}
     table["convention_label"] = table["convention"].map(names).fillna(SOFT)
-    data = evidence_plots.conventions_data(table)
+    data = evidence_plots.conventions_data(table, judged.printed)
+    over_seeds = ", averaged over seeds" if judged.trainings > 1 else ""
+    lines = "; the lines are what the paper printed" if judged.printed else ""
     caption = (
-        "The same predictions under every convention in use. A marker is one predictor's score, averaged over seeds; "
-        "the lines are what the paper printed. Where the grey cross of 'background everywhere' stands near them, the "
-        "convention alone explains most of the score. Recall and precision below use the same rows."
+        f"The same predictions under every convention in use. A marker is one predictor's score{over_seeds}{lines}. "
+        "Where the grey cross of 'background everywhere' stands near the others, the convention alone explains most of "
+        "the score. Recall and precision below use the same rows."
     )
-    figure = published.figure(results, evidence_plots.conventions(data), "conventions", data, caption)
+    figure = published.figure(judged, evidence_plots.conventions(data), "conventions", data, caption)
     ours = data[~data["printed"]].rename(columns={"metric": "Metric", "convention_label": "Convention"})
     wide = ours.pivot_table("value", ["Metric", "Convention"], "label", sort=False).reset_index()
     libraries = [f"{metrics.CONVENTIONS[n].label}: given by {', '.join(s)}." for n, s in metrics.SAME_AS.items()]
-    caption = "Every score under every convention, mean over seeds."
-    published.table(results, wide, "table_conventions", caption, *libraries)
+    caption = f"Every score under every convention{', mean over seeds' * (judged.trainings > 1)}."
+    published.table(judged, wide, "table_conventions", caption, *libraries)
     return figure
 
 
-def conventions_in_words(results: Results) -> str:
+def conventions_in_words(judged: Judged) -> str:
     """How far the convention alone moves a score, and how far the network; from the table behind `conventions`."""
-    dice = pd.read_csv(results.folder / "conventions.csv")
-    dice = dice[(dice["metric"] == "dice") & dice["series"].isin(results.counts)]
+    dice = pd.read_csv(judged.folder / "conventions.csv")
+    dice = dice[(dice["metric"] == "dice") & dice["series"].isin(judged.counts)]
     dice = dice[~dice["printed"] & (dice["convention"] != SOFT)]  # soft Dice is of probabilities, not of masks
     within = dice.groupby("series")["value"].agg(np.ptp)
     widest = dice[dice["series"] == within.idxmax()].sort_values("value")
@@ -78,7 +76,7 @@ def conventions_in_words(results: Results) -> str:
     return (
         f"The same masks of {low['label']} get Dice {low['value']:.3f} ({low['convention_label']}) or "
         f"{high['value']:.3f} ({high['convention_label']}), {within.max():.3f} apart; under one convention the "
-        f"networks are at most {between:.3f} apart."
+        f"predictors are at most {between:.3f} apart."
     )
 
 
@@ -109,43 +107,36 @@ def false_ranking(results: Results) -> Figure:
     return figure
 
 
-def scores(results: Results) -> pd.DataFrame:
+def scores(judged: Judged) -> pd.DataFrame:
     """Scores with 95 % intervals clustered by patient, for networks and trivial predictors."""
     caption = "Scores with 95 % intervals, resampling patients, not slices."
-    return published.table(results, with_intervals(results), "table_intervals", caption, *seed_notes(results))
+    return published.table(judged, with_intervals(judged), "table_intervals", caption, *seed_notes(judged))
 
 
-def with_intervals(results: Results) -> pd.DataFrame:
+def with_intervals(judged: Judged) -> pd.DataFrame:
     """A row for each of REPORTED: Score, Convention and, for every series, the score in words."""
     rows = []
     for metric, convention in REPORTED:
         row = {"Score": metrics.LABELS[metric], "Convention": metrics.CONVENTIONS[convention].label}
-        for series, own in results.every_series.items():
-            found = intervals.interval(own, metric, convention, batch_size=results.study.batch_size)
+        for series, own in judged.every_series.items():
+            found = intervals.interval(own, metric, convention, batch_size=judged.batch_size)
             spread = f", seeds differ by {found.seed_spread:.3f}" if len(own) > 1 else ""
             row[tables.label(series, own)] = intervals.in_words(found) + spread
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def compared(models: Collection[str]) -> list[tuple[str, str]]:
-    """(lower, higher) of each difference that is asked for, as far as the networks were trained: the paper's; then from
-    MONAI's UNet to Attention U-Net as a whole and in three steps, its output layer, the other layers, and the gates."""
-    asked = [(unet_of(models), ATTENTION), (UNET, ATTENTION), (UNET, FREE), (FREE, OPEN), (OPEN, ATTENTION)]
-    return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(models)]
-
-
-def contrasts(results: Results) -> pd.DataFrame:
+def contrasts(judged: Judged) -> pd.DataFrame:
     """Differences between networks, paired by slice, over patients and trainings, with Holm's correction."""
     rows, differences = [], []
-    for lower, higher in compared(results.counts):
-        both = results.counts[lower], results.counts[higher]
+    for lower, higher in judged.pairs:
+        both = judged.counts[lower], judged.counts[higher]
         for metric, convention in REPORTED[:3]:
-            found = intervals.difference(*both, metric, convention, batch_size=results.study.batch_size)
+            found = intervals.difference(*both, metric, convention, batch_size=judged.batch_size)
             differences.append(found)
             whole = found.over_seeds()
             row = {
-                "Difference": " minus ".join(tables.label(model, results.counts[model]) for model in (higher, lower)),
+                "Difference": " minus ".join(tables.label(model, judged.counts[model]) for model in (higher, lower)),
                 "Score": metrics.LABELS[metric],
                 "Convention": metrics.CONVENTIONS[convention].label,
                 "Estimate (95 % interval)": intervals.in_words(whole, signed=True),
@@ -158,20 +149,18 @@ def contrasts(results: Results) -> pd.DataFrame:
     enough = np.array([found.patients >= MIN_PATIENTS for found in differences])
     apart = enough & (adjusted <= LEVEL) & [not w.low <= 0 <= w.high for w in (f.over_seeds() for f in differences)]
     table["Told apart"] = np.where(apart, "yes", np.where(enough, "no", "too few patients"))
-    over = "patients and trainings" if len(results.study.seeds) > 1 else "patients"
-    caption = (
-        f"Differences between networks with 95 % intervals over {over}. A free output, the other layers and the gates "
-        "are the three steps from MONAI's UNet to Attention U-Net."
-    )
-    return published.table(results, table, "table_differences", caption, *seed_notes(results))
+    over = "patients and trainings" if judged.trainings > 1 else "patients"
+    steps = " A free output, the other layers and the gates are the three steps from MONAI's UNet to Attention U-Net."
+    caption = f"Differences with 95 % intervals over {over}.{steps if judged.printed else ''}"
+    return published.table(judged, table, "table_differences", caption, *seed_notes(judged))
 
 
-def contrasts_in_words(results: Results) -> list[str]:
+def contrasts_in_words(judged: Judged) -> list[str]:
     """The differences in Dice under both conventions, a sentence each."""
     said = []
-    for lower, higher in compared(results.counts):
-        names = " minus ".join(tables.label(model, results.counts[model]) for model in (higher, lower))
-        said.append(f"{names}, Dice {_difference_in_words(results.counts[lower], results.counts[higher])}.")
+    for lower, higher in judged.pairs:
+        names = " minus ".join(tables.label(model, judged.counts[model]) for model in (higher, lower))
+        said.append(f"{names}, Dice {_difference_in_words(judged.counts[lower], judged.counts[higher])}.")
     return said
 
 
@@ -216,7 +205,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
             for name, counts in first.trivial.items():
                 row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)
-    chosen = [note for results in recipes.values() for note in published.rates_in_words(results)]
+    chosen = [note for results in recipes.values() for note in rates_in_words(results.searches)]
     # "travels" is for other scans and has no part in the paper's question.
     left_out = [RECIPES[recipe] for recipe in RECIPES if recipe not in (*recipes, "travels")]
     if left_out:
@@ -240,17 +229,15 @@ def decision_in_words(recipes: dict[str, Results]) -> str:
     )
 
 
-def lesion_size(results: Results) -> Figure:
+def lesion_size(judged: Judged) -> Figure:
     """Dice by thirds of lesion area, with intervals; the paper claims an advantage on small SAH."""
-    table = intervals.by_size(results.every_series)
-    table["label"] = table["series"].map({s: tables.label(s, own) for s, own in results.every_series.items()})
-    caption = (
-        "Dice over SAH slices by thirds of lesion area, 95 % intervals over patients. The paper claims that attention "
-        "helps on small lesions."
-    )
+    table = intervals.by_size(judged.every_series)
+    table["label"] = table["series"].map({s: tables.label(s, own) for s, own in judged.every_series.items()})
+    claimed = " The paper claims that attention helps on small lesions." if judged.printed else ""
+    caption = f"Dice over SAH slices by thirds of lesion area, 95 % intervals over patients.{claimed}"
     first = ["series", "label", "tercile", "estimate", "low", "high"]
     data = table[[*first, *(column for column in table if column not in first)]]
-    return published.figure(results, evidence_plots.size_strata(data), "lesion_size", data, caption)
+    return published.figure(judged, evidence_plots.size_strata(data), "lesion_size", data, caption)
 
 
 def claims(recipes: dict[str, Results]) -> pd.DataFrame:
@@ -301,23 +288,23 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
     lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
-    lines += [f"- {note}" for note in [*published.notes(results)[:1], *seed_notes(results)]]
+    lines += [f"- {note}" for note in [*results.notes[:1], *seed_notes(results)]]
     text = "\n".join(lines) + "\n"
     drawing.save_text(results.folder / "verdict.md", text)
     return text
 
 
-def seed_notes(results: Results) -> list[str]:
+def seed_notes(judged: Judged) -> list[str]:
     """What test patients and seeds leave open."""
-    bleeding = int((next(iter(results.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
+    bleeding = int((next(iter(judged.counts.values()))[0].groupby("patient_id")["lesion_pixels"].sum() > 0).sum())
     found = []
     if bleeding < intervals.FEW_PATIENTS:
         who = "1 test patient has" if bleeding == 1 else f"{bleeding} test patients have"
         found.append(f"Only {who} SAH: these intervals cover less than they say.")
     if bleeding < MIN_PATIENTS:
         found.append("With so few no paired test can reach 5 %, so no claim about scores over SAH slices can be told.")
-    if len(results.study.seeds) == 1:
-        found.append("One seed: intervals hold the chance of other patients, not that of another training.")
+    if judged.trainings == 1:
+        found.append("One training of each: intervals hold the chance of other patients, not that of another training.")
     else:
         found.append(
             "Intervals of differences hold the chance of other patients and trainings, p that of patients alone."

@@ -11,7 +11,8 @@ import functools
 import io
 import re
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sahlib.data.scan import CLASSES
-from sahlib.scoring.baselines import THRESHOLD
+from sahlib.scoring.baselines import BACKGROUND, THRESHOLD
 from sahlib.study import MODELS
 from sahlib.workspace import writing
 
@@ -54,13 +55,35 @@ STYLE = {
     "text.usetex": False,
 }
 
-# Okabe & Ito, "Color Universal Design" (2008), and a lighter blue. One network, one colour, in every figure.
-COLOURS = dict(zip(MODELS, ("#0072B2", "#1A85FF", "#009E73", "#D55E00", "#CC79A7"), strict=True))
-COLOURS[THRESHOLD] = "#56B4E9"
-OTHER = "#555555"  # any other series, such as "background everywhere"
+
+@dataclass(frozen=True)
+class Look:
+    """How a series is drawn: no figure depends on colour alone."""
+
+    colour: str
+    marker: str
+
+
+OTHER = "#555555"
+# Okabe & Ito, "Color Universal Design" (2008), and a lighter blue. One network, one look, in every figure.
+LOOKS = {
+    **dict(zip(MODELS, map(Look, ("#0072B2", "#1A85FF", "#009E73", "#D55E00", "#CC79A7"), "oPs^v"), strict=True)),
+    BACKGROUND: Look(OTHER, "X"),
+    THRESHOLD: Look("#56B4E9", "D"),
+}
+# Of series that are not known here, after the looks of networks that are not in the figure; from Tol, "Colour Schemes".
+FURTHER = (Look("#E69F00", "p"), Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.
 CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "#CC79A7"), strict=True))
+
+
+def looks(series: Iterable[str]) -> dict[str, Look]:
+    """The look of each series; those that are not known here take, in their order, what nobody among them has."""
+    series = list(dict.fromkeys(series))
+    free = [*(LOOKS[model] for model in MODELS if model not in series), *FURTHER]
+    unknown = [name for name in series if name not in LOOKS]
+    return {name: LOOKS[name] if name in LOOKS else free[unknown.index(name) % len(free)] for name in series}
 
 
 def styled(draw: Callable) -> Callable:

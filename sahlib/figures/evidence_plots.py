@@ -16,14 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from sahlib.figures.drawing import COLOURS, OTHER, WIDTH, styled
+from sahlib.figures.drawing import LOOKS, WIDTH, Look, looks, styled
 from sahlib.paper import printed, transcript
 from sahlib.paper.printed import BEST_SAMPLE, NETWORKS
 from sahlib.scoring import baselines, metrics, volumes
 from sahlib.study import MODELS
-
-SERIES_COLOURS = {**COLOURS, baselines.BACKGROUND: OTHER}
-MARKERS = {**dict(zip(MODELS, "oPs^v", strict=True)), baselines.BACKGROUND: "X", baselines.THRESHOLD: "D"}
 
 
 @styled
@@ -43,17 +40,17 @@ def conventions(data: pd.DataFrame) -> Figure:
     _convention_panel(top.subplots(), data[data["metric"] == "dice"], rows, series, names, large=True)
     for ax, metric in zip(bottom.subplots(1, len(others), sharey=True), others, strict=True):
         _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
-    handles = [handle(s, label) for s, label in labels_of(ours).items()]
-    for model, dash in _PRINTED_DASHES.items():
+    handles = handles_of(ours)
+    for model, dash in _PRINTED_DASHES.items() if data["printed"].any() else ():
         label = f"printed in the paper, {MODELS[model]}"
-        handles.append(Line2D([], [], color=SERIES_COLOURS[model], linestyle=dash, label=label))
+        handles.append(Line2D([], [], color=LOOKS[model].colour, linestyle=dash, label=label))
     if ours["value"].isna().any():
         handles.append(Line2D([], [], linestyle="none", label="no marker: the score is undefined"))
     legend(figure, handles)
     return figure
 
 
-def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
+def conventions_data(table: pd.DataFrame, printed: transcript.PrintedTable | None = transcript.TABLE_3) -> pd.DataFrame:
     """One row per series, convention and metric: value (mean over seeds), low, high, seeds; then the paper's numbers.
 
     table: rows of `metrics.all_scores`, one for each seed, with the columns series, label and convention_label. The
@@ -62,9 +59,11 @@ def conventions_data(table: pd.DataFrame) -> pd.DataFrame:
     keys = ["metric", "convention", "convention_label", "series", "label"]
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
+    if printed is None:
+        return data
     papers = [
-        (metric, "", "", model, MODELS[model], *[transcript.TABLE_3.value(metric, model)] * 3, 0, True)
-        for metric in transcript.TABLE_3.rows
+        (metric, "", "", model, MODELS[model], *[printed.value(metric, model)] * 3, 0, True)
+        for metric in printed.rows
         if metric in set(table["metric"])
         for model in _PRINTED_DASHES
     ]
@@ -79,18 +78,17 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
     papers = data[data["printed"]]
     for row in papers.itertuples():
         look = {"linestyle": _PRINTED_DASHES[row.series], "linewidth": 1.1 if large else 0.9, "zorder": 1}
-        ax.axvline(row.value, color=SERIES_COLOURS[row.series], **look)
+        ax.axvline(row.value, color=LOOKS[row.series].colour, **look)
     for r in range(0, len(rows), 2):
         ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
-    step = 0.84 / max(len(series), 1)
+    step, own = 0.84 / max(len(series), 1), looks(series)
     for row in data[~data["printed"]].itertuples():
         if np.isnan(row.value):
             continue
-        colour = SERIES_COLOURS.get(row.series, OTHER)
+        colour, marker = own[row.series].colour, own[row.series].marker
         y = rows.index(row.convention) + (series.index(row.series) - (len(series) - 1) / 2) * step
         ax.plot([row.low, row.high], [y, y], color=colour, linewidth=1.1, solid_capstyle="butt", zorder=3)
         size = (5.2 if large else 3.4) * (1.3 if row.series == baselines.BACKGROUND else 1)
-        marker = MARKERS.get(row.series, "o")
         ax.plot(row.value, y, marker, color=colour, markersize=size, markeredgewidth=0, zorder=4, clip_on=False)
         if large and row.series == baselines.BACKGROUND and row.value > 0:
             beside = {"xytext": (-5, 0), "ha": "right"} if row.value > 0.5 else {"xytext": (5, 0), "ha": "left"}
@@ -109,9 +107,9 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
         above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "fontsize": 7}
-        for lift, row in zip((2, 11), papers.itertuples(), strict=True):
+        for lift, row in zip((2, 11), papers.itertuples(), strict=False):
             text = f"paper, {row.label}: {row.value:.3f}"
-            ax.annotate(text, (row.value, 1), xytext=(0, lift), color=SERIES_COLOURS[row.series], **above)
+            ax.annotate(text, (row.value, 1), xytext=(0, lift), color=LOOKS[row.series].colour, **above)
     else:
         ax.tick_params(axis="x", labelsize=6.5)
 
@@ -123,7 +121,7 @@ def perfect_slices() -> Figure:
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)
     for ax, model in zip(figure.subplots(1, 2, sharey=True), NETWORKS, strict=True):
-        own, colour = data[data["model"] == model], COLOURS[model]
+        own, colour = data[data["model"] == model], LOOKS[model].colour
         dice, iou = transcript.TABLE_3.value("dice", model), transcript.TABLE_3.value("iou", model)
         t, floor, ceiling = own["cap"], own["floor"], printed.perfect_ceiling(dice, iou)
         ax.fill_between(t, floor, ceiling, color=colour, alpha=0.18, linewidth=0)
@@ -163,7 +161,7 @@ def false_ranking(data: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(WIDTH * 0.75, 3.3), layout="constrained")
     ax = figure.subplots()
     low, middle, high = (data[data["correlation"] == r] for r in printed.CORRELATIONS)
-    colour = COLOURS[transcript.ATTENTION]
+    colour = LOOKS[transcript.ATTENTION].colour
     ax.fill_between(low["n"], high["probability"], low["probability"], color=colour, alpha=0.2, linewidth=0)
     ax.plot(middle["n"], middle["probability"], color=colour)
     ax.axhline(0.05, color="0.4", linestyle=(0, (4, 2)), linewidth=0.8)
@@ -200,14 +198,14 @@ def size_strata(data: pd.DataFrame) -> Figure:
     terciles, series = list(dict.fromkeys(data["tercile"])), list(dict.fromkeys(data["series"]))
     figure = Figure(figsize=(WIDTH * 0.8, 3.2), layout="constrained")
     ax = figure.subplots()
-    step = min(0.14, 0.8 / max(len(series), 1))
+    step, own = min(0.14, 0.8 / max(len(series), 1)), looks(series)
     for s, name in enumerate(series):
         rows = data[data["series"] == name]
         x = np.array([terciles.index(t) for t in rows["tercile"]]) + (s - (len(series) - 1) / 2) * step
-        colour = SERIES_COLOURS.get(name, OTHER)
+        colour = own[name].colour
         ax.vlines(x, rows["low"], rows["high"], color=colour, linewidth=1.3)
         look = {"color": colour, "markersize": 6, "markeredgewidth": 0, "clip_on": False}
-        ax.plot(x, rows["estimate"], MARKERS.get(name, "o"), **look)
+        ax.plot(x, rows["estimate"], own[name].marker, **look)
     for edge in np.arange(len(terciles) - 1) + 0.5:
         ax.axvline(edge, color="0.85", linewidth=0.6)
     ax.set_xticks(range(len(terciles)), terciles)
@@ -217,7 +215,7 @@ def size_strata(data: pd.DataFrame) -> Figure:
     ax.set_ylim(min(0, low) if np.isfinite(low) else 0, max(1, high) if np.isfinite(high) else 1)
     ax.grid(axis="y", color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
-    legend(figure, [handle(s, label) for s, label in labels_of(data).items()])
+    legend(figure, handles_of(data))
     return figure
 
 
@@ -245,7 +243,7 @@ def bland_altman(data: pd.DataFrame) -> Figure:
     for ax, (name, label) in zip(axes, labels.items(), strict=False):
         own = reach[name] > usual
         left, right, low, high = spans[name] if own else common
-        _bland_altman_panel(ax, groups[name], agreements[name], SERIES_COLOURS.get(name, OTHER), MARKERS.get(name, "o"))
+        _bland_altman_panel(ax, groups[name], agreements[name], looks(labels)[name])
         pad_x, pad_y = 0.05 * (right - left or 1), 0.08 * (high - low or 1)
         ax.set(xlim=(left - pad_x, right + pad_x), ylim=(low - pad_y, high + pad_y))
         if agreements[name]["patients"]:
@@ -274,7 +272,8 @@ def _volume_span(group: pd.DataFrame, agreement: dict) -> tuple[float, float, fl
     return float(x.min()), float(x.max()), float(np.nanmin(y)), float(np.nanmax(y))
 
 
-def _bland_altman_panel(ax: Axes, group: pd.DataFrame, agreement: dict, colour: str, marker: str) -> None:
+def _bland_altman_panel(ax: Axes, group: pd.DataFrame, agreement: dict, own: Look) -> None:
+    colour, marker = own.colour, own.marker
     ax.axhline(0, color="0.75", linewidth=0.7, zorder=1)
     if np.isfinite(agreement["bias_ml"]):
         ax.axhline(agreement["bias_ml"], color=colour, linewidth=1.2, zorder=2)
@@ -315,9 +314,22 @@ def labels_of(table: pd.DataFrame) -> dict[str, str]:
     return dict(zip(table["series"], table["label"], strict=True))
 
 
-def handle(series: str, label: str) -> Line2D:
-    look = {"color": SERIES_COLOURS.get(series, OTHER), "marker": MARKERS.get(series, "o"), "linestyle": "none"}
-    return Line2D([], [], markersize=5.5, markeredgewidth=0, label=textwrap.fill(label, 38), **look)
+def handles_of(table: pd.DataFrame) -> list[Line2D]:
+    """The legend's entries for the series of a table, in order of appearance."""
+    labels = labels_of(table)
+    return [
+        Line2D(
+            [],
+            [],
+            color=own.colour,
+            marker=own.marker,
+            linestyle="none",
+            markersize=5.5,
+            markeredgewidth=0,
+            label=textwrap.fill(labels[series], 38),
+        )
+        for series, own in looks(labels).items()
+    ]
 
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:

@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sahlib.figures import drawing
-from sahlib.figures.evidence_plots import MARKERS
 
 LINE, TALLEST = 0.2, 150  # inches: one line of the figure, and all of them, beyond which lines move together
 
@@ -32,8 +31,9 @@ def forest(rows: pd.DataFrame) -> Figure:
     for row in rows[first].itertuples():
         ax.axhspan(row.at - 1.5, row.at - 0.5, color="0.94", linewidth=0, zorder=0)
         ax.text(0.005, row.at - 1, f"{row.dataset}, {row.recipe}", fontweight="bold", fontsize=7.5, **beside)
-    for model, own in rows[rows["dice"].notna()].groupby("model"):
-        _lines(ax, model, own)
+    own = drawing.looks(rows["model"])
+    for model, tested in rows[rows["dice"].notna()].groupby("model"):
+        _lines(ax, own[model], tested)
     ax.set_yticks(rows["at"], [row.network + rate for row, rate in zip(rows.itertuples(), rates(rows), strict=True)])
     for label, row in zip(ax.get_yticklabels(), rows.itertuples(), strict=True):
         colour = drawing.OTHER if row.states or not row.seeds_tested else "black"
@@ -49,15 +49,14 @@ def forest(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _lines(ax: Axes, model: str, rows: pd.DataFrame) -> None:
+def _lines(ax: Axes, own: drawing.Look, rows: pd.DataFrame) -> None:
     """Intervals and means of one network at the heights `at`; below them the seeds, where there are several."""
-    colour = drawing.COLOURS.get(model, drawing.OTHER)
-    ax.hlines(rows["at"], rows["low"], rows["high"], color=colour, linewidth=1.4, zorder=3)
+    ax.hlines(rows["at"], rows["low"], rows["high"], color=own.colour, linewidth=1.4, zorder=3)
     seeds = rows[rows["seed_scores"].map(len) > 1].explode("seed_scores")
-    look = {"color": colour, "linestyle": "none", "markeredgewidth": 0, "clip_on": False}
+    look = {"color": own.colour, "linestyle": "none", "markeredgewidth": 0, "clip_on": False}
     if len(seeds):  # an empty unclipped line counts as one at the figure's corner in the layout
         ax.plot(seeds["seed_scores"].astype(float), seeds["at"] + 0.32, ".", markersize=4, alpha=0.8, zorder=3, **look)
-    ax.plot(rows["dice"], rows["at"], MARKERS.get(model, "o"), markersize=5.5, zorder=4, **look)
+    ax.plot(rows["dice"], rows["at"], own.marker, markersize=5.5, zorder=4, **look)
 
 
 def _beside(row) -> str:

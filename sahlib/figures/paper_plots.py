@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sahlib.figures.drawing import CLOSE, COLOURS, OTHER, WIDTH, outline, show, slice_rows, styled
+from sahlib.figures.drawing import CLOSE, OTHER, WIDTH, looks, outline, show, slice_rows, styled
 
 
 @styled
@@ -36,7 +36,7 @@ def training_curves(histories: dict[int, pd.DataFrame], title: str, model: str =
     histories maps a seed to its history.csv (epoch, train_loss, validation_loss, validation_dice, best); each seed is
     one line, and a ring marks the epoch whose weights were kept. Values that are not finite leave a gap.
     """
-    colour = COLOURS.get(model, OTHER)
+    colour = looks([model])[model].colour
     figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
     loss, dice = figure.subplots(1, 2)
@@ -157,9 +157,9 @@ def representative_slices(images: np.ndarray, truth: np.ndarray, labels: Iterabl
 def metric_bars(table: pd.DataFrame) -> Figure:
     """Figure 9: one group of bars per metric; ours filled, what the paper printed hollow and hatched.
 
-    table has one row per bar: metric, model (of which COLOURS may hold one), series (the legend's text), printed (bool)
-    and value, as from `tables.bars_data`. Order of appearance is order in the figure, ours before printed. NaN is
-    written "n/a".
+    table has one row per bar: metric, model (by which drawing.looks tells it), series (the legend's text), printed
+    (bool) and value, as from `tables.bars_data`. Order of appearance is order in the figure, ours before printed. NaN
+    is written "n/a".
     """
     metrics = list(dict.fromkeys(table["metric"]))
     bars = list(dict.fromkeys(zip(table["model"], table["series"], table["printed"], strict=True)))
@@ -172,8 +172,9 @@ def metric_bars(table: pd.DataFrame) -> Figure:
     narrow = WIDTH * 0.92 * width / len(metrics) < 0.36  # inches that "0.896" needs at this size
     above = {"xytext": (0, 2), "textcoords": "offset points", "ha": "center", "va": "bottom", "fontsize": 6.5}
     above["rotation"] = 90 if narrow else 0
+    own_look = looks(models)
     for b, (model, series, printed) in enumerate(bars):
-        colour = COLOURS.get(model, OTHER)
+        colour = own_look[model].colour
         look = {"facecolor": "white", "hatch": "////"} if printed else {"facecolor": colour}
         own = values.xs((model, series, printed), level=("model", "series", "printed"))
         x = [metrics.index(metric) + (b - (len(bars) - 1) / 2) * width for metric in own.index]

@@ -12,8 +12,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from sahlib.figures.drawing import OTHER, WIDTH, outline, slice_rows, styled
-from sahlib.figures.evidence_plots import MARKERS, SERIES_COLOURS, handle, labels_of, legend
+from sahlib.figures.drawing import OTHER, WIDTH, looks, outline, slice_rows, styled
+from sahlib.figures.evidence_plots import handles_of, legend
 from sahlib.networks import gates
 
 FEW_PIXELS = 100  # a bin with fewer is drawn hollow: its share is one lesion's edge, not calibration
@@ -29,17 +29,18 @@ def reliability(data: pd.DataFrame) -> Figure:
     regions = list(dict.fromkeys(data["region"]))
     figure = Figure(figsize=(WIDTH if len(regions) > 1 else 4.0, 4.7), layout="constrained")
     axes = figure.subplots(2, len(regions), squeeze=False, height_ratios=[2.4, 1], sharex=True, sharey="row")
+    own = looks(data["series"])
     for (ax, histogram), region in zip(axes.T, regions, strict=True):
         ax.plot([0, 1], [0, 1], color="0.7", linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
         for name, bins in data[data["region"] == region].groupby("series", sort=False):
-            colour, filled = SERIES_COLOURS.get(name, OTHER), bins[bins["pixels"] > 0]
+            colour, filled = own[name].colour, bins[bins["pixels"] > 0]
             look = {"color": colour, "markersize": 4.5, "clip_on": False, "zorder": 3}
             ax.plot(filled["mean_probability"], filled["lesion_share"], color=colour, linewidth=1.0, zorder=2)
             many = filled["pixels"] >= FEW_PIXELS
             for group, face in ((filled[many], colour), (filled[~many], "white")):
                 if len(group):
                     x, y = group["mean_probability"], group["lesion_share"]
-                    ax.plot(x, y, MARKERS.get(name, "o"), markerfacecolor=face, **look)
+                    ax.plot(x, y, own[name].marker, markerfacecolor=face, **look)
             edges = np.append(bins["low"], bins["high"].iloc[-1])
             histogram.stairs(bins["pixels"], edges, color=colour, linewidth=1.0, baseline=None)
         ax.set(title=f"{region[:1].upper()}{region[1:]}", xlim=(0, 1), ylim=(0, 1), aspect="auto")
@@ -51,7 +52,7 @@ def reliability(data: pd.DataFrame) -> Figure:
     axes[1, 0].set_yticks([0, *10.0 ** np.arange(0, np.ceil(np.log10(top)) + 1, 2)])
     axes[0, 0].set_ylabel("Share of lesion pixels")
     axes[1, 0].set_ylabel("Pixels in the bin")
-    handles = [handle(s, label) for s, label in labels_of(data).items()]
+    handles = handles_of(data)
     handles.append(Line2D([], [], color="0.7", linestyle=(0, (3, 2)), label="probability = share"))
     if ((data["pixels"] > 0) & (data["pixels"] < FEW_PIXELS)).any():
         hollow = {"color": OTHER, "marker": "o", "markerfacecolor": "white", "linestyle": "none", "markersize": 4.5}

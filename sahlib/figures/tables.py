@@ -17,7 +17,7 @@ from sahlib.figures import drawing
 from sahlib.paper import transcript
 from sahlib.paper.transcript import TABLE_3_CONVENTIONS
 from sahlib.scoring import metrics
-from sahlib.scoring.baselines import BACKGROUND
+from sahlib.scoring.baselines import BACKGROUND, THRESHOLD
 from sahlib.study import AUGMENTATIONS, MODELS, Study
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
@@ -70,10 +70,13 @@ def sample_table(
     return pd.DataFrame(columns)
 
 
-def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.DataFrame:
+def aggregate_table(
+    counts: Mapping[str, Counts], batch_size: int = 16, printed: transcript.PrintedTable | None = transcript.TABLE_3
+) -> pd.DataFrame:
     """Table 3: the scores of the test set, the paper's number before ours, and what "background everywhere" gets.
 
     batch_size: slices in a batch of the evaluation; the paper's is 16
+    printed: what the paper has, or None where the counts are of nobody's networks
     returns: columns Slices, Metric, Convention, then the models; several seeds show their mean, with "<model> min" and
     "<model> max" after it. Five rows for the whole test set, Dice and IoU as means over slices with empty-against-empty
     1, the others per batch with 0/0 = 0; then the same five over the SAH slices only, NaN where the paper has none
@@ -89,10 +92,10 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16) -> pd.Da
     }
     paired = [m for models in transcript.COUNTERPARTS.values() for m in models]
     others = [m for m in seeds if m not in paired]  # networks the paper does not have
-    for printed, models in (*transcript.COUNTERPARTS.items(), ("", others)):
-        if printed:
-            columns[MODELS[printed] + PAPER] = [
-                transcript.TABLE_3.value(m, printed) if where == WHOLE else np.nan for where, m, _ in rows
+    for network, models in (*transcript.COUNTERPARTS.items(), ("", others)):
+        if network and printed:
+            columns[MODELS[network] + PAPER] = [
+                printed.value(m, network) if where == WHOLE else np.nan for where, m, _ in rows
             ]
         for model in (m for m in models if m in seeds):
             heading = label(model, seeds[model])
@@ -123,10 +126,10 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
 def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
     """A model's name for people, with its collapse, if any, said in it; frames: its counts, one per seed.
 
-    A predictor that is no network bears its name already, and cannot collapse.
+    A series that is no network of ours bears its name already; a predictor that knows nothing cannot collapse.
     """
     name, collapsed = MODELS.get(model, model), sum(map(metrics.is_collapsed, frames))
-    if not collapsed or model not in MODELS:
+    if not collapsed or model in (BACKGROUND, THRESHOLD):
         return name
     where = "" if collapsed == len(frames) else f" in {collapsed} of {len(frames)} seeds"
     return f"{name} (collapsed{where}: every pixel background)"

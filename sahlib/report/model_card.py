@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from sahlib.chapters import evaluation, published, train_unet, verdict
+from sahlib.chapters import evaluation, train_unet, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import catalogue
 from sahlib.figures import drawing, tables
@@ -65,7 +65,7 @@ def card(results: Results) -> str:
         scores=scores(results),
         subgroups=subgroups_in_words(results),
         elsewhere=elsewhere(results),
-        limits=[*published.notes(results), *verdict.seed_notes(results)],
+        limits=[*results.notes, *verdict.seed_notes(results)],
         weights=[(run, hashlib.sha256(run.weights.read_bytes()).hexdigest()) for run in runs],
     )
     return f"{text}\n"

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 BACKGROUND = "Background everywhere"
 THRESHOLD = "Brain-window threshold"
@@ -40,14 +41,33 @@ def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Ba
     """
     everywhere, lesion = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     for image, mask in zip(images, truth, strict=True):
-        image, mask = np.asarray(image), np.asarray(mask)
-        if image.dtype != np.uint8 or mask.dtype != bool or image.shape != mask.shape:
-            found = f"{image.dtype} {image.shape} and {mask.dtype} {mask.shape}"
-            raise ValueError(f"images must be uint8 and truth bool of the same [H,W]; they are {found}")
-        everywhere += np.bincount(image.ravel(), minlength=256)
-        lesion += np.bincount(image[mask], minlength=256)
+        of_image, of_lesion = grey_levels(np.asarray(image)[None], np.asarray(mask)[None])
+        everywhere += of_image[0]
+        lesion += of_lesion[0]
+    return best_band(everywhere, lesion)
+
+
+def grey_levels(images: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How often each grey level occurs on a slice, and within its lesion: int64 [k,256] each.
+
+    images: [k,H,W] uint8; truth: [k,H,W] bool. Raises ValueError where the two do not fit.
+    """
+    if images.dtype != np.uint8 or truth.dtype != bool or images.shape != truth.shape:
+        found = f"{images.dtype} {images.shape} and {truth.dtype} {truth.shape}"
+        raise ValueError(f"images must be uint8 and truth bool of the same shape; they are {found}")
+    everywhere = [np.bincount(image.ravel(), minlength=256) for image in images]
+    lesion = [np.bincount(image[mask], minlength=256) for image, mask in zip(images, truth, strict=True)]
+    return np.array(everywhere).reshape(-1, 256), np.array(lesion).reshape(-1, 256)
+
+
+def best_band(everywhere: np.ndarray, lesion: np.ndarray) -> Band:
+    """The band with the highest Dice, from how often grey levels occur [256] on all pixels and on those of lesions.
+
+    returns: of bands with equal Dice the narrowest, of these the darkest
+    raises: ValueError where no lesion has a grey level between 1 and 254
+    """
     if not lesion[1:255].any():
-        raise ValueError("no training slice shows a lesion between grey levels 1 and 254, so no band can be fitted")
+        raise ValueError("no slice to fit on shows a lesion between grey levels 1 and 254, so there is no band")
     below_all, below_lesion = (np.concatenate([[0], np.cumsum(h)]) for h in (everywhere, lesion))
     low, high = (end + 1 for end in np.triu_indices(254))
     tp = below_lesion[high + 1] - below_lesion[low]
@@ -55,6 +75,24 @@ def fit_band(images: np.ndarray, truth: np.ndarray | Iterable[np.ndarray]) -> Ba
     dice = 2 * tp / (predicted + lesion.sum())
     best = np.lexsort((low, high - low, -dice))[0]
     return Band(int(low[best]), int(high[best]))
+
+
+def cross_fitted(everywhere: np.ndarray, lesion: np.ndarray, patients: np.ndarray) -> pd.DataFrame:
+    """The counts of slices on which each patient's band was fitted on all other patients.
+
+    everywhere, lesion: [k,256] of `grey_levels`; patients: [k]
+    returns: columns tp, fp, fn, tn, a row per slice
+    raises: ValueError where the others of some patient show no lesion
+    """
+    rows = np.zeros((len(patients), 4), np.int64)
+    for patient in np.unique(patients):
+        own = patients == patient
+        band = best_band(everywhere[~own].sum(0), lesion[~own].sum(0))
+        levels = slice(band.low, band.high + 1)
+        tp, predicted = lesion[own, levels].sum(1), everywhere[own, levels].sum(1)
+        missed = lesion[own].sum(1) - tp
+        rows[own] = np.stack([tp, predicted - tp, missed, everywhere[own].sum(1) - predicted - missed], axis=1)
+    return pd.DataFrame(rows, columns=["tp", "fp", "fn", "tn"])
 
 
 def band_masks(images: np.ndarray, band: Band) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 The reliability curve and the Brier score are functions of one small table of sums per bin, read from the slices one at
 a time. Air fills half of a slice and every network is right about it, so whatever is averaged over all pixels flatters;
-the table therefore has every bin for "all pixels" and for the "head" (grey level above 0).
+the table therefore has every bin for "all pixels" and, where images tell, for the "head" (grey level above 0).
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,15 +22,18 @@ TOGETHER = 32  # slices tallied at once
 HALVES = np.arange(np.float16(1).view(np.uint16) + 1, dtype=np.uint16).view(np.float16).astype(np.float64)
 
 
-def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray) -> pd.DataFrame:
+def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.ndarray | None = None) -> pd.DataFrame:
     """Sums per bin of equal width on the predicted probability.
 
-    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8
+    probabilities: [k,H,W] float in [0, 1]; truth: [k,H,W] bool; images: [k,H,W] uint8; without them the head is not
+    known, and its rows are left out
     returns: one row per region (REGIONS) and bin: region, low, high, SUMS, and their ratios mean_probability and
     lesion_share (NaN in an empty bin). A bin holds low < p <= high, the first also p = 0, as in scikit-learn's
     calibration_curve
     raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
     """
+    regions = REGIONS[: 1 + (images is not None)]
+    images = truth if images is None else images  # counts of no matter, then
     truth = _checked(truth, probabilities=probabilities, images=images)
     edges = np.linspace(0, 1, BINS + 1)
     sums = np.zeros((len(REGIONS), BINS, len(SUMS)))
@@ -44,13 +49,23 @@ def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.nd
             error = without * values**2 + with_lesion * (values - 1) ** 2
             for s, weight in enumerate((pixels, with_lesion, pixels * values, error)):
                 sums[r, :, s] += np.bincount(index, weight, minlength=BINS)
-    place = {"low": np.tile(edges[:-1], len(REGIONS)), "high": np.tile(edges[1:], len(REGIONS))}
-    table = pd.DataFrame({"region": np.repeat(REGIONS, BINS), **place})
-    table[list(SUMS)] = sums.reshape(-1, len(SUMS))
-    table = table.astype(dict.fromkeys(SUMS[:2], np.int64))
+    place = {"low": np.tile(edges[:-1], len(regions)), "high": np.tile(edges[1:], len(regions))}
+    table = pd.DataFrame({"region": np.repeat(regions, BINS), **place})
+    table[list(SUMS)] = sums[: len(regions)].reshape(-1, len(SUMS))
+    return _with_ratios(table.astype(dict.fromkeys(SUMS[:2], np.int64)))
+
+
+def added(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The reliability bins of all slices from those of parts of them."""
+    sums = sum(table[list(SUMS)] for table in tables)
+    return _with_ratios(tables[0].assign(**{name: sums[name] for name in SUMS}))
+
+
+def _with_ratios(table: pd.DataFrame) -> pd.DataFrame:
     filled = table["pixels"].where(table["pixels"] > 0)
-    table["mean_probability"] = table["probability_sum"] / filled
-    return table.assign(lesion_share=table["lesion_pixels"] / filled)
+    return table.assign(
+        mean_probability=table["probability_sum"] / filled, lesion_share=table["lesion_pixels"] / filled
+    )
 
 
 def brier_skill(bins: pd.DataFrame) -> float:

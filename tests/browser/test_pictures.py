@@ -176,7 +176,7 @@ def test_found_invented_and_missed_are_told_apart(seen):
 @pytest.mark.parametrize("seen", [None, *DEFICIENCIES])
 def test_the_networks_are_told_apart(seen):
     for one, other in itertools.combinations(MODELS, 2):
-        colours = [pictures.rgb(drawing.COLOURS[name]) for name in (one, other)]
+        colours = [pictures.rgb(drawing.LOOKS[name].colour) for name in (one, other)]
         assert distance(*colours, DEFICIENCIES.get(seen)) > 15, (one, other)
 
 
@@ -185,7 +185,7 @@ def test_the_outline_of_the_truth_is_seen_on_whatever_it_lies_on(seen):
     """A network's area or outline, heat that is there to be seen, and any grey."""
     heat = cv2.applyColorMap(np.arange(64, 256, 4, dtype=np.uint8), cv2.COLORMAP_INFERNO)[0, :, ::-1]
     greys = np.arange(0, 256, 5)[:, None].repeat(3, 1)
-    networks = [pictures.rgb(drawing.COLOURS[name]) for name in MODELS]
+    networks = [pictures.rgb(drawing.LOOKS[name].colour) for name in MODELS]
     truth = pictures.rgb(pictures.TRUTH)
     for ground in (*networks, *heat, *greys):
         assert distance(truth, ground, DEFICIENCIES.get(seen)) > 25, ground
@@ -202,7 +202,7 @@ def test_text_is_readable():
     assert len(on_paper) == 2
     assert min(contrast(_colour(text), ground) for text in on_panels) >= READABLE
     assert min(contrast(_colour(text), (255, 255, 255)) for text in on_paper) >= READABLE
-    for line in (pictures.TRUTH, *(drawing.COLOURS[name] for name in MODELS)):
+    for line in (pictures.TRUTH, *(drawing.LOOKS[name].colour for name in MODELS)):
         assert contrast(_colour(line), ground) >= 3, line  # WCAG 2.2, 1.4.11: of graphics
 
 

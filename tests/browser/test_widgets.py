@@ -361,7 +361,7 @@ def test_overlays_are_drawn_in_each_networks_panel(two_runs, shown):
     plain = pixels(shown, 0)
     shown.overlay.value = AREA
     assert "invented" not in status(shown)
-    colour = widgets.pictures.rgb(drawing.COLOURS["unet"])
+    colour = widgets.pictures.rgb(drawing.LOOKS["unet"].colour)
     filled = (pixels(shown, 1) == colour).all(-1)
     np.testing.assert_array_equal(filled, (runs[0].probabilities[row] > 0.5).repeat(cell, 0).repeat(cell, 1))
     np.testing.assert_array_equal(pixels(shown, 1)[~filled], plain[~filled])

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from sahlib.chapters import diagnostics, evaluation, published, results, verdict
+from sahlib.chapters import diagnostics, evaluation, results, verdict
 from sahlib.paper import rules
 from sahlib.scoring import baselines, metrics
 from sahlib.study import MODELS, OWN, RECIPES, StudyError
@@ -228,8 +228,8 @@ def test_own_settings_never_stand_for_a_rate_that_was_searched(small, tmp_path):
 
 def test_differences_are_of_the_paper_s_network_where_it_was_trained_and_in_steps_from_monai_s():
     steps = [("unet", "unet_free_output"), ("unet_free_output", rules.OPEN), (rules.OPEN, "attention_unet")]
-    assert verdict.compared(MODELS) == [("unet_resnet34", "attention_unet"), ("unet", "attention_unet"), *steps]
-    assert verdict.compared(["unet", "attention_unet"]) == [("unet", "attention_unet")]
+    assert results.compared(MODELS) == [("unet_resnet34", "attention_unet"), ("unet", "attention_unet"), *steps]
+    assert results.compared(["unet", "attention_unet"]) == [("unet", "attention_unet")]
 
 
 def test_what_cannot_travel_is_refused_before_anything_is_trained(small, tmp_path):
@@ -241,13 +241,13 @@ def test_what_cannot_travel_is_refused_before_anything_is_trained(small, tmp_pat
 def test_a_chosen_learning_rate_is_named(loaded):
     search = pd.DataFrame({"learning_rate": [1e-3, 1e-2], "chosen": [False, True]})
     searched = dataclasses.replace(loaded, searches={"unet": search})
-    assert "a learning rate per network" in published.notes(searched)[0]
+    assert "a learning rate per network" in searched.notes[0]
     said = "U-Net was trained at 0.01, chosen on validation patients among 0.001, 0.01"
-    assert published.notes(searched)[1] == f"{said}, which is the edge: a rate beyond it may be better."
+    assert searched.notes[1] == f"{said}, which is the edge: a rate beyond it may be better."
     middle = pd.DataFrame({"learning_rate": [1e-3, 1e-4, 1e-2], "chosen": [True, False, False]})
-    inside = published.notes(dataclasses.replace(loaded, searches={"unet": middle}))[1]
+    inside = dataclasses.replace(loaded, searches={"unet": middle}).notes[1]
     assert inside == "U-Net was trained at 0.001, chosen on validation patients among 0.0001, 0.001, 0.01."
-    assert published.notes(loaded)[1].startswith("Prior bias")
+    assert loaded.notes[1].startswith("Prior bias")
 
 
 def test_the_summary_takes_its_numbers_from_the_counts(found, loaded):

@@ -70,7 +70,7 @@ def test_the_callers_settings_stay(tmp_path):
 
 
 def test_every_network_has_its_own_colour():
-    colours = [drawing.COLOURS[name] for name in MODELS]
+    colours = [drawing.LOOKS[name].colour for name in MODELS]
     assert len(set(colours)) == len(MODELS)
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
 
 from sahlib.figures import drawing, evidence_plots, probability_plots
-from sahlib.figures.evidence_plots import SERIES_COLOURS
+from sahlib.figures.drawing import LOOKS, looks
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, calibration, metrics, volumes
 from sahlib.study import MODELS
@@ -157,7 +157,7 @@ def test_background_everywhere_is_drawn_where_the_scores_put_it_and_says_what_it
     figure = drawn(scores)
     dice = panels(figure)[0]
     expected = scores[(scores["series"] == baselines.BACKGROUND) & (scores["metric"] == "dice")]
-    markers = points(dice, SERIES_COLOURS[baselines.BACKGROUND])
+    markers = points(dice, LOOKS[baselines.BACKGROUND].colour)
     assert sorted(markers) == pytest.approx(sorted(expected["value"].dropna()))
     assert max(markers) == pytest.approx(0.9)  # nine slices in ten are empty
     assert "0.900 for finding nothing" in texts(figure)
@@ -169,7 +169,7 @@ def test_the_papers_numbers_are_lines_in_every_panel():
     for ax, metric in zip(panels(figure), transcript.TABLE_3.rows, strict=False):
         lines = {to_hex(line.get_color()): line.get_xdata()[0] for line in ax.lines[:2]}
         for model in (transcript.UNET, transcript.ATTENTION):
-            assert lines[SERIES_COLOURS[model].lower()] == transcript.TABLE_3.value(metric, model)
+            assert lines[LOOKS[model].colour.lower()] == transcript.TABLE_3.value(metric, model)
     assert {"paper, U-Net: 0.867", "paper, Attention U-Net: 0.896"} <= set(texts(figure))
 
 
@@ -190,9 +190,12 @@ def test_an_undefined_score_has_no_marker_and_the_legend_says_so():
 
 
 def test_every_series_has_its_own_colour_and_marker():
-    assert len({c.lower() for c in SERIES_COLOURS.values()}) == len(SERIES_COLOURS)
-    assert len(set(evidence_plots.MARKERS.values())) == len(evidence_plots.MARKERS)
-    assert set(evidence_plots.MARKERS) == {*MODELS, baselines.BACKGROUND, baselines.THRESHOLD} <= set(SERIES_COLOURS)
+    names = [*MODELS, baselines.BACKGROUND, baselines.THRESHOLD, "nnU-Net", "second reader"]
+    for own in (looks(names), looks(["a", "b", "c", "d", "e", "f", baselines.BACKGROUND])):
+        colours, markers = {look.colour.lower() for look in own.values()}, {look.marker for look in own.values()}
+        assert len(colours) == len(markers) == len(own)
+    assert looks(names)["unet"] == looks(["x", "unet"])["unet"] == LOOKS["unet"]
+    assert looks(["x", "y"]) == {"x": LOOKS["unet"], "y": LOOKS["unet_free_output"]}
 
 
 # Strata
@@ -203,7 +206,7 @@ def test_strata_are_drawn_at_their_estimates():
     table.loc[0, ["estimate", "low", "high"]] = np.nan
     figure = evidence_plots.size_strata(table)
     (ax,) = panels(figure)
-    unet = [line for line in ax.lines if to_hex(line.get_color()) == SERIES_COLOURS["unet"].lower()]
+    unet = [line for line in ax.lines if to_hex(line.get_color()) == LOOKS["unet"].colour.lower()]
     np.testing.assert_allclose(unet[0].get_ydata(), [np.nan, 0.4, 0.5])
     assert ax.get_ylim() == (0, 1) and "Dice (interval: 95 %)" in texts(figure)
 

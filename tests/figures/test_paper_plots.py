@@ -31,7 +31,7 @@ def test_curves_show_the_history_and_the_kept_epoch():
     kept = [line.get_xdata() for line in loss.lines if line.get_marker() == "o"]
     np.testing.assert_array_equal(kept, [[3], [3]])
     validation = [line for line in loss.lines + dice.lines if line.get_linestyle() == "-"]
-    assert {line.get_color() for line in validation} == {drawing.COLOURS["unet"]}
+    assert {line.get_color() for line in validation} == {drawing.LOOKS["unet"].colour}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_bars_have_the_heights_of_the_table():
 
 def test_a_printed_value_is_hollow_and_has_the_colour_of_its_network():
     ax = paper_plots.metric_bars(a_table()).axes[0]
-    colour = matplotlib.colors.to_rgba(drawing.COLOURS["unet"])
+    colour = matplotlib.colors.to_rgba(drawing.LOOKS["unet"].colour)
     printed = [bar for bar in ax.patches if bar.get_hatch()]
     assert len(printed) == 5
     assert all(bar.get_facecolor()[:3] == (1, 1, 1) and bar.get_edgecolor() == colour for bar in printed)

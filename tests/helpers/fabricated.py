@@ -92,7 +92,19 @@ def results_of(store, split, networks, origin="") -> Results:
     """Results of `networks`, model -> runs, with nothing in them that the browser does not look at."""
     study = Study.of_profile("smoke", precision="fp32")
     counts = {name: [run.counts] for name, (run, *_) in networks.items()} if not origin else {}
-    return Results(study, "paper", store, split, networks, counts, {}, None, {}, store.path, origin)
+    return Results(
+        study=study,
+        recipe="paper",
+        store=store,
+        split=split,
+        runs=networks,
+        counts=counts,
+        trivial={},
+        band=None,
+        searches={},
+        folder=store.path,
+        origin=origin,
+    )
 
 
 def nifti_study(root, patients=3, seed=0) -> Study:

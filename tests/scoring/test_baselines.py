@@ -60,9 +60,9 @@ def test_slices_may_come_one_by_one():
 
 def test_without_a_visible_lesion_there_is_no_band():
     images, truth = a_scan()
-    with pytest.raises(ValueError, match="no training slice"):
+    with pytest.raises(ValueError, match="no slice to fit on"):
         fit_band(images, np.zeros_like(truth))
-    with pytest.raises(ValueError, match="no training slice"):
+    with pytest.raises(ValueError, match="no slice to fit on"):
         fit_band(np.full_like(images, 255), truth)
 
 

@@ -85,7 +85,7 @@ def read_labels(path: Path, image: Volume, classes: Mapping[int, int]) -> np.nda
     Raises StudyError where the mask lies on another grid, holds fractions, or a value that `classes` does not name.
     """
     mask = read_volume(path)
-    _require_same_grid(mask, image)
+    require_same_grid(mask, image)
     return to_classes(whole(mask), classes, path)
 
 
@@ -171,18 +171,25 @@ def agreed(label_map: tuple[str, ...], told: dict[int, int], where: Path | str) 
     return told
 
 
-def _require_same_grid(mask: Volume, image: Volume) -> None:
-    sizes = ["x".join(map(str, volume.voxels.shape)) for volume in (mask, image)]
-    if sizes[0] != sizes[1]:
-        apart = f"{sizes[0]} against {sizes[1]} slices, rows and columns"
-    else:
+def require_same_grid(mask: Volume, image: Volume) -> None:
+    """StudyError, with both geometries, where two volumes do not lie on one grid."""
+    if mask.voxels.shape == image.voxels.shape:
         corners = np.array(np.meshgrid(*[(0, length - 1) for length in image.voxels.shape[::-1]])).reshape(3, -1)
         shifts = (mask.affine - image.affine) @ np.vstack([corners, np.ones(8)])
         distance = np.linalg.norm(shifts[:3], axis=0).max()
         if distance <= GRID_TOLERANCE_MM:
             return
-        apart = f"up to {distance:.3g} mm beside it"
+        apart = f"up to {distance:.3g} mm beside it: "
+    else:
+        apart = ""
     raise StudyError(
-        f"{mask.path} is not on the grid of its scan {image.path} ({apart}); export the mask on the scan's grid, or "
-        "save it with the scan's affine if its voxels are the scan's."
+        f"{mask.path} is not on the grid of {image.path} ({apart}{_geometry(mask)} against {_geometry(image)}); export "
+        "the mask on that grid, or save it with the other's affine if its voxels are the same."
     )
+
+
+def _geometry(volume: Volume) -> str:
+    """Slices, rows and columns, their spacing, and where the first voxel lies."""
+    sizes = "x".join(map(str, volume.voxels.shape))
+    spacing = " x ".join(f"{side:.4g}" for side in (volume.thickness_mm, *volume.spacing_mm))
+    return f"{sizes} voxels of {spacing} mm from ({', '.join(f'{place:.4g}' for place in volume.affine[:3, 3])})"
