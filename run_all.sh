@@ -51,9 +51,9 @@ PY
 
 command="run"
 case "${1:-}" in
-  run | test | lab | check | apply | data | store | train | predict | score | overview) command="$1"; shift ;;
+  run | test | lab | check | apply | judge | data | store | train | predict | score | overview) command="$1"; shift ;;
   "" | -*) ;;
-  *) fail "there is no command '$1'; use run, test, lab, check, apply, data, store, train, predict, score or overview, or ./run_all.sh --help." ;;
+  *) fail "there is no command '$1'; use run, test, lab, check, apply, judge, data, store, train, predict, score or overview, or ./run_all.sh --help." ;;
 esac
 case " $* " in
   *" --help "* | *" -h "*)

@@ -95,6 +95,14 @@ def _apply(chosen: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _judge(chosen: argparse.Namespace) -> None:
+    from sahlib.report import judge
+
+    named = ("images", "target", "patients", "patient_pattern", "slices_are_patients", "label_map")
+    given = {name: getattr(chosen, name) for name in named if getattr(chosen, name)}
+    print(judge.write(chosen.truth, chosen.masks, chosen.to, **given))
+
+
 def _data(chosen: argparse.Namespace) -> None:
     from sahlib.data import fetch
 
@@ -140,12 +148,12 @@ def _parser() -> argparse.ArgumentParser:
     run = command(
         "run",
         _run,
-        "run (the default) reproduces every figure and table; test runs the test suite; "
-        "lab opens JupyterLab on the notebooks; check looks at a folder of scans, apply segments scans and data tells "
-        "where the public sets come from; store, train, predict and score are the stages one by one and overview shows "
-        "all runs (each has a --help). The options below are those of run.",
+        "run (the default) reproduces every figure and table; test runs the test suite; lab opens JupyterLab on the "
+        "notebooks; check looks at a folder of scans, apply segments scans, judge judges masks made elsewhere and data "
+        "tells where the public sets come from; store, train, predict and score are the stages one by one and overview "
+        "shows all runs (each has a --help). The options below are those of run.",
         prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab | check | apply | data | store | train | predict | score | overview] ...",
+        usage="./run_all.sh [run | test | lab | check | apply | judge | data | store | train | predict | score | overview]",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -169,6 +177,15 @@ def _parser() -> argparse.ArgumentParser:
     own.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")
     pictures = "how pictures are to be read: grey_window=... orientation=..."
     own.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help=pictures)
+
+    judge = command("judge", _judge, "Judges masks that were made elsewhere; for research alone.")
+    named = "folder of the truth; several raters as NAME=FOLDER each"
+    judge.add_argument("--truth", action="append", required=True, metavar="FOLDER", help=named)
+    judge.add_argument("--masks", action="append", required=True, metavar="NAME=FOLDER", help="whose masks, and where")
+    judge.add_argument("--images", metavar="FOLDER", help="the scans, for what is said of the head alone")
+    judge.add_argument("--patients", metavar="CSV", help="a table with the columns file and patient_id")
+    _add_naming_options(judge)
+    judge.add_argument("--to", type=Path, default=Path("judged"), metavar="DIR", help="where all goes")
 
     data = command("data", _data, "Where the public datasets come from; fetches the open ones.")
     data.add_argument("name", nargs="?", default="", help="a dataset; without one all are listed")
@@ -205,15 +222,20 @@ def _add_study_options(parser: argparse.ArgumentParser) -> None:
 def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     """How a folder of scans is to be read."""
     sets = f"{', '.join(DATASETS)} (default: recognised by the folder's layout; without a folder, phantom)"
+    parser.add_argument("--dataset", default="", help=sets)
+    _add_naming_options(parser)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of the Study")
+
+
+def _add_naming_options(parser: argparse.ArgumentParser) -> None:
+    """Whose the slices of a folder are, and what its masks mean."""
     patients = "first group = patient, in a scan's name: the folders and stem of its file, or its DICOM folder"
     single = "accept slices without a patient; every table then says that scores may be too good"
     labels = "what a mask's values or colours mean: 4=SAH #00ffff=SAH"
-    parser.add_argument("--dataset", default="", help=sets)
     parser.add_argument("--patient-pattern", default="", metavar="REGEX", help=patients)
     parser.add_argument("--slices-are-patients", action="store_true", help=single)
     parser.add_argument("--label-map", nargs="+", metavar="VALUE=CLASS", help=labels)
     parser.add_argument("--target", choices=TARGETS, help="SAH (the default), any hemorrhage, or all classes")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="any other field of the Study")
 
 
 if __name__ == "__main__":

@@ -290,8 +290,8 @@ def summary(masks: Masks, differences: pd.DataFrame | None) -> str:
     for name, own in masks.counts.items():
         flattering = metrics.score(own[0], "dice", "mean_empty_1")
         lines.append(
-            f"{tables.label(name, own)}: Dice {_dice_in_words(own[0])} over slices with a lesion; over all slices, with "
-            f"empty against empty counted as 1, {flattering:.3f}, where finding nothing earns {trivial:.3f}."
+            f"{tables.label(name, own)}: Dice {_dice_in_words(own[0])} over slices with a lesion; over all slices, and "
+            f"with empty against empty counted as 1, {flattering:.3f}, where finding nothing earns {trivial:.3f}."
         )
     lines += [verdict.conventions_in_words(masks), *masks.notes, *verdict.seed_notes(masks)]
     text = "\n".join(f"- {line}" for line in lines) + "\n"

@@ -71,7 +71,9 @@ LOOKS = {
     BACKGROUND: Look(OTHER, "X"),
     THRESHOLD: Look("#56B4E9", "D"),
 }
-# Of series that are not known here, after the looks of networks that are not in the figure; from Tol, "Colour Schemes".
+# For series that are not known here: what networks lend that are not in the figure, far apart, and then Tol's "Colour
+# Schemes".
+_LENT = ("unet", "attention_unet", "unet_resnet34", "attention_unet_open_gates")
 FURTHER = (Look("#E69F00", "p"), Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.
@@ -81,7 +83,7 @@ CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "
 def looks(series: Iterable[str]) -> dict[str, Look]:
     """The look of each series; those that are not known here take, in their order, what nobody among them has."""
     series = list(dict.fromkeys(series))
-    free = [*(LOOKS[model] for model in MODELS if model not in series), *FURTHER]
+    free = [*(LOOKS[model] for model in _LENT if model not in series), *FURTHER]
     unknown = [name for name in series if name not in LOOKS]
     return {name: LOOKS[name] if name in LOOKS else free[unknown.index(name) % len(free)] for name in series}
 

@@ -253,5 +253,5 @@ def test_a_chosen_learning_rate_is_named(loaded):
 def test_the_summary_takes_its_numbers_from_the_counts(found, loaded):
     words = verdict.summary(found, verdict.claims(found))
     trivial = metrics.score(loaded.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
-    assert f"background scores Dice {trivial:.3f}" in words and "One seed" in words
+    assert f"background scores Dice {trivial:.3f}" in words and "One training of each" in words
     assert (loaded.folder / "verdict.md").read_text() == words

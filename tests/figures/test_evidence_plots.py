@@ -195,7 +195,7 @@ def test_every_series_has_its_own_colour_and_marker():
         colours, markers = {look.colour.lower() for look in own.values()}, {look.marker for look in own.values()}
         assert len(colours) == len(markers) == len(own)
     assert looks(names)["unet"] == looks(["x", "unet"])["unet"] == LOOKS["unet"]
-    assert looks(["x", "y"]) == {"x": LOOKS["unet"], "y": LOOKS["unet_free_output"]}
+    assert looks(["x", "y"]) == {"x": LOOKS["unet"], "y": LOOKS["attention_unet"]}
 
 
 # Strata
