@@ -153,7 +153,7 @@ def _parser() -> argparse.ArgumentParser:
         "tells where the public sets come from; store, train, predict and score are the stages one by one and overview "
         "shows all runs (each has a --help). The options below are those of run.",
         prog="run_all.sh",
-        usage="./run_all.sh [run | test | lab | check | apply | judge | data | store | train | predict | score | overview]",
+        usage="./run_all.sh [run | test | lab | check | apply | judge | data | store | train | predict | score | overview]",  # noqa: E501
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

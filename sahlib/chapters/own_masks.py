@@ -14,11 +14,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from sahlib.chapters import diagnostics, evaluation, published, verdict
 from sahlib.chapters.judged import Judged
+from sahlib.chapters.results import Results
 from sahlib.data.mask_folders import Case, MaskFolders
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.files import in_order
@@ -31,7 +33,7 @@ from sahlib.scoring import baselines, intervals, measured, metrics, power
 from sahlib.scoring.measured import Measured
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import StudyError
-from sahlib.workspace import cores
+from sahlib.workspace import cores, writing
 
 MAJORITY = "majority of the raters"
 
@@ -325,3 +327,29 @@ def _dice_in_words(counts: pd.DataFrame) -> str:
 def file_name(name: str) -> str:
     """A competitor's name as part of a file's: letters, digits, hyphens and underscores."""
     return re.sub(r"[^\w-]+", "_", name).strip("_") or "masks"
+
+
+def export(results: Results, folder: Path) -> dict[str, Path]:
+    """The test slices of Results as pictures in `folder`, for judging from outside: images/, truth/, the probabilities
+    of each network's first run, and patients.csv, which knows the sides of a pixel.
+
+    returns: network -> its folder
+    """
+    rows = results.test_rows
+    names = results.slice_ids(rows)
+    places = {model: folder / model for model in results.runs}
+    for place in (folder / "images", folder / "truth", *places.values()):
+        place.mkdir(parents=True, exist_ok=True)
+    pictures = {"images": results.store.images[rows], "truth": results.store.masks(rows).astype(np.uint8) * 255}
+    for what, content in pictures.items():
+        for name, picture in zip(names, content, strict=True):
+            with writing(folder / what / f"{name}.png") as part:
+                part.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+    for model, place in places.items():
+        for name, probabilities in zip(names, results.runs[model][0].probabilities, strict=True):
+            with writing(place / f"{name}.npy") as part, open(part, "wb") as file:
+                np.save(file, probabilities)
+    known = results.store.slices.iloc[rows][["patient_id", *measured.SIDES]]
+    with writing(folder / "patients.csv") as part:
+        known.assign(file=names).to_csv(part, index=False)
+    return places
