@@ -33,14 +33,14 @@ def reliability_bins(probabilities: np.ndarray, truth: np.ndarray, images: np.nd
     raises: ValueError where shapes or types do not fit, or a probability is NaN or outside [0, 1]
     """
     regions = REGIONS[: 1 + (images is not None)]
-    images = truth if images is None else images  # counts of no matter, then
+    images = np.broadcast_to(np.uint8(1), np.shape(truth)) if images is None else images  # the head, then, is not shown
     truth = _checked(truth, probabilities=probabilities, images=images)
     edges = np.linspace(0, 1, BINS + 1)
     sums = np.zeros((len(REGIONS), BINS, len(SUMS)))
     for first in range(0, len(truth), TOGETHER):  # sums of float64 over a whole test set would not fit in memory
         part = slice(first, first + TOGETHER)
         values, (air, head, lesion_in_air, lesion_in_head) = _tally(
-            np.asarray(probabilities[part]), first, 2 * truth[part] + baselines.head(images[part]), 4
+            np.asarray(probabilities[part]), first, truth[part], baselines.head(images[part])
         )
         index = np.searchsorted(edges[1:-1], values)
         lesion, free = lesion_in_air + lesion_in_head, air + head
@@ -101,19 +101,22 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(metrics.COUNTS))
 
 
-def _tally(probabilities: np.ndarray, first: int, group: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """(values float64 [v] that occur, or may; pixels of each group with each value, int64 [groups,v]) of the slices
-
-    `first` and following, [n,H,W].
-    """
+def _tally(probabilities: np.ndarray, first: int, truth: np.ndarray, head: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(values float64 [v] that occur, or may; pixels with each value, int64 [4,v], without and with lesion, each in the
+    air and in the head) of the slices `first` and following, [n,H,W]."""
+    if probabilities.dtype == bool:
+        regions = [own & there for own in (~truth, truth) for there in (~head, head)]
+        called = np.array([np.count_nonzero(own & probabilities) for own in regions])
+        return np.array([0.0, 1.0]), np.stack([[np.count_nonzero(own) for own in regions] - called, called], axis=1)
     if probabilities.dtype == np.float16:  # few values, so counting their bits is faster than any sum
         bits, values = probabilities.view(np.uint16), HALVES
         if (bits >= len(HALVES)).any():
             bits = (_in_range(probabilities, first) + np.float16(0)).view(np.uint16)  # 0 for -0
     else:
         values, bits = np.unique(_in_range(probabilities, first), return_inverse=True)
-    pixels = np.bincount((group * len(values) + bits.reshape(group.shape)).ravel(), minlength=groups * len(values))
-    return values.astype(np.float64), pixels.reshape(groups, -1)
+    group = 2 * truth + head
+    pixels = np.bincount((group * len(values) + bits.reshape(group.shape)).ravel(), minlength=4 * len(values))
+    return values.astype(np.float64), pixels.reshape(4, -1)
 
 
 def _checked(truth: np.ndarray, **others: np.ndarray) -> np.ndarray:

@@ -50,8 +50,8 @@ def measure(
         lesions.lesion_counts(masks, truth),
         detection.slice_scores(predicted),
         calibration.soft_counts(predicted, truth),
-        # Counted by their bits, which float16 has few of.
-        calibration.reliability_bins(predicted.astype(np.float16), truth, images),
+        # Probabilities are counted by their bits, which float16 has few of.
+        calibration.reliability_bins(predicted if masks is predicted else predicted.astype(np.float16), truth, images),
     )
 
 

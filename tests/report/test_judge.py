@@ -1,0 +1,127 @@
+"""./run_all.sh judge: raters, classes, missing masks, and what is refused before anything is written."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from sahlib import __main__ as command
+from sahlib.chapters import own_masks
+from sahlib.report import judge
+from sahlib.scoring import metrics
+from sahlib.study import StudyError
+
+SAH, IVH = 1, 2
+PATIENTS = [f"P{p}" for p in range(8)]
+
+
+def shifted(values, rows):
+    return np.roll(values, rows, 0)
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """Three raters and two competitors on eight scans; one of them lacks a mask."""
+    root = tmp_path_factory.mktemp("scans")
+    for number, patient in enumerate(PATIENTS):
+        truth = np.zeros((24, 20, 4), np.uint8)
+        truth[4 : 8 + number, 5:9, 1:3] = SAH
+        truth[18:22, 12:15, 2] = IVH * (number % 2)
+        worse = np.where(shifted(truth, 3) == SAH, SAH, 0)
+        content = {"r1": truth, "r2": truth, "r3": shifted(truth, 1), "good": shifted(truth, 1), "worse": worse}
+        for name, values in content.items():
+            if (name, patient) != ("worse", "P7"):
+                (root / name).mkdir(exist_ok=True)
+                image = nib.Nifti1Image(values.astype(np.uint8), np.diag([-0.5, -0.5, 5, 1]))
+                nib.save(image, root / name / f"{patient}.nii.gz")
+    return root
+
+
+def asked(root, *more):
+    raters = [part for name in ("r1", "r2", "r3") for part in ("--truth", f"{name}={root / name}")]
+    masks = ["--masks", f"good net={root / 'good'}", "--masks", f"worse/net={root / 'worse'}"]
+    return ["judge", *raters, *masks, "--label-map", "1=SAH", "2=IVH", "--target", "all", *more]
+
+
+@pytest.fixture(scope="module")
+def judged(scans, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("judged") / "out"
+    assert command.main(asked(scans, "--to", str(folder))) == 0
+    return folder
+
+
+def test_the_headline_says_what_is_better_and_what_is_missing(judged):
+    first, *lines = (judged / "judged.md").read_text().splitlines()
+    difference = pd.read_csv(judged / "table_differences.csv").iloc[1]
+    assert difference["Convention"] == metrics.CONVENTIONS["sah_slices"].label and difference["Told apart"] == "yes"
+    assert first.startswith("- good net is better than worse/net. ")
+    assert difference["Estimate (95 % interval)"] in first
+    assert "- worse/net has no mask of 1 case (P7): counted as if it had found nothing there." in lines
+    assert any("most of 3 raters marked" in line for line in lines)
+
+
+def test_counts_are_against_the_majority_and_by_class(judged):
+    """The majority is r1's and r2's mask; the good net marks it one row further down."""
+    counts = pd.read_csv(judged / "counts_good_net.csv")
+    by_hand = [(3 + n) * 4 for n in range(8)]
+    assert counts["tp"].to_numpy().reshape(8, 4)[:, 1].tolist() == by_hand
+    assert (counts["fp"] == counts["fn"]).all() and (counts["lesion_pixels"] == counts["tp"] + counts["fn"]).all()
+    missed = pd.read_csv(judged / "counts_worse_net.csv").query("patient_id == 'P7'")
+    assert missed["tp"].sum() == missed["fp"].sum() == 0 and missed["fn"].sum() == 2 * 11 * 4
+    ventricles = pd.read_csv(judged / "counts_good_net_IVH.csv")
+    assert ventricles["tp"].to_numpy().reshape(8, 4)[:, 2].tolist() == [0, 9] * 4
+    table = pd.read_csv(judged / "table_classes.csv", keep_default_na=False)
+    assert table[table["Class"] == "EDH"]["Slices"].tolist() == [0, 0]
+
+
+def test_raters_are_judged_among_each_other(judged):
+    table = pd.read_csv(judged / "table_raters.csv", keep_default_na=False).set_index("Who")
+    assert table.loc["r1", "against r2"].startswith("1.000") and table.loc["r1", "against r1"] == ""
+    assert table.loc["r3", "against r1"] == table.loc["good net", "against r1"] != table.loc["good net", "against r3"]
+    assert table.loc["good net", "against r3"].startswith("1.000")
+    assert table.loc["r1", f"against {own_masks.MAJORITY}"].startswith("1.000")
+
+
+def test_the_page_holds_all_and_says_how_it_was_made(judged, scans):
+    page = (judged / judge.PAGE).read_text()
+    for stem in ("conventions", "lesion_size", "bland_altman", "table_raters", "table_classes", "table_clinical"):
+        assert f'id="{judge.report_parts.anchor_of(f"{judged.name}-{stem}")}"' in page
+    assert "counts_good_net.csv" in page and "reliability" not in page  # nobody gave probabilities
+    record = json.loads((judged / "run.json").read_text())
+    assert record["judged"]["truth"][0] == f"r1={scans / 'r1'}"
+    line = judge.command_line(record["judged"])
+    assert line.startswith("./run_all.sh judge --truth r1=") and line.endswith("--target all --label-map 1=SAH 2=IVH")
+
+
+def test_a_folder_of_something_else_is_not_touched(scans, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert command.main(asked(scans, "--to", str(tmp_path))) == 2
+    assert "is not empty" in capsys.readouterr().err and [p.name for p in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize(("truths", "masks", "says"), [
+    (["r1"], ["good"], "--masks 'good' must have the form NAME=FOLDER"),
+    (["r1"], ["=good"], "must have the form"),
+    (["r1", "r2"], ["a=good"], "--truth 'r1' must have the form"),
+    (["r1"], ["a=good", "a=worse"], "--masks names 'a' twice"),
+    (["a=r1", "b=r2"], ["a=good"], "'a' is the name of a rater and of a competitor"),
+    (["nowhere"], ["a=good"], "nowhere is not a folder"),
+])  # fmt: skip
+def test_what_cannot_be_meant_is_refused(scans, tmp_path, monkeypatch, truths, masks, says):
+    monkeypatch.chdir(scans)
+    with pytest.raises(StudyError, match=says):
+        judge.write(truths, masks, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_truth_without_the_lesion_is_refused(scans, tmp_path):
+    with pytest.raises(StudyError, match="The truth shows no SDH anywhere"):
+        own_masks.judge(
+            judge.mask_folders.pair({"r1": scans / "r1"}, {"a": scans / "good"}, label_map=("1=SAH", "2=IVH")),
+            ("SDH",),
+            tmp_path,
+        )
