@@ -98,7 +98,7 @@ def _apply(chosen: argparse.Namespace) -> int:
 def _judge(chosen: argparse.Namespace) -> None:
     from sahlib.report import judge
 
-    named = ("images", "target", "patients", "patient_pattern", "slices_are_patients", "label_map")
+    named = ("images", "target", "claims", "patients", "patient_pattern", "slices_are_patients", "label_map")
     given = {name: getattr(chosen, name) for name in named if getattr(chosen, name)}
     print(judge.write(chosen.truth, chosen.masks, chosen.to, **given))
 
@@ -183,6 +183,8 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("--truth", action="append", required=True, metavar="FOLDER", help=named)
     judge.add_argument("--masks", action="append", required=True, metavar="NAME=FOLDER", help="whose masks, and where")
     judge.add_argument("--images", metavar="FOLDER", help="the scans, for what is said of the head alone")
+    claims = "what a paper printed and claims of them, as YAML (docs/claims.md)"
+    judge.add_argument("--claims", metavar="FILE", help=claims)
     judge.add_argument("--patients", metavar="CSV", help="a table with the columns file and patient_id")
     _add_naming_options(judge)
     judge.add_argument("--to", type=Path, default=Path("judged"), metavar="DIR", help="where all goes")

@@ -30,9 +30,9 @@ def table_2(results: Results) -> pd.DataFrame:
 
 def table_3(judged: Judged, stem: str = "table_3") -> pd.DataFrame:
     """Every predictor on the test set."""
-    beside = ", the paper's printed value beside each of ours" if judged.printed else ""
+    beside = ", the paper's printed value beside each of ours" if judged.paper else ""
     caption = f"Table 3. Scores on the test set{beside}."
-    notes = tables.AGGREGATE_NOTES[not judged.printed :]
+    notes = tables.AGGREGATE_NOTES[not judged.paper :]
     return published.table(judged, aggregate(judged), stem, caption, *notes)
 
 
@@ -45,7 +45,7 @@ def table_3_of_others(recipes: dict[str, Results]) -> list[pd.DataFrame]:
 def aggregate(judged: Judged) -> pd.DataFrame:
     """Table 3 in full precision; "background everywhere" stands in it of itself."""
     series = {name: own for name, own in judged.every_series.items() if name != baselines.BACKGROUND}
-    return tables.aggregate_table(series, judged.batch_size, judged.printed)
+    return tables.aggregate_table(series, judged.batch_size, judged.paper)
 
 
 def class_scores(results: Results) -> pd.DataFrame:

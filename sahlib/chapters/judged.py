@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sahlib.paper.transcript import PrintedTable
+from sahlib.paper.claims import Paper
 from sahlib.scoring.measured import Measured
 
 
@@ -19,7 +19,7 @@ class Judged:
     soft        calibration.soft_counts of each training of the predictors that give probabilities
     sides       measured.SIDES of the test slices, a row each
     pairs       (lower, higher) of each difference that is asked for
-    printed     what a paper prints of them, or None
+    paper       whose printed numbers and claims they are held against, or None
     batch_size  slices in a batch of the evaluation, for scores by batch
     notes       what a reader of any figure or table must know
     folder      where figures and tables go
@@ -31,7 +31,7 @@ class Judged:
     soft: dict[str, list[pd.DataFrame]]
     sides: pd.DataFrame
     pairs: list[tuple[str, str]]
-    printed: PrintedTable | None
+    paper: Paper | None
     batch_size: int
     notes: list[str]
     folder: Path

@@ -25,9 +25,10 @@ from sahlib.data.mask_folders import Case, MaskFolders
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.files import in_order
 from sahlib.data.sources.volume_folder import merge_raters
-from sahlib.figures import drawing, tables
+from sahlib.figures import drawing, ledger_page, tables
 from sahlib.figures.tables import counted
-from sahlib.paper import ledger
+from sahlib.paper import ledger, printed
+from sahlib.paper.claims import Paper
 from sahlib.paper.rules import LEVEL, MARGIN, MIN_PATIENTS
 from sahlib.scoring import baselines, intervals, measured, metrics, power
 from sahlib.scoring.measured import Measured
@@ -55,7 +56,7 @@ class Masks(Judged):
     folder: Path
     classes: dict[str, dict[str, pd.DataFrame]]
     raters: dict[tuple[str, str], pd.DataFrame]
-    printed: None = None
+    paper: Paper | None = None
     batch_size: int = 16  # the paper's
 
     @property
@@ -80,11 +81,13 @@ def judge(
     lesions: Sequence[str],
     folder: Path,
     progress: Callable[[Iterable[Case]], Iterable[Case]] = iter,
+    paper: Paper | None = None,
 ) -> Masks:
     """All cases of the folders, measured.
 
     lesions   of scan.CLASSES, or "any"; figures and tables are about the first
     progress  wraps the iteration over cases
+    paper     whose printed numbers and claims the masks are held against
 
     Raises StudyError for what the folders refuse, a truth that shows no such lesion, and probabilities of several.
     """
@@ -117,6 +120,7 @@ def judge(
         notes=_notes(folders, lesions, first, shares, trivial),
         folder=folder,
         classes=classes,
+        paper=paper,
         raters={key: _joined(part.raters[key] for part in parts) for key in parts[0].raters},
     )
 
@@ -249,6 +253,8 @@ def write(masks: Masks) -> str:
         classes(masks)
     if masks.raters:
         against_raters(masks)
+    if masks.paper:
+        claims(masks)
     return summary(masks, differences)
 
 
@@ -266,6 +272,18 @@ def against_raters(masks: Masks) -> pd.DataFrame:
     caption = "Dice over slices with a lesion, against each rater and against what most of them marked."
     own = "A rater has a part in the majority, so that row flatters raters; between raters no one has."
     return published.table(masks, pd.DataFrame(rows), "table_raters", caption, own)
+
+
+def claims(masks: Masks) -> pd.DataFrame:
+    """The ledger of a paper's claims, held against the masks; and what its printed numbers prove alone, as figures."""
+    evidence = ledger.Evidence(masks.counts, {}, "", "", "", masks.batch_size, paper=masks.paper)
+    table = ledger.ledger(evidence)
+    ledger_page.write(table, masks.folder, evidence)
+    if both := printed.networks(masks.paper):
+        verdict.printed_numbers(masks)
+        if len(both) > 1 and masks.paper.slices:
+            verdict.false_ranking(masks)
+    return table
 
 
 def classes(masks: Masks) -> pd.DataFrame:

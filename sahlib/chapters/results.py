@@ -19,9 +19,9 @@ from sahlib.data.sources import open_source
 from sahlib.data.splits import Split
 from sahlib.figures import tables
 from sahlib.paper import transcript
+from sahlib.paper.claims import Paper
 from sahlib.paper.rules import ATTENTION, FREE, OPEN, UNET
 from sahlib.paper.rules import stands_for_unet as unet_of
-from sahlib.paper.transcript import PrintedTable
 from sahlib.scoring import baselines, calibration, measured, metrics, prediction
 from sahlib.scoring.measured import Measured
 from sahlib.study import CHOOSING, MODELS, Study
@@ -65,7 +65,7 @@ class Results(Judged):
     searches: dict[str, pd.DataFrame]
     folder: Path
     origin: str = ""
-    printed: PrintedTable = transcript.TABLE_3
+    paper: Paper = transcript.PAPER
 
     @property
     def test_rows(self) -> np.ndarray:

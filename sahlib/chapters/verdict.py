@@ -13,7 +13,7 @@ from sahlib.chapters import published
 from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results, fairest, rates_in_words
 from sahlib.figures import drawing, evidence_plots, ledger_page, tables
-from sahlib.paper import ledger, printed, transcript
+from sahlib.paper import ledger, printed
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.study import MODELS, RECIPES
@@ -47,9 +47,9 @@ def conventions(judged: Judged) -> Figure:
     table = pd.concat(frames, ignore_index=True)
     names = {key: convention.label for key, convention in metrics.CONVENTIONS.items()}
     table["convention_label"] = table["convention"].map(names).fillna(SOFT)
-    data = evidence_plots.conventions_data(table, judged.printed)
+    data = evidence_plots.conventions_data(table, judged.paper)
     over_seeds = ", averaged over seeds" if judged.trainings > 1 else ""
-    lines = "; the lines are what the paper printed" if judged.printed else ""
+    lines = "; the lines are what the paper printed" if judged.paper else ""
     caption = (
         f"The same predictions under every convention in use. A marker is one predictor's score{over_seeds}{lines}. "
         "Where the grey cross of 'background everywhere' stands near the others, the convention alone explains most of "
@@ -80,30 +80,31 @@ def conventions_in_words(judged: Judged) -> str:
     )
 
 
-def printed_numbers(results: Results) -> Figure:
-    """What the paper's printed Dice and IoU already prove; needs no network."""
+def printed_numbers(judged: Judged) -> Figure:
+    """What a paper's printed Dice and IoU already prove; needs no network."""
     caption = (
         "What the printed Dice and IoU imply if both are means over slices: how good the slices that are not perfect "
         "can be, and how many slices at least must be near perfect. On slices that show hemorrhage no method is near "
         "perfect, so these are slices without any."
     )
-    figure = evidence_plots.perfect_slices()
-    drawing.save(figure, results.folder, "printed_numbers", printed.perfect_slices_curves(), caption)
+    figure = evidence_plots.perfect_slices(judged.paper)
+    drawing.save(figure, judged.folder, "printed_numbers", printed.perfect_slices_curves(judged.paper), caption)
     return figure
 
 
-def false_ranking(results: Results) -> Figure:
-    """How probable it is that the paper's ranking is false, from its printed numbers; needs no network."""
-    data = printed.false_ranking_curves()
+def false_ranking(judged: Judged) -> Figure:
+    """How probable it is that a paper's ranking is false, from its printed numbers; needs no network."""
+    lower, higher = sorted(printed.networks(judged.paper), key=judged.paper.printed["dice"].get)[-2:]
+    data = printed.false_ranking_curves(judged.paper, lower, higher)
     caption = (
-        "The probability that Attention U-Net's lead in the printed Dice is of the other sign (Christodoulou et al. "
+        f"The probability that {higher}'s lead in the printed Dice is of the other sign (Christodoulou et al. "
         "2025), against the number of independent observations that the test slices amount to: slices of one scan "
         "resemble each other, and the paper does not say how many scans there are. The spread over slices is that of "
         f"slices which are perfect or alike; the band is for a correlation of {printed.CORRELATIONS[0]:g} to "
         f"{printed.CORRELATIONS[-1]:g} between the networks' scores, the line for {printed.CORRELATIONS[1]:g}."
     )
-    figure = evidence_plots.false_ranking(data)
-    drawing.save(figure, results.folder, "false_ranking", data, caption)
+    figure = evidence_plots.false_ranking(data, judged.paper, higher)
+    drawing.save(figure, judged.folder, "false_ranking", data, caption)
     return figure
 
 
@@ -151,7 +152,7 @@ def contrasts(judged: Judged) -> pd.DataFrame:
     table["Told apart"] = np.where(apart, "yes", np.where(enough, "no", "too few patients"))
     over = "patients and trainings" if judged.trainings > 1 else "patients"
     steps = " A free output, the other layers and the gates are the three steps from MONAI's UNet to Attention U-Net."
-    caption = f"Differences with 95 % intervals over {over}.{steps if judged.printed else ''}"
+    caption = f"Differences with 95 % intervals over {over}.{steps if judged.paper else ''}"
     return published.table(judged, table, "table_differences", caption, *seed_notes(judged))
 
 
@@ -233,7 +234,7 @@ def lesion_size(judged: Judged) -> Figure:
     """Dice by thirds of lesion area, with intervals; the paper claims an advantage on small SAH."""
     table = intervals.by_size(judged.every_series)
     table["label"] = table["series"].map({s: tables.label(s, own) for s, own in judged.every_series.items()})
-    claimed = " The paper claims that attention helps on small lesions." if judged.printed else ""
+    claimed = " The paper claims that attention helps on small lesions." if judged.paper else ""
     caption = f"Dice over SAH slices by thirds of lesion area, 95 % intervals over patients.{claimed}"
     first = ["series", "label", "tercile", "estimate", "low", "high"]
     data = table[[*first, *(column for column in table if column not in first)]]
@@ -271,8 +272,7 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     trivial = metrics.score(results.trivial[baselines.BACKGROUND], "dice", "mean_empty_1")
     lines = [
         f"- Calling every pixel background scores Dice {trivial:.3f} on this test set when empty against empty counts "
-        f"as 1; the paper prints {transcript.TABLE_3.value('dice', 'unet'):.3f} and "
-        f"{transcript.TABLE_3.value('dice', 'attention_unet'):.3f}."
+        f"as 1; the paper prints {' and '.join(f'{dice:.3f}' for dice in results.paper.printed['dice'].values())}."
     ]
     for model, own in results.counts.items():
         flattering = np.mean([metrics.score(counts, "dice", "mean_empty_1") for counts in own])

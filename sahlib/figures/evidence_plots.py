@@ -16,11 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
-from sahlib.figures.drawing import LOOKS, WIDTH, Look, looks, styled
-from sahlib.paper import printed, transcript
-from sahlib.paper.printed import BEST_SAMPLE, NETWORKS
+from sahlib.figures.drawing import WIDTH, Look, looks, styled
+from sahlib.paper import printed
+from sahlib.paper.claims import Paper
 from sahlib.scoring import baselines, metrics, volumes
-from sahlib.study import MODELS
 
 
 @styled
@@ -41,17 +40,18 @@ def conventions(data: pd.DataFrame) -> Figure:
     for ax, metric in zip(bottom.subplots(1, len(others), sharey=True), others, strict=True):
         _convention_panel(ax, data[data["metric"] == metric], rows, series, names, large=False)
     handles = handles_of(ours)
-    for model, dash in _PRINTED_DASHES.items() if data["printed"].any() else ():
-        label = f"printed in the paper, {MODELS[model]}"
-        handles.append(Line2D([], [], color=LOOKS[model].colour, linestyle=dash, label=label))
+    printed, own = labels_of(data[data["printed"]]), looks([*ours["series"], *data["series"]])
+    for number, (network, label) in enumerate(printed.items()):
+        look = {"color": own[network].colour, "linestyle": _DASHES[number % len(_DASHES)]}
+        handles.append(Line2D([], [], label=f"printed in the paper, {label}", **look))
     if ours["value"].isna().any():
         handles.append(Line2D([], [], linestyle="none", label="no marker: the score is undefined"))
     legend(figure, handles)
     return figure
 
 
-def conventions_data(table: pd.DataFrame, printed: transcript.PrintedTable | None = transcript.TABLE_3) -> pd.DataFrame:
-    """One row per series, convention and metric: value (mean over seeds), low, high, seeds; then the paper's numbers.
+def conventions_data(table: pd.DataFrame, paper: Paper | None = None) -> pd.DataFrame:
+    """One row per series, convention and metric: value (mean over seeds), low, high, seeds; then a paper's numbers.
 
     table: rows of `metrics.all_scores`, one for each seed, with the columns series, label and convention_label. The
     paper's numbers have printed True and no convention, for it names none.
@@ -59,29 +59,27 @@ def conventions_data(table: pd.DataFrame, printed: transcript.PrintedTable | Non
     keys = ["metric", "convention", "convention_label", "series", "label"]
     groups = table.groupby(keys, sort=False)["value"]
     data = groups.agg(value="mean", low="min", high="max", seeds="size").reset_index().assign(printed=False)
-    if printed is None:
-        return data
     papers = [
-        (metric, "", "", model, MODELS[model], *[printed.value(metric, model)] * 3, 0, True)
-        for metric in printed.rows
+        (metric, "", "", paper.stand_in(network, {}), network, *[value] * 3, 0, True)
+        for metric, numbers in (paper.printed.items() if paper else ())
         if metric in set(table["metric"])
-        for model in _PRINTED_DASHES
+        for network, value in numbers.items()
     ]
-    return pd.concat([data, pd.DataFrame(papers, columns=data.columns)], ignore_index=True)
+    return pd.concat([data, pd.DataFrame(papers, columns=data.columns)], ignore_index=True) if papers else data
 
 
-_PRINTED_DASHES = {transcript.UNET: (0, (4, 2)), transcript.ATTENTION: (0, (1, 1.2))}
+_DASHES = ((0, (4, 2)), (0, (1, 1.2)), (0, (6, 2, 1, 2)))  # of the printed numbers, in their order
 
 
 def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, names: dict, large: bool) -> None:
     metric = data["metric"].iloc[0]
-    papers = data[data["printed"]]
-    for row in papers.itertuples():
-        look = {"linestyle": _PRINTED_DASHES[row.series], "linewidth": 1.1 if large else 0.9, "zorder": 1}
-        ax.axvline(row.value, color=LOOKS[row.series].colour, **look)
+    papers, own = data[data["printed"]], looks([*series, *data["series"]])
+    for number, row in enumerate(papers.itertuples()):
+        look = {"linestyle": _DASHES[number % len(_DASHES)], "linewidth": 1.1 if large else 0.9, "zorder": 1}
+        ax.axvline(row.value, color=own[row.series].colour, **look)
     for r in range(0, len(rows), 2):
         ax.axhspan(r - 0.5, r + 0.5, color="0.955", zorder=0, linewidth=0)
-    step, own = 0.84 / max(len(series), 1), looks(series)
+    step = 0.84 / max(len(series), 1)
     for row in data[~data["printed"]].itertuples():
         if np.isnan(row.value):
             continue
@@ -107,77 +105,87 @@ def _convention_panel(ax: Axes, data: pd.DataFrame, rows: list, series: list, na
         ax.grid(axis="x", color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
         above = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "ha": "right", "fontsize": 7}
-        for lift, row in zip((2, 11), papers.itertuples(), strict=False):
+        for number, row in enumerate(papers.itertuples()):
             text = f"paper, {row.label}: {row.value:.3f}"
-            ax.annotate(text, (row.value, 1), xytext=(0, lift), color=LOOKS[row.series].colour, **above)
+            ax.annotate(text, (row.value, 1), xytext=(0, 2 + 9 * number), color=own[row.series].colour, **above)
     else:
         ax.tick_params(axis="x", labelsize=6.5)
 
 
 @styled
-def perfect_slices() -> Figure:
-    """Share of perfect slices that the printed Dice and IoU allow, against the best Dice among the imperfect ones."""
-    data = printed.perfect_slices_curves()
-    figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
+def perfect_slices(paper: Paper) -> Figure:
+    """Share of perfect slices that the printed Dice and IoU allow, against the best Dice among the imperfect ones; a
+    panel for each of printed.networks."""
+    data, networks = printed.perfect_slices_curves(paper), printed.networks(paper)
+    figure = Figure(figsize=(max(WIDTH / 2 * len(networks), 4), 3.5), layout="constrained")
     figure.get_layout_engine().set(wspace=0.05)
-    for ax, model in zip(figure.subplots(1, 2, sharey=True), NETWORKS, strict=True):
-        own, colour = data[data["model"] == model], LOOKS[model].colour
-        dice, iou = transcript.TABLE_3.value("dice", model), transcript.TABLE_3.value("iou", model)
+    stand_ins = [paper.stand_in(network, {}) for network in networks]
+    best = printed.best_sample(paper)
+    for ax, network, look in zip(
+        figure.subplots(1, len(networks), sharey=True, squeeze=False)[0],
+        networks,
+        map(looks(stand_ins).get, stand_ins),
+        strict=True,
+    ):
+        own, colour = data[data["network"] == network], look.colour
+        dice, iou = (paper.value(metric, network) for metric in printed.OVERLAP)
         t, floor, ceiling = own["cap"], own["floor"], printed.perfect_ceiling(dice, iou)
         ax.fill_between(t, floor, ceiling, color=colour, alpha=0.18, linewidth=0)
         ax.fill_between(t, own["floor_low"], own["floor_high"], color=colour, alpha=0.35, linewidth=0)
         ax.plot(t, floor, color=colour)
         ax.plot([t.iloc[0], 1], [ceiling, ceiling], color=colour, linestyle=(0, (4, 2)))
-        alike, capped = printed.imperfect_dice(dice, iou), printed.share_above(dice, iou, BEST_SAMPLE)
+        alike = printed.imperfect_dice(dice, iou)
         ax.plot(alike, ceiling, "o", color=colour, markersize=5, zorder=4)
-        ax.plot(BEST_SAMPLE, capped, "s", color=colour, markersize=5, zorder=4)
         arrow = {"arrowstyle": "-", "color": "0.4", "linewidth": 0.6, "shrinkB": 4}
         text = {"textcoords": "offset points", "arrowprops": arrow, "fontsize": 7.5}
         ax.annotate(
             f"all imperfect slices alike:\n{ceiling:.0%} perfect,\nthe rest have Dice {alike:.2f}",
             (alike, ceiling), xytext=(-24, -66), ha="left", **text,
         )  # fmt: skip
-        ax.annotate(
-            f"no imperfect slice above {BEST_SAMPLE:.2f},\nthe best the paper prints:\nat least {capped:.0%} perfect",
-            (BEST_SAMPLE, capped), xytext=(-60, -112), ha="left", **text,
-        )  # fmt: skip
+        if np.isfinite(best):
+            capped = printed.share_above(dice, iou, best)
+            ax.plot(best, capped, "s", color=colour, markersize=5, zorder=4)
+            ax.annotate(
+                f"no imperfect slice above {best:.2f},\nthe best the paper prints:\nat least {capped:.0%} perfect",
+                (best, capped), xytext=(-60, -112), ha="left", **text,
+            )  # fmt: skip
         ax.text(0.985, ceiling + 0.015, f"at most {ceiling:.0%} perfect", ha="right", va="bottom", fontsize=7.5)
-        ax.set(title=f"{MODELS[model]}: printed Dice {dice:.3f}, IoU {iou:.3f}", xlim=(0.15, 1), ylim=(0, 1))
+        ax.set(title=f"{network}: printed Dice {dice:.3f}, IoU {iou:.3f}", xlim=(0.15, 1), ylim=(0, 1))
         ax.set_xlabel("Highest Dice among the imperfect slices")
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         ax.grid(color="0.9", linewidth=0.6)
         ax.set_axisbelow(True)
     figure.axes[0].set_ylabel("Share of perfect slices (Dice = 1)")
-    figure.suptitle("Most of the paper's test slices must be perfect or nearly so, which empty slices are for free")
+    if (data.groupby("network")["floor"].max() > 0.5).all():
+        figure.suptitle("Most of the paper's test slices must be perfect or nearly so, which empty slices are for free")
     return figure
 
 
 @styled
-def false_ranking(data: pd.DataFrame) -> Figure:
+def false_ranking(data: pd.DataFrame, paper: Paper, higher: str) -> Figure:
     """Probability that the printed ranking is false against the effective number of slices, a band for the correlation.
 
-    data: printed.false_ranking_curves()
+    data: printed.false_ranking_curves(paper, ...); higher: the network that is printed as the better one
     """
+    scans, slices = printed.scans(paper), paper.slices
     figure = Figure(figsize=(WIDTH * 0.75, 3.3), layout="constrained")
     ax = figure.subplots()
     low, middle, high = (data[data["correlation"] == r] for r in printed.CORRELATIONS)
-    colour = LOOKS[transcript.ATTENTION].colour
+    colour = next(iter(looks([paper.stand_in(higher, {})]).values())).colour
     ax.fill_between(low["n"], high["probability"], low["probability"], color=colour, alpha=0.2, linewidth=0)
     ax.plot(middle["n"], middle["probability"], color=colour)
     ax.axhline(0.05, color="0.4", linestyle=(0, (4, 2)), linewidth=0.8)
     ax.text(printed.FEWEST * 1.05, 0.053, "5 %", va="bottom", fontsize=7.5)
-    scans, slices = (
-        float(middle.loc[middle["n"] == n, "probability"].iloc[0]) for n in (printed.SCANS, printed.SLICES)
-    )
+    of_scans, of_slices = (float(middle.loc[middle["n"] == n, "probability"].iloc[0]) for n in (scans, slices))
     look = {"color": colour, "markersize": 5, "clip_on": False, "zorder": 4}
-    ax.plot([printed.SCANS, printed.SLICES], [scans, slices], "o", **look)
+    ax.plot([scans, slices], [of_scans, of_slices], "o", **look)
     beside = {"textcoords": "offset points", "fontsize": 7.5}
-    words = f"{scans:.2f} if the {printed.SLICES:,} slices\ncount as {printed.SCANS} scans of {printed.SLICES_A_SCAN}"
-    ax.annotate(words, (printed.SCANS, scans), xytext=(12, 14), **beside)
-    words = f"{slices:.5f} if all slices\nwere independent"
-    ax.annotate(words, (printed.SLICES, slices), xytext=(0, 44), ha="right", **beside)
+    words = f"{of_scans:.2f} if the {slices:,} slices\ncount as {scans} scans of {printed.SLICES_A_SCAN}"
+    ax.annotate(words, (scans, of_scans), xytext=(12, 14), **beside)
+    words = f"{of_slices:.5f} if all slices\nwere independent"
+    ax.annotate(words, (slices, of_slices), xytext=(0, 44), ha="right", **beside)
     ends = f"{printed.CORRELATIONS[0]:g} to {printed.CORRELATIONS[-1]:g}"
-    ax.set(xscale="log", xlim=(printed.FEWEST, printed.SLICES), ylim=(0, None))
+    ax.set(xscale="log", xlim=(printed.FEWEST, slices), ylim=(0, None))
     ax.set(xlabel="Independent observations that the test slices amount to", ylabel="Probability of a false ranking")
     ax.xaxis.set_major_locator(FixedLocator([20, 50, 100, 200, 500, 1000]))
     ax.xaxis.set_major_formatter(lambda n, _: f"{n:g}")

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from sahlib.figures import drawing, tables
 from sahlib.paper.ledger import COLLAPSED, Evidence
-from sahlib.paper.rules import CONTRADICTS, CONTROLS, FAILS, HOLDS, MEASURES, RULE, UNKNOWN, VERDICTS
-from sahlib.scoring import metrics
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNKNOWN, VERDICTS, rule
 
 # Okabe & Ito; the sign says the same without colour.
 SIGNS = {HOLDS: ("✓", "#00734F"), FAILS: ("✗", "#B34700"), UNKNOWN: ("?", "#666666"), CONTRADICTS: ("≠", "#8F3F71")}
@@ -49,7 +48,8 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
 def caption(table: pd.DataFrame, evidence: Evidence) -> str:
     """What the ledger is of, and its verdicts counted."""
     counted = ", ".join(f"{verdict} {(table['verdict'] == verdict).sum()}" for verdict in VERDICTS)
-    text = f"The claims ledger, recipe {evidence.recipe}, profile {evidence.profile}, {evidence.dataset}: {counted}."
+    of = f", recipe {evidence.recipe}, profile {evidence.profile}, {evidence.dataset}" if evidence.recipe else ""
+    text = f"The claims ledger{of}: {counted}."
     if table["reason"].str.contains(COLLAPSED, regex=False).any():
         text += " Collapsed: a network that calls every pixel background; it says nothing of its architecture."
     if {len(own) for own in evidence.counts.values()} == {1}:
@@ -60,10 +60,10 @@ def caption(table: pd.DataFrame, evidence: Evidence) -> str:
 
 
 def write(table: pd.DataFrame, folder: str | Path, evidence: Evidence, stem: str = "ledger") -> dict[str, Path]:
-    """Write stem.csv (every column, full precision), stem.md (with RULE) and the figure as stem.png and stem.svg, with
-    stem.txt its caption; return the paths by suffix."""
+    """Write stem.csv (every column, full precision), stem.md (with the rule), the figure as stem.png and stem.svg, and
+    its caption as stem.txt; return the paths by suffix."""
     words = caption(table, evidence)
-    text = tables.markdown(published(table), words) + "\n" + RULE
+    text = tables.markdown(published(table), words) + "\n" + rule(evidence.paper)
     paths = drawing.save(ledger_figure(table, words), folder, stem, table, words)
     return paths | {"md": drawing.save_text(Path(folder) / f"{stem}.md", text)}
 
@@ -123,18 +123,9 @@ def _cells(row: pd.Series) -> dict[str, str]:
     return {
         "claim": textwrap.fill(claim, 45),
         "printed": "\n".join(textwrap.fill(line, 19) for line in row["printed"].replace(" (", "\n(").split("\n")),
-        "ours": f"{_what(row['key'])}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 42),
+        "ours": f"{row['score']}\n{row['ours']}" if measured else textwrap.fill(row["ours"], 42),
         "verdict": textwrap.fill(f"{row['verdict']}: {reason}", 50),
     }
-
-
-def _what(key: str) -> str:
-    """The measured score of a difference in a few words."""
-    measure = MEASURES[key] if key in MEASURES else CONTROLS[key][1]
-    where = f"{measure.tercile} third of lesions" if measure.tercile else {
-        "mean_empty_1": "all slices, 0/0 = 1", "batches": "per batch", "sah_slices": "SAH slices", "pooled": "pooled",
-    }[measure.convention]  # fmt: skip
-    return f"{metrics.LABELS[measure.metric]}, {where}"
 
 
 def _whisker(ax: Axes, row: pd.Series, y: float, colour: str, reach: float) -> None:

@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from sahlib.figures import drawing
 from sahlib.paper import transcript
-from sahlib.paper.transcript import TABLE_3_CONVENTIONS
+from sahlib.paper.claims import Paper, SampleTable
 from sahlib.scoring import metrics
 from sahlib.scoring.baselines import BACKGROUND, THRESHOLD
 from sahlib.study import AUGMENTATIONS, MODELS, Study
@@ -41,9 +41,7 @@ UNDEFINED_NOTE = (
 BLANK_NOTE = "A blank cell marks a number that the paper does not print."
 
 
-def sample_table(
-    counts: Mapping[str, Counts], sample_ids: Sequence[str], printed: transcript.PrintedTable
-) -> pd.DataFrame:
+def sample_table(counts: Mapping[str, Counts], sample_ids: Sequence[str], printed: SampleTable) -> pd.DataFrame:
     """Table 1 or 2: the scores of one to three test slices, the paper's number before each of ours.
 
     counts: the models to show; of several seeds the first, because a picture shows one run
@@ -70,32 +68,31 @@ def sample_table(
     return pd.DataFrame(columns)
 
 
-def aggregate_table(
-    counts: Mapping[str, Counts], batch_size: int = 16, printed: transcript.PrintedTable | None = transcript.TABLE_3
-) -> pd.DataFrame:
+def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16, paper: Paper | None = None) -> pd.DataFrame:
     """Table 3: the scores of the test set, the paper's number before ours, and what "background everywhere" gets.
 
     batch_size: slices in a batch of the evaluation; the paper's is 16
-    printed: what the paper has, or None where the counts are of nobody's networks
+    paper: whose printed numbers stand before ours, each under the convention that it is read by
     returns: columns Slices, Metric, Convention, then the models; several seeds show their mean, with "<model> min" and
     "<model> max" after it. Five rows for the whole test set, Dice and IoU as means over slices with empty-against-empty
     1, the others per batch with 0/0 = 0; then the same five over the SAH slices only, NaN where the paper has none
     raises: ValueError for no model, or models or seeds that were not tested on the same slices
     """
     seeds = _seeds(counts)
-    rows = [(WHOLE, m, c) for m, c in TABLE_3_CONVENTIONS.items()]
-    rows += [(SAH_ONLY, m, "sah_slices") for m in TABLE_3_CONVENTIONS]
+    rows = [(WHOLE, m, c) for m, c in (transcript.PAPER.conventions | (paper.conventions if paper else {})).items()]
+    rows += [(SAH_ONLY, m, "sah_slices") for m in transcript.PAPER.conventions]
     columns: dict[str, list | np.ndarray] = {
         "Slices": [where for where, _, _ in rows],
         "Metric": [ROW_LABELS[m] for _, m, _ in rows],
         "Convention": [metrics.CONVENTIONS[c].label.replace("batch,", f"batch of {batch_size},") for _, _, c in rows],
     }
-    paired = [m for models in transcript.COUNTERPARTS.values() for m in models]
+    networks = paper.networks if paper else {}
+    paired = [m for network in networks.values() for m in network.beside]
     others = [m for m in seeds if m not in paired]  # networks the paper does not have
-    for network, models in (*transcript.COUNTERPARTS.items(), ("", others)):
-        if network and printed:
-            columns[MODELS[network] + PAPER] = [
-                printed.value(m, network) if where == WHOLE else np.nan for where, m, _ in rows
+    for network, models in (*((name, own.beside) for name, own in networks.items()), ("", others)):
+        if network:
+            columns[network + PAPER] = [
+                paper.printed.get(m, {}).get(network, np.nan) if where == WHOLE else np.nan for where, m, _ in rows
             ]
         for model in (m for m in models if m in seeds):
             heading = label(model, seeds[model])

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from sahlib.paper import printed, rules, transcript
-from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, PAPERS, UNKNOWN, Measure, stands_for_unet
+from sahlib.paper.claims import Measure, Paper
+from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNKNOWN
 from sahlib.scoring import intervals, metrics, power
 from sahlib.study import MODELS
 from sahlib.training import curves
@@ -22,7 +23,8 @@ from sahlib.training import curves
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one recipe left behind: counts and histories, arm -> one table per seed, and which study they are of."""
+    """What one recipe left behind: counts and histories, predictor -> one table per seed, and which study they are of,
+    all empty for masks from elsewhere; paper: whose claims they are held against."""
 
     counts: dict[str, list[pd.DataFrame]]
     histories: dict[str, list[pd.DataFrame]]
@@ -31,24 +33,19 @@ class Evidence:
     dataset: str
     batch_size: int = 16
     draws: int = intervals.DRAWS
-
-    @property
-    def unet(self) -> str:
-        """The arm that stands for the paper's U-Net."""
-        return stands_for_unet(self.counts)
+    paper: Paper = transcript.PAPER
 
     def arm(self, named: str) -> str:
-        """The arm that a Measure names."""
-        return self.unet if named == PAPERS else named
+        """The predictor that a Measure names, or that stands for the network that it names."""
+        return self.paper.stand_in(named, self.counts)
+
+    def in_words(self, words: str) -> str:
+        """A Measure's words with the names of what stands for the paper's networks."""
+        for network in self.paper.networks:
+            words = words.replace(f"{{{network}}}", _name(self.arm(network)))
+        return words
 
 
-# The claims that (5) of RULE looks at, and the score that each is about.
-_LEADS = {
-    "attention_higher_dice": "Dice",
-    "attention_higher_iou": "IoU",
-    "attention_higher_recall": "recall",
-    "unet_higher_precision": "precision",
-}
 # Kind of place -> notebook and cell that shows it.
 WHERE = {
     "scores": "07_verdict, Scores and differences with intervals",
@@ -57,6 +54,11 @@ WHERE = {
     "printed": "07_verdict, What the printed numbers already prove",
     "": "the paper itself",
 }
+# Conventions in a few words.
+SHORT = {
+    "mean_empty_1": "all slices, 0/0 = 1", "mean_empty_0": "all slices, 0/0 = 0", "mean_empty_excluded": "0/0 left out",
+    "sah_slices": "SAH slices", "pooled": "pooled", "batches": "per batch", "per_patient": "per patient",
+}  # fmt: skip
 FAR = 100_000  # patients or trainings that nobody has
 OUT_OF_REACH = "more than anybody has"
 COLLAPSED = "collapsed (every pixel background)"
@@ -68,37 +70,41 @@ def ledger(
     """One row per claim, control and contradiction, in the paper's order.
 
     difference, interval: as in sahlib.scoring.intervals
-    returns: key, kind ("training", "samples", "test set", "control" or "contradiction"), claim, sections, printed,
-    measure, estimate, low, high (over patients and, where there are several seeds, trainings), p_holm, ours (text),
-    verdict, reason, would_take (what would settle it, in words), where; estimate, low, high and p_holm are NaN where
-    the measure has none, and a difference is positive where the claim is right
-    raises: KeyError where transcript.CLAIMS has a claim without a Measure
+    returns: key, kind (of claims.ABOUT, or "contradiction"), claim, sections, score (of a difference, in a few words),
+    printed, measure, estimate, low, high (over patients and, where there are several seeds, trainings), p_holm, ours
+    (text), verdict, reason, would_take (what would settle it, in words), where; estimate, low, high and p_holm are NaN
+    where the measure has none, and a difference is positive where the claim is right
     """
-    claims = {
-        key: (claim.words, ", ".join(claim.sections), rules.MEASURES[key]) for key, claim in transcript.CLAIMS.items()
-    }
-    claims |= {key: (words, "control", measure) for key, (words, measure) in rules.CONTROLS.items()}
-    found = {key: _find(measure, evidence, difference, interval) for key, (_, _, measure) in claims.items()}
+    claims = evidence.paper.claims | evidence.paper.controls
+    found = {key: _find(claim.measure, evidence, difference, interval) for key, claim in claims.items()}
     tested = [key for key, row in found.items() if "p" in row]
     for key, p in zip(tested, intervals.holm([found[key]["p"] for key in tested]), strict=True):
         found[key] |= _verdict_on_difference(found[key], float(p), len(tested))
-    if "verdict" not in found["complementary"]:
-        found["complementary"] |= complementary(found, evidence)
+    for key, claim in claims.items():
+        if claim.measure.kind == "complementary" and "verdict" not in found[key]:
+            found[key] |= complementary(claim.measure, found, evidence)
     rows = []
-    for key, (words, sections, measure) in claims.items():
-        measured = measure.words.format(unet=MODELS[evidence.unet])
-        rows.append({"key": key, "kind": _kind(key), "claim": words, "sections": sections,
-                     "printed": _printed(measure), "measure": measured, "where": WHERE[measure.where],
-                     **found[key]})  # fmt: skip
-    for one in transcript.CONTRADICTIONS:
-        rows.append({"key": one.key, "kind": "contradiction", "claim": one.words, "sections": ", ".join(one.sections),
+    for key, claim in claims.items():
+        row = {
+            "key": key,
+            "kind": claim.about,
+            "claim": claim.says,
+            "sections": "control" if claim.about == "control" else ", ".join(claim.sections),
+            "score": _score(claim.measure),
+            "printed": _printed(claim.measure, evidence.paper),
+            "measure": evidence.in_words(claim.measure.words),
+            "where": WHERE[_where(claim.measure)],
+        }
+        rows.append(row | found[key])
+    for key, one in evidence.paper.contradictions.items():
+        rows.append({"key": key, "kind": "contradiction", "claim": one.says, "sections": ", ".join(one.sections),
                      "printed": "", "measure": "the printed text and numbers alone", "where": WHERE[""],
                      **_told(CONTRADICTS, "the paper's own numbers or sentences")})  # fmt: skip
     numbers = ["estimate", "low", "high", "p_holm"]
-    columns = ["key", "kind", "claim", "sections", "printed", "measure", *numbers]
+    columns = ["key", "kind", "claim", "sections", "score", "printed", "measure", *numbers]
     columns += ["ours", "verdict", "reason", "would_take", "where"]
     table = pd.DataFrame(rows).reindex(columns=columns).astype(dict.fromkeys(numbers, float))
-    return table.fillna({"would_take": ""})
+    return table.fillna({"would_take": "", "score": ""})
 
 
 def _told(verdict: str, reason: str, ours: str = "") -> dict:
@@ -110,8 +116,9 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
     if verdict := {"contradiction": CONTRADICTS, "unknowable": UNKNOWN}.get(measure.kind):
         return _told(verdict, measure.words)
     if measure.kind == "printed":
-        return _chance()
-    arms = [evidence.arm(named) for named in (*measure.higher, measure.lower) if named]
+        return _chance(measure, evidence.paper)
+    of = [evidence.paper.claims[key].measure for key in measure.of]
+    arms = [evidence.arm(named) for one in (measure, *of) for named in one.arms]
     if reason := _unusable(arms, evidence):
         return _told(UNKNOWN, reason)
     if measure.kind == "difference":
@@ -126,20 +133,20 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
 def _unusable(arms: list[str], evidence: Evidence) -> str:
     for arm in arms:
         if not evidence.counts.get(arm):
-            return f"{MODELS[arm]} was not trained in this run"
+            return f"{_name(arm)} was not trained in this run"
         if collapsed := sum(map(metrics.is_collapsed, evidence.counts[arm])):
-            return f"{MODELS[arm]} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
+            return f"{_name(arm)} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
     return ""
 
 
 def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, difference: Callable) -> dict:
     above, below = evidence.counts[higher], evidence.counts[lower]
-    if measure.tercile:
-        inside = (intervals.size_terciles(above[0]) == measure.tercile).to_numpy()
+    if measure.lesions:
+        inside = (intervals.size_terciles(above[0]) == measure.lesions).to_numpy()
         if not inside.any():
             return _told(UNKNOWN, "no test slice has a lesion of this size")
         above, below = [c[inside] for c in above], [c[inside] for c in below]
-    score, size = (measure.metric, measure.convention), evidence.batch_size
+    score, size = (measure.score, measure.convention), evidence.batch_size
     got = difference(below, above, *score, draws=evidence.draws, level=1 - rules.LEVEL, batch_size=size)
     whole = got.over_seeds(1 - rules.LEVEL)
     row = {name: getattr(whole, name) for name in ("estimate", "low", "high", "patients")}
@@ -147,7 +154,7 @@ def _difference(measure: Measure, higher: str, lower: str, evidence: Evidence, d
 
 
 def _verdict_on_difference(row: dict, p: float, tests: int) -> dict:
-    """By (3) of RULE; leads: 1 or -1 where the claimed or the other network is surely ahead.
+    """By (3) of the rule; leads: 1 or -1 where the claimed or the other network is surely ahead.
 
     p: after Holm's correction for all `tests`
     """
@@ -205,8 +212,8 @@ def _first(*cases: tuple) -> tuple:
 
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
     asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
-    got = [interval(evidence.counts[arm], measure.metric, measure.convention, **asked) for arm in arms]
-    words = [f"{MODELS[arm]} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
+    got = [interval(evidence.counts[arm], measure.score, measure.convention, **asked) for arm in arms]
+    words = [f"{_name(arm)} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
     fewest = min(i.patients for i in got)
     verdict, reason = _first(
         (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
@@ -217,32 +224,36 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
     return _told(verdict, reason, "; ".join(words))
 
 
-def complementary(found: dict[str, dict], evidence: Evidence) -> dict:
-    """By (5) of RULE, from the rows of _LEADS."""
-    asked = [(rules.MEASURES[key], found[key].get("leads")) for key in _LEADS]
-    leads = [{1: m.higher[0], -1: m.lower}.get(ahead, "") for m, ahead in asked]
-    leads = [MODELS[evidence.arm(named)] if named else "" for named in leads]
+def complementary(measure: Measure, found: dict[str, dict], evidence: Evidence) -> dict:
+    """By (5) of the rule, from the rows of the claims that `measure` is of."""
+    asked = [(evidence.paper.claims[key].measure, found[key].get("leads")) for key in measure.of]
+    leads = [{1: m.higher, -1: m.than}.get(ahead, "") for m, ahead in asked]
+    leads = [_name(evidence.arm(named)) if named else "" for named in leads]
     verdict, reason = _first(
         (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
-        (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all four"),
+        (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all of them"),
         (True, UNKNOWN, "not every lead is sure"),
     )
-    words = (f"{score}: {lead or 'open'}" for score, lead in zip(_LEADS.values(), leads, strict=True))
+    scores = [metrics.LABELS[m.score] for m, _ in asked]
+    words = (f"{score}: {lead or 'open'}" for score, lead in zip(scores, leads, strict=True))
     return _told(verdict, reason, ", ".join(words))
 
 
-def _chance() -> dict:
-    """By (7) of RULE."""
-    curves = printed.false_ranking_curves()
-    scans, slices = (curves.loc[curves["n"] == n, "probability"] for n in (printed.SCANS, printed.SLICES))
+def _chance(measure: Measure, paper: Paper) -> dict:
+    """By (7) of the rule."""
+    if not {measure.than, measure.higher} <= {*printed.networks(paper)} or not paper.slices:
+        return _told(UNKNOWN, "it takes the printed Dice and IoU of both, and the number of test slices")
+    curves = printed.false_ranking_curves(paper, measure.than, measure.higher)
+    sizes = printed.scans(paper), paper.slices
+    scans, slices = (curves.loc[curves["n"] == n, "probability"] for n in sizes)
     verdict, reason = _first(
         (scans.max() <= rules.LEVEL, HOLDS, f"at most {rules.LEVEL} for scans too"),
         (slices.min() > rules.LEVEL, FAILS, f"above {rules.LEVEL} even if all slices were independent"),
         (True, UNKNOWN, "it depends on how many scans the slices are of, which the paper does not say"),
     )
     ours = (
-        f"{scans.min():.2g} to {scans.max():.2g} for {printed.SCANS} scans; at most {slices.max():.1g} for "
-        f"{printed.SLICES:,} independent slices"
+        f"{scans.min():.2g} to {scans.max():.2g} for {sizes[0]} scans; at most {slices.max():.1g} for {sizes[1]:,} "
+        "independent slices"
     )
     return _told(verdict, reason, ours)
 
@@ -256,11 +267,11 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
         return _told(UNKNOWN, "a loss is not finite: its training failed")
     if min(map(len, histories)) < 2:
         return _told(UNKNOWN, "one epoch is no curve")
-    values = {arm: [curves.numbers(h)[measure.metric] for h in own] for arm, own in runs.items()}
-    if measure.metric == "end_level":
+    values = {arm: [curves.numbers(h)[measure.curve] for h in own] for arm, own in runs.items()}
+    if measure.curve == "end_level":
         reference = float(np.mean(values.pop(arms[1])))
         values = {arm: [v / reference - 1 for v in own] for arm, own in values.items()}
-    ours = "; ".join(f"{MODELS[arm]} {_range_text(own, measure.metric)}" for arm, own in values.items())
+    ours = "; ".join(f"{_name(arm)} {_range_text(own, measure.curve)}" for arm, own in values.items())
     seeds, epochs = min(map(len, runs.values())), min(map(len, histories))
     verdict, reason = _first(
         (seeds < rules.MIN_SEEDS, UNKNOWN, f"too few seeds ({seeds}): runs differ by chance"),
@@ -288,25 +299,45 @@ def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
     )
 
 
-def _kind(key: str) -> str:
-    if key in rules.CONTROLS:
-        return "control"
-    measure = rules.MEASURES[key]
-    if measure.where == "training":
+def _name(predictor: str) -> str:
+    return MODELS.get(predictor, predictor)
+
+
+def _where(measure: Measure) -> str:
+    """The kind of place that shows what a measure is of; of WHERE."""
+    if measure.curve:
         return "training"
-    alone = measure.kind in ("contradiction", "unknowable") or transcript.CLAIMS[key].sections == ("3.2",)
-    return "samples" if alone else "test set"
-
-
-def _printed(measure: Measure) -> str:
-    if measure.kind == "complementary":
-        return "Dice, IoU, recall, F1: Attention U-Net; precision: U-Net"
-    arms = [transcript.UNET if named == PAPERS else named for named in (*measure.higher, measure.lower)]
-    of_table = measure.convention == transcript.TABLE_3_CONVENTIONS.get(measure.metric) and not measure.tercile
-    if measure.kind != "difference" or not of_table or not set(arms) <= set(transcript.TABLE_3.columns):
+    if measure.kind in ("contradiction", "unknowable"):
         return ""
-    a, b = (transcript.TABLE_3.value(measure.metric, arm) for arm in arms)
-    return f"{a:.3f} over {b:.3f} ({a - b:+.3f})"
+    return "size" if measure.lesions else "printed" if measure.kind == "printed" else "scores"
+
+
+def _score(measure: Measure) -> str:
+    """What a difference is of, in a few words."""
+    if measure.kind != "difference":
+        return ""
+    where = f"{measure.lesions} third of lesions" if measure.lesions else SHORT[measure.convention]
+    return f"{metrics.LABELS[measure.score]}, {where}"
+
+
+def _printed(measure: Measure, paper: Paper) -> str:
+    """The printed numbers that a measure is of, where there are any."""
+    if measure.kind == "complementary":
+        return _leads(paper)
+    asked = (measure.higher, measure.than)
+    of_table = measure.convention == paper.conventions.get(measure.score) and not measure.lesions
+    if measure.kind != "difference" or not of_table or not {*asked} <= paper.printed[measure.score].keys():
+        return ""
+    a, b = (paper.value(measure.score, network) for network in asked)
+    return f"{a:.{paper.decimals}f} over {b:.{paper.decimals}f} ({a - b:+.{paper.decimals}f})"
+
+
+def _leads(paper: Paper) -> str:
+    """Which network has the highest printed number, by score: "Dice, IoU: A; precision: B"."""
+    leads: dict[str, list[str]] = {}
+    for metric, numbers in paper.printed.items():
+        leads.setdefault(max(numbers, key=numbers.get), []).append(metrics.LABELS[metric])
+    return "; ".join(f"{', '.join(scores)}: {network}" for network, scores in leads.items())
 
 
 def _signs(text: str) -> str:

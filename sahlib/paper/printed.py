@@ -1,9 +1,10 @@
-"""What the paper's printed Dice and IoU prove alone: how many of its slices were perfect, or nearly so, and how
-probable it is that their ranking is false.
+"""What a paper's printed Dice and IoU prove alone: how many of its slices were perfect, or nearly so, and how probable
+it is that their ranking is false.
 
 D and J are the printed means of Dice and IoU, read as means over slices; a slice has d and j. Every slice has
-d = 2j/(1+j), 0/0 included, because the two are 0/0 together. A printed number v stands for anything in [v - 0.0005,
-v + 0.0005]. Which pairs of conventions the five printed scores allow is worked out in tests/helpers/pairs.py.
+d = 2j/(1+j), 0/0 included, because the two are 0/0 together. A printed number v stands for anything in [v - r, v + r],
+r being half of the last printed decimal. Which pairs of conventions this study's five printed scores allow is worked
+out in tests/helpers/pairs.py.
 """
 
 from __future__ import annotations
@@ -14,24 +15,35 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from sahlib.paper.transcript import ATTENTION, SETTINGS, TABLE_1, TABLE_3, UNET
+from sahlib.paper.claims import Paper
 
-ROUNDING = 0.0005  # half of the last printed decimal
-NETWORKS = (UNET, ATTENTION)
 OVERLAP = ("dice", "iou")
-BEST_SAMPLE = max(TABLE_1.rows["dice"])  # the highest Dice that the paper prints for any one slice: 0.73
-# What nobody but the authors knows of its test set: how far two networks' scores go together from slice to slice, and
-# how many independent observations its slices amount to, from as many as there may be scans to all slices.
+# What nobody but the authors knows of a test set: how far two networks' scores go together from slice to slice, and how
+# many independent observations its slices amount to, from as many as there may be scans to all slices.
 CORRELATIONS = (0.25, 0.5, 0.75)
-SLICES = SETTINGS["test_batches"].value * SETTINGS["batch_size"].value
 SLICES_A_SCAN = 30  # of a head, 4 to 5 mm apart
-FEWEST, SCANS = 20, SLICES // SLICES_A_SCAN
+FEWEST = 20
 
 
-def rounded(model: str, metric: str) -> tuple[float, float]:
-    """The interval of numbers that are printed as Table 3 has it."""
-    value = TABLE_3.value(metric, model)
-    return value - ROUNDING, value + ROUNDING
+def networks(paper: Paper) -> list[str]:
+    """Those whose Dice and IoU are both printed."""
+    return [name for name in paper.networks if all(name in paper.printed.get(metric, ()) for metric in OVERLAP)]
+
+
+def scans(paper: Paper) -> int:
+    """As many as the slices of the test set may be of."""
+    return max(2, paper.slices // SLICES_A_SCAN)
+
+
+def best_sample(paper: Paper) -> float:
+    """The highest Dice that the paper prints for any one slice; NaN where it prints none."""
+    return max((max(table.rows["dice"]) for table in paper.samples), default=float("nan"))
+
+
+def rounded(paper: Paper, network: str, metric: str) -> tuple[float, float]:
+    """The interval of numbers that are printed as the paper has it."""
+    value, half = paper.value(metric, network), 0.5 * 10**-paper.decimals
+    return value - half, value + half
 
 
 def imperfect_dice(dice: float, iou: float) -> float:
@@ -69,19 +81,19 @@ def share_above(dice: float, iou: float, t: float) -> float:
     return max(0.0, dice - (dice - iou) * (2 - t) / (1 - t), 1 - (1 - dice) / (1 - t))
 
 
-def perfect_slices_curves() -> pd.DataFrame:
-    """The curves: model, cap (highest Dice of an imperfect slice), floor with floor_low and floor_high (rounding), and
-    ceiling; floor and ceiling are shares of perfect slices."""
+def perfect_slices_curves(paper: Paper) -> pd.DataFrame:
+    """The curves: network, cap (highest Dice of an imperfect slice), floor with floor_low and floor_high (rounding),
+    and ceiling; floor and ceiling are shares of perfect slices."""
     rows = []
-    for model in NETWORKS:
-        dice, iou = TABLE_3.value("dice", model), TABLE_3.value("iou", model)
+    for network in networks(paper):
+        dice, iou = (paper.value(metric, network) for metric in OVERLAP)
         # Where the two floors of share_above cross, the extremes may lie inside the rounding box.
-        box = list(itertools.product(*(np.linspace(*rounded(model, metric), 9) for metric in OVERLAP)))
+        box = list(itertools.product(*(np.linspace(*rounded(paper, network, metric), 9) for metric in OVERLAP)))
         for cap in np.linspace(imperfect_dice(dice, iou), 0.985, 150):
             corners = [share_above(d, j, cap) for d, j in box]
             floor = share_above(dice, iou, cap)
-            rows.append((model, cap, floor, min(corners), max(corners), perfect_ceiling(dice, iou)))
-    return pd.DataFrame(rows, columns=["model", "cap", "floor", "floor_low", "floor_high", "ceiling"])
+            rows.append((network, cap, floor, min(corners), max(corners), perfect_ceiling(dice, iou)))
+    return pd.DataFrame(rows, columns=["network", "cap", "floor", "floor_low", "floor_high", "ceiling"])
 
 
 def spread(dice: float, iou: float) -> float:
@@ -102,11 +114,12 @@ def false_ranking(lead: float, spreads: tuple[float, float], n: float | np.ndarr
     return stats.t.sf(np.sqrt(n) * lead / np.sqrt(a**2 + b**2 - 2 * r * a * b), np.asarray(n) - 1)
 
 
-def false_ranking_curves() -> pd.DataFrame:
-    """How probable it is that the paper's ranking in Dice is false: correlation, n (FEWEST to SLICES), probability."""
-    scores = [(TABLE_3.value("dice", model), TABLE_3.value("iou", model)) for model in NETWORKS]
+def false_ranking_curves(paper: Paper, lower: str, higher: str) -> pd.DataFrame:
+    """How probable it is that the paper's ranking of two networks in Dice is false: correlation, n (FEWEST to its
+    slices), probability."""
+    scores = [tuple(paper.value(metric, network) for metric in OVERLAP) for network in (lower, higher)]
     lead, spreads = scores[1][0] - scores[0][0], tuple(spread(*score) for score in scores)
-    n = np.unique([*np.geomspace(FEWEST, SLICES, 120).round().astype(int), SCANS])
+    n = np.unique([*np.geomspace(FEWEST, paper.slices, 120).round().astype(int), scans(paper)])
     curves = [
         pd.DataFrame({"correlation": r, "n": n, "probability": false_ranking(lead, spreads, n, r)})
         for r in CORRELATIONS

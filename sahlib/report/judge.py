@@ -16,11 +16,12 @@ from sahlib.chapters import own_masks
 from sahlib.data import mask_folders
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import save_text
-from sahlib.figures.ledger_page import SIGNS
+from sahlib.figures.ledger_page import HEADINGS, SIGNS
+from sahlib.paper.claims import read
 from sahlib.progress import over
 from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
-from sahlib.report.report_page import CONTENTS, HOME, items_of
+from sahlib.report.report_page import CONTENTS, HOME, items_of, ledgers_of
 from sahlib.report.report_parts import text_of
 from sahlib.study import StudyError
 from sahlib.workspace import absolute, provenance
@@ -33,12 +34,18 @@ CONTENT = {"table_raters": ["Against each rater"]} | {
 
 
 def write(
-    truths: Sequence[str], masks: Sequence[str], folder: Path, images: str = "", target: str = "SAH", **naming: object
+    truths: Sequence[str],
+    masks: Sequence[str],
+    folder: Path,
+    images: str = "",
+    target: str = "SAH",
+    claims: str = "",
+    **naming: object,
 ) -> str:
     """Figures, tables, counts and PAGE in `folder`, which is new, empty or of an earlier call; returns what to print.
 
     truths  FOLDER, or NAME=FOLDER of each rater; masks: NAME=FOLDER of each competitor
-    target  of study.TARGETS; naming: further arguments of mask_folders.pair
+    target  of study.TARGETS; claims: a file for paper.claims; naming: further arguments of mask_folders.pair
 
     StudyError where the folder is another, whose files are not touched, and for what the masks are refused for.
     """
@@ -50,12 +57,13 @@ def write(
     competitors = {name: absolute(place) for name, place in _named(masks, "--masks").items()}
     if both := sorted({*raters} & {*competitors}):
         raise StudyError(f"{both[0]!r} is the name of a rater and of a competitor; give one of them another.")
+    paper = read(absolute(claims)) if claims else None
     paired = mask_folders.pair(raters, competitors, absolute(images) if images else None, **naming)
     lesions = tuple(CLASSES[1:]) if target == "all" else (target,)
     save_text(folder / PAGE, "Not finished: run the same command again.\n")
-    judged = own_masks.judge(paired, lesions, folder, over("scans"))
+    judged = own_masks.judge(paired, lesions, folder, over("scans"), paper)
     summary = own_masks.write(judged)
-    asked = {"truth": truths, "masks": masks, "images": images, "target": target, **naming}
+    asked = {"truth": truths, "masks": masks, "images": images, "target": target, "claims": claims, **naming}
     record = {"judged": {name: value for name, value in asked.items() if value}, "provenance": provenance()}
     save_text(folder / "run.json", json.dumps(record, indent=1, default=str) + "\n")
     shown = items_of(folder, CONTENT)
@@ -64,10 +72,13 @@ def write(
         summary=summary,
         shown=shown,
         notes=report_parts.shared_notes(shown),
+        ledgers=ledgers_of(folder),
+        rule="".join(text_of(folder / "ledger.md").partition("**How a verdict")[1:]),
         counts=[report_parts.attached(folder, path.name) for path in sorted(folder.glob("counts_*.csv"))],
         record=text_of(folder / "run.json"),
         command=command_line(record["judged"]),
         signs=SIGNS,
+        headings=HEADINGS,
     )
     save_text(folder / PAGE, page)
     return f"{summary}\nThe page: {folder / PAGE}"

@@ -63,7 +63,7 @@ def html(folder: Path, command: str) -> str:
     ]
     return ENVIRONMENT.get_template("report.html.j2").render(
         name=folder.name,
-        printed=[(MODELS[model], transcript.TABLE_3.value("dice", model)) for model in ("unet", "attention_unet")],
+        printed=list(transcript.PAPER.printed["dice"].items()),
         record=record,
         recipes={"the study's own": record} | record.get("further_recipes", {}),
         verdict=text_of(folder / "verdict.md"),

@@ -13,6 +13,7 @@ from matplotlib.image import AxesImage
 from sahlib.figures import drawing, evidence_plots, probability_plots
 from sahlib.figures.drawing import LOOKS, looks
 from sahlib.paper import transcript
+from sahlib.paper.transcript import PAPER
 from sahlib.scoring import baselines, calibration, metrics, volumes
 from sahlib.study import MODELS
 
@@ -48,7 +49,7 @@ def _some_scores(seeds):
 
 
 def drawn(table):
-    return evidence_plots.conventions(evidence_plots.conventions_data(table))
+    return evidence_plots.conventions(evidence_plots.conventions_data(table, PAPER))
 
 
 def drawn_volumes(table):
@@ -133,7 +134,7 @@ def test_every_text_is_on_the_page_and_the_callers_style_is_left_alone(name):
 
 def test_a_figure_is_saved_with_its_data(tmp_path):
     table = some_scores(seeds=1)
-    data = evidence_plots.conventions_data(table)
+    data = evidence_plots.conventions_data(table, PAPER)
     paths = drawing.save(evidence_plots.conventions(data), tmp_path, "figure_10", data, "All conventions.")
     assert all(path.stat().st_size for path in paths.values())
     pd.testing.assert_frame_equal(pd.read_csv(paths["csv"], keep_default_na=False, na_values=[]).iloc[:, :1],
@@ -145,7 +146,7 @@ def test_a_figure_is_saved_with_its_data(tmp_path):
 
 def test_conventions_data_by_hand():
     row = {"metric": "dice", "convention": "pooled", "convention_label": "all", "series": "unet", "label": "U-Net"}
-    data = evidence_plots.conventions_data(pd.DataFrame([{**row, "value": 0.2}, {**row, "value": 0.6}]))
+    data = evidence_plots.conventions_data(pd.DataFrame([{**row, "value": 0.2}, {**row, "value": 0.6}]), PAPER)
     ours, printed = data[~data["printed"]], data[data["printed"]]
     assert ours[["value", "low", "high", "seeds"]].values.tolist() == [[pytest.approx(0.4), 0.2, 0.6, 2]]
     assert ours["label"].tolist() == ["U-Net"] and ours["convention_label"].tolist() == ["all"]
@@ -166,10 +167,10 @@ def test_background_everywhere_is_drawn_where_the_scores_put_it_and_says_what_it
 def test_the_papers_numbers_are_lines_in_every_panel():
     figure = drawn(some_scores())
     assert len(panels(figure)) == len(metrics.METRICS)
-    for ax, metric in zip(panels(figure), transcript.TABLE_3.rows, strict=False):
+    for ax, metric in zip(panels(figure), PAPER.printed, strict=False):
         lines = {to_hex(line.get_color()): line.get_xdata()[0] for line in ax.lines[:2]}
-        for model in (transcript.UNET, transcript.ATTENTION):
-            assert lines[LOOKS[model].colour.lower()] == transcript.TABLE_3.value(metric, model)
+        for model, network in (("unet", transcript.UNET), ("attention_unet", transcript.ATTENTION)):
+            assert lines[LOOKS[model].colour.lower()] == PAPER.value(metric, network)
     assert {"paper, U-Net: 0.867", "paper, Attention U-Net: 0.896"} <= set(texts(figure))
 
 

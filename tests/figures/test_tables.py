@@ -11,7 +11,7 @@ import pytest
 
 from sahlib.figures import tables
 from sahlib.paper import transcript
-from sahlib.scoring import metrics
+from sahlib.paper.transcript import PAPER
 from sahlib.study import MODELS, Study, StudyError
 
 
@@ -71,7 +71,7 @@ def test_sample_table_errors():
 
 
 def test_aggregate_table_by_hand():
-    table = tables.aggregate_table({"unet": UNET, "attention_unet": ATTENTION})
+    table = tables.aggregate_table({"unet": UNET, "attention_unet": ATTENTION}, paper=PAPER)
     assert table.columns.tolist() == [
         "Slices", "Metric", "Convention",
         "U-Net, paper", "U-Net", "Attention U-Net, paper", "Attention U-Net", "Background everywhere",
@@ -95,7 +95,7 @@ def test_aggregate_table_by_hand():
 
 
 def test_aggregate_table_names_each_rows_convention_and_batch():
-    table = tables.aggregate_table({"unet": UNET}, batch_size=2)
+    table = tables.aggregate_table({"unet": UNET}, batch_size=2, paper=PAPER)
     whole = table[table["Slices"] == tables.WHOLE].set_index("Metric")["Convention"]
     assert whole["Dice"] == whole["IoU"] == "mean over slices, 0/0 = 1"
     assert whole["F1"] == "pooled per batch of 2, 0/0 = 0, mean over batches"
@@ -105,13 +105,13 @@ def test_aggregate_table_names_each_rows_convention_and_batch():
 
 def test_column_order_and_other_models():
     everything = {"attention_unet_open_gates": UNET, "attention_unet": ATTENTION, "unet_resnet34": RESNET, "unet": UNET}
-    names = tables.aggregate_table(everything).columns.tolist()[3:]
+    names = tables.aggregate_table(everything, paper=PAPER).columns.tolist()[3:]
     assert names[:5] == ["U-Net, paper", "U-Net", "U-Net (ResNet34)", "Attention U-Net, paper", "Attention U-Net"]
     assert len(names) == 7 and names[-1] == "Background everywhere"
 
 
 def test_several_seeds_show_mean_and_spread():
-    table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION})
+    table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION}, paper=PAPER)
     headings = table.columns.tolist()
     at = headings.index("U-Net")
     assert headings[at : at + 3] == ["U-Net", "U-Net min", "U-Net max"]
@@ -126,24 +126,24 @@ def test_several_seeds_show_mean_and_spread():
 
 def test_a_collapsed_model_is_called_so():
     name = "U-Net (collapsed: every pixel background)"
-    assert name in tables.aggregate_table({"unet": COLLAPSED})
+    assert name in tables.aggregate_table({"unet": COLLAPSED}, paper=PAPER)
     assert f"Sample 1, {name}" in tables.sample_table({"unet": COLLAPSED}, ["s0"], transcript.TABLE_1)
-    assert name in set(tables.bars_data(tables.aggregate_table({"unet": COLLAPSED}))["series"])
+    assert name in set(tables.bars_data(tables.aggregate_table({"unet": COLLAPSED}, paper=PAPER))["series"])
     some = "U-Net (collapsed in 1 of 2 seeds: every pixel background)"
-    assert some in tables.aggregate_table({"unet": [UNET, COLLAPSED]})
-    table = tables.aggregate_table({"unet": COLLAPSED})
+    assert some in tables.aggregate_table({"unet": [UNET, COLLAPSED]}, paper=PAPER)
+    table = tables.aggregate_table({"unet": COLLAPSED}, paper=PAPER)
     assert table[name].tolist() == table["Background everywhere"].tolist()
 
 
 def test_counts_must_be_of_the_same_slices():
     with pytest.raises(ValueError, match="counts of attention_unet and unet are not of the same test slices"):
-        tables.aggregate_table({"unet": UNET, "attention_unet": ATTENTION.iloc[::-1]})
+        tables.aggregate_table({"unet": UNET, "attention_unet": ATTENTION.iloc[::-1]}, paper=PAPER)
     with pytest.raises(ValueError, match="not of the same test slices"):
         tables.aggregate_table({"unet": UNET, "attention_unet": counts((8, 8, 3), (1, 0, 3), (0, 0, 0), (0, 0, 0))})
 
 
 def test_bars_are_the_whole_test_set_rows():
-    table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION})
+    table = tables.aggregate_table({"unet": [UNET, RESNET], "attention_unet": ATTENTION}, paper=PAPER)
     bars = tables.bars_data(table)
     assert bars.columns.tolist() == ["metric", "model", "series", "printed", "value"]
     assert len(bars) == 5 * 5 and not bars.isna().any().any()
@@ -222,7 +222,7 @@ def table(request):
     if request.param == "sample":
         return tables.sample_table({"unet": UNET, "unet_resnet34": COLLAPSED}, ["s0", "s1", "s2"], transcript.TABLE_1)
     return tables.aggregate_table(
-        {"unet": [UNET, RESNET] if request.param == "seeds" else UNET, "attention_unet": COLLAPSED}
+        {"unet": [UNET, RESNET] if request.param == "seeds" else UNET, "attention_unet": COLLAPSED}, paper=PAPER
     )
 
 
@@ -267,7 +267,7 @@ def test_0_over_0_is_an_en_dash_and_not_printed_is_blank(tmp_path):
     tex = structure((tmp_path / "sample.tex").read_text())
     assert tex[3] == ["Precision", "0.50", "--", "0.79", r"-- \\"]
 
-    tables.write(tables.aggregate_table({"unet": UNET}), tmp_path, "aggregate", "c")
+    tables.write(tables.aggregate_table({"unet": UNET}, paper=PAPER), tmp_path, "aggregate", "c")
     text = (tmp_path / "aggregate.md").read_text(encoding="utf-8")
     assert "| whole test set | Dice | mean over slices, 0/0 = 1 | 0.867 | 0.375 | 0.896 | 0.500 |" in text
     assert "| SAH slices only | Dice | mean over SAH slices only, 0/0 = 0 |  | 0.250 |  | 0.000 |" in text
@@ -291,11 +291,6 @@ def test_latex_compiles(table, tmp_path):
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:]
-
-
-def test_table_3_conventions_exist():
-    assert set(tables.TABLE_3_CONVENTIONS.values()) <= set(metrics.CONVENTIONS)
-    assert list(tables.TABLE_3_CONVENTIONS) == list(transcript.TABLE_3.rows)
 
 
 def test_a_fold_is_named_as_one_of_several():

@@ -26,8 +26,8 @@ import math
 
 import pandas as pd
 
-from sahlib.paper.printed import NETWORKS, rounded, share_above
-from sahlib.paper.transcript import TABLE_3
+from sahlib.paper.printed import rounded, share_above
+from sahlib.paper.transcript import PAPER
 from sahlib.scoring.metrics import CONVENTIONS
 
 HIGH = 0.9  # a Dice that hardly any slice with bleeding gets
@@ -56,22 +56,22 @@ def possible_alone() -> dict[tuple[str, str, str], bool]:
     be F1. Proofs in the module's docstring.
     """
     found = {}
-    for model, convention in itertools.product(NETWORKS, CONVENTIONS):
+    for model, convention in itertools.product(PAPER.networks, CONVENTIONS):
         pooled = CONVENTIONS[convention].unit == "all"
-        (p0, p1), (r0, r1), (j0, j1) = (rounded(model, m) for m in ("precision", "recall", "iou"))
+        (p0, p1), (r0, r1), (j0, j1) = (rounded(PAPER, model, m) for m in ("precision", "recall", "iou"))
         for group, bounded, low, high in (
             ("iou, dice", "dice", _dice_of(j0) if pooled else j0, _dice_of(j1)),
             ("precision, recall, f1", "f1", _harmonic(p0, r0) if pooled else max(0.0, p0 + r0 - 1), _harmonic(p1, r1)),
-            ("all five", "dice", *rounded(model, "f1")),
+            ("all five", "dice", *rounded(PAPER, model, "f1")),
         ):
-            below, above = rounded(model, bounded)
+            below, above = rounded(PAPER, model, bounded)
             found[model, convention, group] = above >= low and high >= below
     return found
 
 
 def obstacle(model: str, overlap: str, triple: str) -> str:
     """The rule (a key of RULES) that forbids Dice and IoU under one convention beside P, R, F1 under another; or ""."""
-    (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (rounded(model, m) for m in TABLE_3.rows)
+    (d0, d1), (j0, j1), (p0, _), (r0, r1), (f0, f1) = (rounded(PAPER, model, m) for m in PAPER.printed)
     single = possible_alone()
     one, zero, left, sah = OVER_SLICES
     pair = (overlap, triple)
@@ -95,7 +95,7 @@ def convention_pairs() -> pd.DataFrame:
     counts as 1 can empty slices stand in for them.
     """
     rows = []
-    for model, overlap, triple in itertools.product(NETWORKS, CONVENTIONS, CONVENTIONS):
+    for model, overlap, triple in itertools.product(PAPER.networks, CONVENTIONS, CONVENTIONS):
         rule = obstacle(model, overlap, triple)
         share = math.nan if rule else _near_perfect(model, overlap, triple)
         rows.append((model, overlap, triple, not rule, rule, share))
@@ -112,7 +112,7 @@ def _harmonic(p: float, r: float) -> float:
 
 def _near_perfect(model: str, overlap: str, triple: str) -> float:
     """The least share, among units with a lesion or a prediction, of those with Dice above HIGH."""
-    (d0, d1), (j0, _), (_, _), (f0, _) = (rounded(model, m) for m in ("dice", "iou", "precision", "f1"))
+    (d0, d1), (j0, _), (_, _), (f0, _) = (rounded(PAPER, model, m) for m in ("dice", "iou", "precision", "f1"))
     floor = min(share_above(d, j0, HIGH) for d in (d0, d1))
     if overlap != "mean_empty_1":
         return floor

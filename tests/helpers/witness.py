@@ -10,7 +10,7 @@ from helpers import pairs
 from scipy import optimize
 
 from sahlib.paper.printed import OVERLAP
-from sahlib.paper.transcript import SETTINGS, TABLE_3
+from sahlib.paper.transcript import PAPER, SETTINGS
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import CONVENTIONS
 
@@ -32,14 +32,14 @@ def witness(model: str, overlap: str, triple: str) -> pd.DataFrame:
     blocks = _single_slices() if group == 1 else _batch_patterns()
     size = len(blocks) // group
     conditions, limits = [], []
-    for metric in TABLE_3.rows:
+    for metric in PAPER.printed:
         convention = CONVENTIONS[overlap if metric in OVERLAP else triple]
         scores = metrics.unit_scores(blocks, metric, convention).dropna()
         # Number of the batch, row of the slice, or of the patient (16 to a block) -> the block it is in.
         block = scores.index.to_numpy() // (1 if convention.unit == "batch" else group)
         total = np.bincount(block, scores, size)
         units = np.bincount(block, minlength=size).astype(float)
-        value = TABLE_3.value(metric, model)
+        value = PAPER.value(metric, model)
         conditions += [total - (value + TOLERANCE) * units, (value - TOLERANCE) * units - total, -units]
         limits += [0, 0, -1]
     found = optimize.milp(

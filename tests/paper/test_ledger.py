@@ -12,6 +12,7 @@ from sahlib.paper import rules as module
 from sahlib.paper import transcript
 from sahlib.paper.ledger import OUT_OF_REACH, Evidence, complementary, ledger, would_take
 from sahlib.paper.rules import CONTRADICTS, FAILS, FREE, HOLDS, OPEN, UNKNOWN
+from sahlib.paper.transcript import PAPER
 from sahlib.scoring import intervals, metrics
 from sahlib.scoring.power import Needed
 
@@ -74,8 +75,7 @@ def by_key(table):
 
 def test_every_claim_and_contradiction_has_one_row():
     table = ledger(evidence(seeds=1))
-    assert table["key"].tolist() == [*transcript.CLAIMS, *module.CONTROLS, *(c.key for c in transcript.CONTRADICTIONS)]
-    assert set(module.MEASURES) == set(transcript.CLAIMS)
+    assert table["key"].tolist() == [*PAPER.claims, *PAPER.controls, *PAPER.contradictions]
     assert set(table["verdict"]) <= set(module.VERDICTS)
     assert (table["reason"] != "").all() and (table["where"] != "").all() and (table["measure"] != "").all()
     assert (table.loc[table["kind"] == "contradiction", "verdict"] == CONTRADICTS).all()
@@ -84,13 +84,11 @@ def test_every_claim_and_contradiction_has_one_row():
 def test_contradictions_are_what_the_paper_prints():
     # The claims that the ledger lets contradict themselves rest on these printed numbers.
     assert transcript.TABLE_1.rows == transcript.TABLE_2.rows
-    text = transcript.QUOTES
+    text = PAPER.quotes
     assert [text["3.2", transcript.UNET, f"sample {k}"]["dice"] for k in (1, 2, 3)] == [0.59, 0.43, 0.67]
     assert transcript.TABLE_1.rows["dice"] == (0.57, 0.57, 0.73)
     assert text["3.2", transcript.UNET, "sample 2"]["recall"] == 0.31
-    assert transcript.TABLE_3.value("recall", transcript.UNET) < transcript.TABLE_3.value(
-        "recall", transcript.ATTENTION
-    )
+    assert PAPER.value("recall", transcript.UNET) < PAPER.value("recall", transcript.ATTENTION)
     on_2 = [text[section, transcript.ATTENTION, "sample 2"]["dice"] for section in ("3.3", "3.2")]
     assert [*on_2, transcript.TABLE_2.value("dice", "sample 2")] == [0.38, 0.49, 0.57]
 
@@ -236,7 +234,7 @@ def test_rule_for_complementary():
         keys = ("attention_higher_dice", "attention_higher_iou", "attention_higher_recall", "unet_higher_precision")
         sure = {HOLDS: 1, FAILS: -1, UNKNOWN: 0}
         found = {key: {"leads": sure[v]} for key, v in zip(keys, verdicts, strict=True)}
-        return complementary(found, evidence(seeds=1))["verdict"]
+        return complementary(PAPER.claims["complementary"].measure, found, evidence(seeds=1))["verdict"]
 
     assert leads(HOLDS, UNKNOWN, UNKNOWN, HOLDS) == HOLDS  # Dice: Attention U-Net; precision: U-Net
     assert leads(HOLDS, HOLDS, HOLDS, FAILS) == FAILS  # Attention U-Net has all four
@@ -322,13 +320,13 @@ def test_written_files_are_whole_and_say_the_rule(tmp_path, monkeypatch):
     paths = ledger_page.write(table, tmp_path, own)
     assert set(paths) == {"png", "svg", "csv", "txt", "md"}
     text = paths["md"].read_text()
-    assert module.RULE in text and "no verdict here is clinical evidence" in text
-    assert all(c.words in text for c in transcript.CLAIMS.values())
+    assert module.rule(PAPER) in text and "no verdict here is clinical evidence" in text
+    assert all(c.says in text for c in PAPER.claims.values())
     assert pd.read_csv(paths["csv"])["verdict"].tolist() == table["verdict"].tolist()
 
 
 def test_whether_the_printed_ranking_is_chance_needs_no_training():
-    row = by_key(ledger(evidence(seeds=1, arms=("unet", "attention_unet")))).loc[module.CHANCE]
+    row = by_key(ledger(evidence(seeds=1, arms=("unet", "attention_unet")))).loc["printed_ranking_is_not_chance"]
     # By hand in test_printed.py: between 0.16 and 0.28 for 45 scans, next to nothing for 1,376 independent slices.
     assert row["verdict"] == UNKNOWN and row["ours"].startswith("0.16 to 0.28 for 45 scans; at most 0.0005 for 1,376")
 

@@ -13,6 +13,7 @@ from scipy import stats
 
 from sahlib.figures import evidence_plots
 from sahlib.paper import printed, transcript
+from sahlib.paper.transcript import PAPER
 from sahlib.scoring import metrics
 from sahlib.scoring.metrics import score
 
@@ -74,18 +75,18 @@ def test_share_above_names_a_wrong_t(t):
 def test_numbers_of_the_paper():
     expected = {transcript.ATTENTION: (0.309, 0.850, 0.807), transcript.UNET: (0.250, 0.823, 0.778)}
     for model, numbers in expected.items():
-        both = [transcript.TABLE_3.value(metric, model) for metric in printed.OVERLAP]
+        both = [PAPER.value(metric, model) for metric in printed.OVERLAP]
         found = printed.imperfect_dice(*both), printed.perfect_ceiling(*both), printed.share_above(*both, 0.73)
         assert found == pytest.approx(numbers, abs=5e-4)
-    assert printed.BEST_SAMPLE == 0.73
+    assert printed.best_sample(PAPER) == 0.73
 
 
 def test_rounding_interval_holds_inside_the_box():
     rng = np.random.default_rng(0)
-    curves = printed.perfect_slices_curves()
-    for model in printed.NETWORKS:
-        inside = rng.uniform(*zip(*(printed.rounded(model, m) for m in printed.OVERLAP), strict=True), (500, 2))
-        for row in curves[curves["model"] == model][::10].itertuples():
+    curves = printed.perfect_slices_curves(PAPER)
+    for model in printed.networks(PAPER):
+        inside = rng.uniform(*zip(*(printed.rounded(PAPER, model, m) for m in printed.OVERLAP), strict=True), (500, 2))
+        for row in curves[curves["network"] == model][::10].itertuples():
             values = [printed.share_above(d, j, row.cap) for d, j in inside]
             # The extremes may lie between the 9 x 9 numbers that the curves look at.
             assert row.floor_low - 1e-4 <= min(values) and max(values) <= row.floor_high + 1e-9
@@ -149,13 +150,13 @@ def test_no_convention_gives_all_five_numbers():
 
 
 FAST = {
-    ("unet", "mean_empty_1", "sah_slices"),
-    ("attention_unet", "mean_empty_1", "mean_empty_excluded"),
-    ("attention_unet", "mean_empty_1", "sah_slices"),
-    ("attention_unet", "mean_empty_1", "batches"),
-    ("attention_unet", "mean_empty_0", "batches"),
-    ("attention_unet", "per_patient", "mean_empty_1"),
-    ("unet", "sah_slices", "batches"),
+    ("U-Net", "mean_empty_1", "sah_slices"),
+    ("Attention U-Net", "mean_empty_1", "mean_empty_excluded"),
+    ("Attention U-Net", "mean_empty_1", "sah_slices"),
+    ("Attention U-Net", "mean_empty_1", "batches"),
+    ("Attention U-Net", "mean_empty_0", "batches"),
+    ("Attention U-Net", "per_patient", "mean_empty_1"),
+    ("U-Net", "sah_slices", "batches"),
 }
 POSSIBLE = [tuple(row) for row in pairs.convention_pairs().query("possible")[["model", "overlap", "triple"]].values]
 
@@ -168,22 +169,22 @@ def test_possible_pairs_have_counts_that_score_what_was_printed(model, overlap, 
     assert 1361 <= len(counts) <= 1376
     pixels = counts[list(metrics.COUNTS)].to_numpy()
     assert (pixels >= 0).all() and (pixels.sum(axis=1) == 256 * 256).all()
-    for metric in transcript.TABLE_3.rows:
+    for metric in PAPER.printed:
         value = score(counts, metric, overlap if metric in printed.OVERLAP else triple)
-        assert round(value, 3) == transcript.TABLE_3.value(metric, model)
+        assert round(value, 3) == PAPER.value(metric, model)
 
 
 def test_impossible_pair_is_refused_with_its_rule():
-    assert pairs.obstacle("unet", "batches", "batches") == "same"
+    assert pairs.obstacle("U-Net", "batches", "batches") == "same"
     with pytest.raises(ValueError, match="same"):
-        witness("unet", "batches", "batches")
+        witness("U-Net", "batches", "batches")
 
 
 def test_figure_and_its_data():
-    data = printed.perfect_slices_curves()
+    data = printed.perfect_slices_curves(PAPER)
     assert (data["floor_low"] <= data["floor"] + 1e-12).all() and (data["floor"] <= data["floor_high"] + 1e-12).all()
     assert (data["floor"] <= data["ceiling"] + 1e-9).all()
-    texts = [text.get_text() for ax in evidence_plots.perfect_slices().axes for text in ax.texts]
+    texts = [text.get_text() for ax in evidence_plots.perfect_slices(PAPER).axes for text in ax.texts]
     assert any("at least 81% perfect" in text for text in texts) and any("at least 78% perfect" in t for t in texts)
 
 
@@ -218,7 +219,7 @@ def test_spread_of_two_kinds_of_slices_by_hand():
 
 
 def test_the_ranking_s_curves_reach_from_few_scans_to_all_slices():
-    curves = printed.false_ranking_curves()
+    curves = printed.false_ranking_curves(PAPER, *PAPER.networks)
     assert set(curves["correlation"]) == set(printed.CORRELATIONS)
     assert (curves["n"].min(), curves["n"].max()) == (20, 1376) and 45 in set(curves["n"])
     for _, own in curves.groupby("correlation"):

@@ -5,16 +5,16 @@ import dataclasses
 import pytest
 
 from sahlib.paper import transcript
-from sahlib.paper.transcript import ATTENTION, TABLE_1, TABLE_2, TABLE_3, UNET
+from sahlib.paper.transcript import ATTENTION, PAPER, TABLE_1, TABLE_2, UNET
 
 
 def quotes(section, *models):
     """(value in the text, value in Tables 1 to 3, network, sample) of the numbers that a section quotes."""
     table_of = {UNET: TABLE_1, ATTENTION: TABLE_2}
     found = []
-    for (where, model, sample), numbers in transcript.QUOTES.items():
+    for (where, model, sample), numbers in PAPER.quotes.items():
         if where == section and model in (models or (UNET, ATTENTION)):
-            table, column = (TABLE_3, model) if sample == "test set" else (table_of[model], sample)
+            table, column = (PAPER, model) if sample == "test set" else (table_of[model], sample)
             found += [(value, table.value(metric, column), model, sample) for metric, value in numbers.items()]
     return found
 
@@ -25,13 +25,14 @@ def could_be(printed, low, high, step=0.01):
 
 
 def test_tables_are_complete_and_plausible():
-    for number, table in enumerate((TABLE_1, TABLE_2, TABLE_3), 1):
+    for number, table in enumerate((TABLE_1, TABLE_2), 1):
         assert table.number == number
         for metric, values in table.rows.items():
             assert len(values) == len(table.columns)
             assert all(0 < v < (100 if metric == "area_percent" else 1) for v in values)
     assert list(TABLE_1.rows) == ["dice", "iou", "precision", "recall", "f1", "area_percent"]
-    assert list(TABLE_3.rows) == ["dice", "iou", "precision", "recall", "f1"]
+    assert list(PAPER.printed) == ["dice", "iou", "precision", "recall", "f1"]
+    assert all(0 < v < 1 for numbers in PAPER.printed.values() for v in numbers.values())
 
 
 def test_tables_1_and_2_are_identical():
@@ -41,11 +42,11 @@ def test_tables_1_and_2_are_identical():
 def test_f1_is_dice_in_tables_1_and_2_but_not_in_3():
     for table in (TABLE_1, TABLE_2):
         assert table.rows["f1"] == table.rows["dice"]
-    for dice, f1 in zip(TABLE_3.rows["dice"], TABLE_3.rows["f1"], strict=True):
+    for dice, f1 in zip(PAPER.printed["dice"].values(), PAPER.printed["f1"].values(), strict=True):
         assert dice - f1 > 0.3
 
 
-@pytest.mark.parametrize("sample", transcript.SAMPLES)
+@pytest.mark.parametrize("sample", TABLE_1.columns)
 def test_a_sample_in_tables_1_and_2_obeys_the_formulas(sample):
     # Each printed number stands for an interval of 0.01; Dice = 2 IoU / (1 + IoU), F1 = 2 P R / (P + R).
     iou, p, r = (TABLE_1.value(m, sample) for m in ("iou", "precision", "recall"))
@@ -55,7 +56,7 @@ def test_a_sample_in_tables_1_and_2_obeys_the_formulas(sample):
 
 
 def test_the_samples_of_the_text_obey_the_formulas_too():
-    samples = [q for (*_, sample), q in transcript.QUOTES.items() if {"dice", "iou"} <= set(q) and sample != "test set"]
+    samples = [q for (*_, sample), q in PAPER.quotes.items() if {"dice", "iou"} <= set(q) and sample != "test set"]
     assert len(samples) == 5
     for said in samples:
         assert could_be(said["dice"], *(2 * (said["iou"] + e) / (1 + said["iou"] + e) for e in (-0.005, 0.005)))
@@ -64,7 +65,7 @@ def test_the_samples_of_the_text_obey_the_formulas_too():
 def test_table_3_holds_averages():
     # No single pair of masks has these: Dice is not 2 IoU / (1 + IoU), and F1 is not made of the P and R beside it.
     for model in (UNET, ATTENTION):
-        dice, iou, p, r, f1 = (TABLE_3.value(m, model) for m in ("dice", "iou", "precision", "recall", "f1"))
+        dice, iou, p, r, f1 = (PAPER.value(m, model) for m in ("dice", "iou", "precision", "recall", "f1"))
         assert abs(dice - 2 * iou / (1 + iou)) > 0.01
         assert abs(f1 - 2 * p * r / (p + r)) > 0.01
 
@@ -82,7 +83,7 @@ def test_text_of_3_3_agrees_with_table_1_and_disagrees_with_table_2():
 
 
 def test_attention_on_sample_2_has_three_dice_scores():
-    said = {numbers["dice"] for (_, *place), numbers in transcript.QUOTES.items() if place == [ATTENTION, "sample 2"]}
+    said = {numbers["dice"] for (_, *place), numbers in PAPER.quotes.items() if place == [ATTENTION, "sample 2"]}
     assert said | {TABLE_2.value("dice", "sample 2")} == {0.49, 0.38, 0.57}
 
 
@@ -92,19 +93,19 @@ def test_text_of_3_4_and_3_5_agrees_with_table_3():
 
 
 def test_claims_about_table_3_are_true_of_table_3():
-    rows = {m: dict(zip(TABLE_3.columns, v, strict=True)) for m, v in TABLE_3.rows.items()}
+    rows = PAPER.printed
     for metric in ("dice", "iou", "recall"):
-        assert f"attention_higher_{metric}" in transcript.CLAIMS
+        assert f"attention_higher_{metric}" in PAPER.claims
         assert rows[metric][ATTENTION] > rows[metric][UNET]
-    assert "unet_higher_precision" in transcript.CLAIMS
+    assert "unet_higher_precision" in PAPER.claims
     assert rows["precision"][UNET] > rows["precision"][ATTENTION]
     assert rows["f1"][ATTENTION] > rows["f1"][UNET]  # printed, but the text passes over it
 
 
 def test_records_are_complete_frozen_and_unique():
-    for records in (transcript.CLAIMS.values(), transcript.CONTRADICTIONS):
-        assert len({r.key for r in records}) == len(list(records))
-        assert all(r.words and r.sections for r in records)
+    for records in (PAPER.claims, PAPER.contradictions):
+        assert all(one.says and one.sections for one in records.values())
+    assert (len(PAPER.claims), len(PAPER.controls), len(PAPER.contradictions)) == (25, 9, 8)
     with pytest.raises(dataclasses.FrozenInstanceError):
         TABLE_1.number = 2
 
@@ -118,4 +119,4 @@ def test_the_recipe_is_the_default_study():
     assert study.batch_size == said["batch_size"] == 16
     assert study.learning_rate == said["learning_rate"] == 1e-4
     assert said["test_batches"] == 86
-    assert {name for models in transcript.COUNTERPARTS.values() for name in models} <= set(study.models)
+    assert {name for network in PAPER.networks.values() for name in network.beside} <= set(study.models)
