@@ -313,6 +313,8 @@ def summary(masks: Masks, differences: pd.DataFrame | None) -> str:
             f"{tables.label(name, own)}: Dice {_dice_in_words(own[0])} over slices with a lesion; over all slices, and "
             f"with empty against empty counted as 1, {flattering:.3f}, where finding nothing earns {trivial:.3f}."
         )
+    if masks.paper:
+        lines += [f"Printed: {said}" for said in printed.in_words(masks.paper)]
     lines += [verdict.conventions_in_words(masks), *masks.notes, *verdict.seed_notes(masks)]
     text = "\n".join(f"- {line}" for line in lines) + "\n"
     drawing.save_text(masks.folder / "judged.md", text)

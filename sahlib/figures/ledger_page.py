@@ -53,7 +53,8 @@ def caption(table: pd.DataFrame, evidence: Evidence) -> str:
     if table["reason"].str.contains(COLLAPSED, regex=False).any():
         text += " Collapsed: a network that calls every pixel background; it says nothing of its architecture."
     if {len(own) for own in evidence.counts.values()} == {1}:
-        text += " One seed: a verdict on scores is on these trained networks, not on the architectures."
+        these = "trained networks, not on the architectures" if evidence.recipe else "masks, not on what made them"
+        text += f" One {'seed' if evidence.recipe else 'mask each'}: a verdict on scores is on these {these}."
     if evidence.dataset == "phantom":
         text += " The phantom's scans are synthetic: no verdict here is clinical evidence."
     return text

@@ -21,6 +21,7 @@ OVERLAP = ("dice", "iou")
 # What nobody but the authors knows of a test set: how far two networks' scores go together from slice to slice, and how
 # many independent observations its slices amount to, from as many as there may be scans to all slices.
 CORRELATIONS = (0.25, 0.5, 0.75)
+CLEAR = 0.9  # a Dice that leaves little to be wanted
 SLICES_A_SCAN = 30  # of a head, 4 to 5 mm apart
 FEWEST = 20
 
@@ -125,3 +126,26 @@ def false_ranking_curves(paper: Paper, lower: str, higher: str) -> pd.DataFrame:
         for r in CORRELATIONS
     ]
     return pd.concat(curves, ignore_index=True)
+
+
+def in_words(paper: Paper) -> list[str]:
+    """What the printed numbers prove alone, a sentence each; an impossibility holds whatever their rounding."""
+    said = []
+    for network in networks(paper):
+        (d0, d1), (j0, j1) = (rounded(paper, network, metric) for metric in OVERLAP)
+        dice, iou = (paper.value(metric, network) for metric in OVERLAP)
+        shown = f"{network}: Dice {dice:.{paper.decimals}f} and IoU {iou:.{paper.decimals}f}"
+        if j0 > d1 or j1 < d0 / (2 - d0):  # j <= d, and j = d / (2 - d) is convex in d
+            said.append(f"{shown} cannot be means over the same slices, whatever the masks.")
+        elif d1 < 1:
+            said.append(
+                f"{shown}, read as means over slices, leave Dice {imperfect_dice(dice, iou):.2f} on the average to "
+                f"those that are not perfect (weighted by 1 - IoU); at most {perfect_ceiling(dice, iou):.0%} can be "
+                f"perfect, and at least {share_above(dice, iou, CLEAR):.0%} lie above {CLEAR}."
+            )
+    for network in paper.networks:
+        dice, f1 = (paper.printed.get(metric, {}).get(network, np.nan) for metric in ("dice", "f1"))
+        if abs(dice - f1) > 10**-paper.decimals:  # never of NaN
+            shown = f"{network}: Dice {dice:.{paper.decimals}f} and F1 {f1:.{paper.decimals}f}"
+            said.append(f"{shown} are one number of one pair of masks, so they were averaged differently.")
+    return said
