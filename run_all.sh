@@ -19,7 +19,7 @@ fail() {
 
 # Every module the command needs; one that is missing means that the environment is not complete.
 modules="cv2 filelock imagecodecs imagehash ipyevents ipykernel ipywidgets isal jinja2 matplotlib monai nbclient nbconvert nibabel nilearn numpy pandas papermill PIL
-  psutil pydicom rarfile requests rocrate safetensors scipy sklearn torch tqdm"
+  psutil pydicom rarfile requests rocrate safetensors scipy sklearn torch tqdm yaml"
 complete() { # complete PYTHON MODULE...
   "$1" - "${@:2}" <<'PY' >/dev/null 2>&1
 import sys
@@ -63,7 +63,7 @@ case " $* " in
     fi
     ;;
 esac
-[ "$command" = test ] && modules="$modules hypothesis nbval pytest xdist yaml"
+[ "$command" = test ] && modules="$modules hypothesis nbval pytest xdist"
 [ "$command" = lab ] && modules="$modules jupyterlab"
 # JupyterLab refuses to run as root, as one is in most containers, unless told so.
 [ "$command" = lab ] && [ "$(id -u)" = 0 ] && set -- --allow-root "$@"
