@@ -21,7 +21,7 @@ import pandas as pd
 from sahlib.chapters import diagnostics, evaluation, published, verdict
 from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results
-from sahlib.data.mask_folders import Case, MaskFolders
+from sahlib.data.mask_cases import Case, MaskFolders, Read
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.files import in_order
 from sahlib.data.sources.volume_folder import merge_raters
@@ -92,7 +92,7 @@ def judge(
     Raises StudyError for what the folders refuse, a truth that shows no such lesion, and probabilities of several.
     """
     pool = ProcessPoolExecutor(cores())
-    tasks = ((folders, case, tuple(lesions)) for case in folders.cases)
+    tasks = ((folders.read, folders.raters, case, tuple(lesions)) for case in folders.cases)
     parts = list(progress(_Sized(in_order(pool, _measured, tasks, 2 * cores()), len(folders.cases))))
     counts = {key: _joined(part.counts[key] for part in parts) for key in parts[0].counts}
     classes = {
@@ -139,11 +139,11 @@ class _Sized:
         return self.length
 
 
-def _measured(folders: MaskFolders, case: Case, lesions: Sequence[str]) -> _Part:
-    read = folders.read(case)
+def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case, lesions: Sequence[str]) -> _Part:
+    read = reader(case)
     truth = read.truths[0] if len(read.truths) == 1 else merge_raters(read.truths, "majority")
     identity = pd.DataFrame({"slice_id": read.slice_ids, "patient_id": case.patient_id})
-    sides = pd.DataFrame([read.sides_mm] * len(truth), columns=list(measured.SIDES))
+    sides = pd.DataFrame(np.broadcast_to(read.sides_mm, (len(truth), 3)), columns=list(measured.SIDES))
 
     def counted_against(predicted: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
         table = metrics.pixel_counts(_mask(predicted), reference)
@@ -159,7 +159,7 @@ def _measured(folders: MaskFolders, case: Case, lesions: Sequence[str]) -> _Part
     first = shown[lesions[0]]
     series = {name: predicted[lesions[0], name] for name in read.masks}
     series[baselines.BACKGROUND] = np.zeros(first.shape, bool)
-    seen = {rater: _of(own, lesions[0]) for rater, own in zip(folders.raters, read.truths, strict=True)}
+    seen = {rater: _of(own, lesions[0]) for rater, own in zip(raters, read.truths, strict=True)}
     several = seen if len(seen) > 1 else {}
     others = {name: own for name, own in series.items() if name in read.masks} | several
     return _Part(

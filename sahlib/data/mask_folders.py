@@ -3,23 +3,26 @@
     folders = pair([Path("truth")], {"nnU-Net": Path("nnunet")}, images=Path("scans"))
     for case in folders.cases: folders.read(case)
 
-The truth says what there is: a NIfTI file is a scan, a picture is a slice. What else is given has the same names, words
-such as `_mask`, `_pred` or `_0000` at their end left aside, in the same folders below. Masks of a scan lie on the
-truth's grid, in whatever orientation they are stored. Values between 0 and 1 are probabilities: NIfTI in floats, or
-`.npy` beside pictures as [rows, columns] and for scans in the order that nibabel has.
+The truth says what there is: a NIfTI file is a scan, a picture is a slice, and a DICOM-SEG is of the series that it was
+drawn on (mask_series.py). What else is given has the same names, words such as `_mask`, `_pred` or `_0000` at their end
+left aside, in the same folders below. Masks of a scan lie on the truth's grid, in whatever orientation they are stored.
+Values between 0 and 1 are probabilities: NIfTI in floats, or `.npy`, [rows, columns] of a picture and for scans in
+nibabel's order.
 
 A scan is its own patient unless a table or a pattern says more. Pictures need one of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from nibabel import orientations
 
+from sahlib.data import mask_series
+from sahlib.data.mask_cases import Case, MaskFolders, Read
 from sahlib.data.scan import CLASSES, to_classes
 from sahlib.data.slices import window_to_grey
 from sahlib.data.sources import nifti_file
@@ -45,57 +48,6 @@ PREDICTION_WORDS = (*MASK_WORDS, "pred", "preds", "prediction", "predictions", "
 SIDES = ("row_mm", "column_mm", "thickness_mm")
 
 
-@dataclass(frozen=True)
-class Case:
-    """One scan, or one picture: its name, whose it is, and its files.
-
-    truths   one per rater
-    masks    per competitor; None where it has none
-    sides_mm (row, column, thickness) as a table tells them, NaN where it does not
-    """
-
-    name: str
-    patient_id: str
-    truths: tuple[Path, ...]
-    masks: dict[str, Path | None]
-    image: Path | None
-    sides_mm: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Read:
-    """The arrays of a case in the canonical view, [D,H,W] each.
-
-    truths   class values uint8, one per rater; masks: per competitor class values uint8, or probabilities float
-    image    grey levels uint8 in the brain window, or None
-    sides_mm (row, column, thickness) of a voxel, NaN where unknown
-    """
-
-    slice_ids: tuple[str, ...]
-    truths: list[np.ndarray]
-    masks: dict[str, np.ndarray]
-    image: np.ndarray | None
-    sides_mm: tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class MaskFolders:
-    """Paired folders.
-
-    values   what the numbers in masks mean: of NIfTI value -> class; of pictures per folder, the truth's under ""
-    missing  competitor -> the cases it has no mask of
-    """
-
-    cases: tuple[Case, ...]
-    raters: tuple[str, ...]
-    values: dict[int, int] | dict[str, Meaning]
-    missing: dict[str, list[str]]
-
-    def read(self, case: Case) -> Read:
-        """The arrays of one case; StudyError for a file that is damaged, lies on another grid or is no such mask."""
-        return (_read_scan if has_ending(case.truths[0].name) else _read_picture)(case, self.values)
-
-
 def pair(
     truths: Mapping[str, Path],
     masks: Mapping[str, Path],
@@ -116,6 +68,9 @@ def pair(
     """
     (first, folder), *others = truths.items()
     known, kind = _files(folder)
+    if not known and (series := mask_series.find(folder, images)):
+        cases = mask_series.cases(series, truths, masks, patient_pattern, slices_are_patients)
+        return _folders(cases, truths, masks, partial(mask_series.read, classes=value_classes(label_map, {})))
     if not known:
         raise StudyError(f"{folder} holds no masks; expected NIfTI files, or pictures of slices ({', '.join(kind)}).")
     raters = {first: known} | {rater: _like(own, known, folder, kind) for rater, own in others}
@@ -143,12 +98,19 @@ def pair(
     ]
     if is_scan and not (told or patient_pattern or slices_are_patients):
         _require_one_scan_each(cases)
-    cases.sort(key=lambda case: (natural(case.patient_id), natural(case.name)))
-    values = (
-        value_classes(label_map, {1: CLASSES.index("SAH")}) if is_scan else _meanings(cases, tuple(masks), label_map)
-    )
-    missing = {competitor: [case.name for case in cases if case.masks[competitor] is None] for competitor in masks}
-    return MaskFolders(tuple(cases), tuple(truths), values, {name: own for name, own in missing.items() if own})
+    if is_scan:
+        read = partial(_read_scan, classes=value_classes(label_map, {1: CLASSES.index("SAH")}))
+    else:
+        read = partial(_read_picture, meanings=_meanings(cases, tuple(masks), label_map))
+    return _folders(cases, truths, masks, read)
+
+
+def _folders(
+    cases: Sequence[Case], truths: Iterable[str], masks: Iterable[str], read: Callable[[Case], Read]
+) -> MaskFolders:
+    ordered = sorted(cases, key=lambda case: (natural(case.patient_id), natural(case.name)))
+    missing = {competitor: [case.name for case in ordered if case.masks[competitor] is None] for competitor in masks}
+    return MaskFolders(tuple(ordered), tuple(truths), read, {name: own for name, own in missing.items() if own})
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:

@@ -83,25 +83,15 @@ class Dicom(FolderSource):
         """
         root = require_folder(root)
         value_classes(label_map, {})
-        slices: dict[Path, list[Slice]] = {}
-        others: list[Other] = []
-        for folder, files in _folders(root):
-            headers = [read_header(path) for path in _dicom_files(files)]
-            beside = [header for header in headers if isinstance(header, Other)]
-            others += beside
-            if found := [header for header in headers if isinstance(header, Slice)]:
-                _check_folder(root, folder, found, beside)
-                slices[folder] = found
+        slices, others = headers_below(root)
         if not slices:
-            found = f" ({others[0].path}: {others[0].reason})" if others else ""
-            way = "add the original CT series" if others else "give the folder above the series' folders"
-            raise StudyError(f"{root} holds no CT series in DICOM{found}; {way}.")
+            raise no_series(root, others)
         masks = _masks(slices, others)
         names = {folder.relative_to(root).as_posix(): folder for folder in slices}
         identities = {name: slices[folder][0].patient for name, folder in names.items()}
         series = [
             Series(name, patient, ordered(str(names[name]), slices[names[name]]), masks[names[name]])
-            for name, patient in _patients(root, identities, patient_pattern, slices_are_patients).items()
+            for name, patient in patients_of(root, identities, patient_pattern, slices_are_patients).items()
         ]
         ignored: dict[tuple[str, bool], list[str]] = defaultdict(list)
         for other in others:
@@ -159,6 +149,30 @@ class Dicom(FolderSource):
 
 
 open_folder = Dicom.open
+
+
+def headers_below(root: Path) -> tuple[dict[Path, list[Slice]], list[Other]]:
+    """(folder -> the CT slices in it, one series each; what else there is in DICOM) below a folder.
+
+    Raises StudyError for a file that is damaged, and for slices that lie in the folder itself, of two series in one
+    folder, or among others.
+    """
+    slices: dict[Path, list[Slice]] = {}
+    others: list[Other] = []
+    for folder, files in _folders(root):
+        headers = [read_header(path) for path in _dicom_files(files)]
+        beside = [header for header in headers if isinstance(header, Other)]
+        others += beside
+        if found := [header for header in headers if isinstance(header, Slice)]:
+            _check_folder(root, folder, found, beside)
+            slices[folder] = found
+    return slices, others
+
+
+def no_series(root: Path, others: list[Other]) -> StudyError:
+    found = f" ({others[0].path}: {others[0].reason})" if others else ""
+    way = "add the original CT series" if others else "give the folder above the series' folders"
+    return StudyError(f"{root} holds no CT series in DICOM{found}; {way}.")
 
 
 def one_series(root: Path) -> tuple[Slice, ...]:
@@ -248,7 +262,7 @@ def _masks(slices: dict[Path, list[Slice]], others: list[Other]) -> dict[Path, P
     return {folder: candidates[folder][0] for folder in slices}
 
 
-def _patients(root: Path, identities: dict[str, str], pattern: str, slices_are_patients: bool) -> dict[str, str]:
+def patients_of(root: Path, identities: dict[str, str], pattern: str, slices_are_patients: bool) -> dict[str, str]:
     """Series' name -> patient; `identities` are the series' PatientIDs, of which blank ones tell nothing."""
     identities = {name: plain(identity) for name, identity in identities.items()}
     if slices_are_patients or pattern:
