@@ -7,19 +7,23 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Every network's name for people. Two are controls, each another network less one thing: "attention_unet_open_gates"
-# is Attention U-Net with its gates held open, "unet_free_output" U-Net without the norm and activation that MONAI's
-# UNet puts on its only output channel.
+# The name for people of every network that is known here. Two are controls, each another network less one thing:
+# "attention_unet_open_gates" is Attention U-Net with its gates held open, "unet_free_output" U-Net without the norm and
+# activation that MONAI's UNet puts on its only output channel.
 MODELS = {
     "unet": "U-Net",
     "unet_free_output": "U-Net, free output",
     "unet_resnet34": "U-Net (ResNet34)",
     "attention_unet": "Attention U-Net",
     "attention_unet_open_gates": "Attention U-Net, gates open",
+    "swin_unetr": "Swin UNETR",
 }
+# A network of somebody else's: the module and the function in it that makes one.
+FOREIGN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 TARGETS = ("SAH", "any", "all")  # one class, all classes as one, or every class of its own
 PRECISIONS = ("fp32", "bf16")
 CAPTURES = ("auto", "never")
@@ -66,6 +70,15 @@ class StudyError(ValueError):
     """A mistake in what the user asked for or handed in; the message names the thing and the way out."""
 
 
+def name_of(model: str) -> str:
+    """A network's name for people: that of MODELS, or "build (my_package.nets)" of one from elsewhere; whatever else is
+    judged bears its name already."""
+    if FOREIGN.fullmatch(model):
+        module, _, function = model.partition(":")
+        return f"{function} ({module})"
+    return MODELS.get(model, model)
+
+
 @dataclass(frozen=True)
 class Study:
     """All that decides the outcome. Defaults are the paper's (sections 2.1 to 2.4) wherever it gives a value."""
@@ -98,7 +111,7 @@ class Study:
     fold: int = 0  # which of the folds is the test side
 
     # networks: the paper gives no widths
-    models: tuple[str, ...] = tuple(MODELS)
+    models: tuple[str, ...] = tuple(name for name in MODELS if name != "swin_unetr")
     channels: tuple[int, ...] = (32, 64, 128, 256, 512)
     prior_bias: bool = False  # start the output bias at the log-odds of a lesion pixel (Lin et al. 2017, section 4.1)
 
@@ -142,7 +155,8 @@ class Study:
         if not self.windows:
             raise StudyError("windows must name at least one.")
         self.window_values, self.grey_window_values  # noqa: B018 (refuses what is no window)
-        choices = {"target": TARGETS, "precision": PRECISIONS, "models": MODELS, "further_recipes": RECIPES}
+        known = [*MODELS, *filter(FOREIGN.fullmatch, self.models)]
+        choices = {"target": TARGETS, "precision": PRECISIONS, "models": known, "further_recipes": RECIPES}
         choices |= {"orientation": ORIENTATIONS, "augmentation": AUGMENTATIONS, "capture": CAPTURES}
         for name, known in choices.items():
             value = getattr(self, name)
@@ -162,9 +176,9 @@ class Study:
         for seed in (self.phantom_seed, self.split_seed, *self.seeds):
             if not 0 <= seed <= LARGEST_SEED:
                 raise StudyError(f"phantom_seed, split_seed and seeds must be 0 to {LARGEST_SEED}; one is {seed}.")
-        # ResNet34 halves an image five times, the other networks four; of what is left a batch of one needs 2x2 pixels,
-        # or their batch normalisation has nothing to go by.
-        step = 32 if "unet_resnet34" in self.models else 16
+        # ResNet34 and Swin UNETR halve an image five times, the other networks four; of what is left a batch of one
+        # needs 2x2 pixels, or their normalisation has nothing to go by.
+        step = 32 if {"unet_resnet34", "swin_unetr"} & {*self.models} else 16
         if self.size < 2 * step or self.size % step:
             raise StudyError(
                 f"size {self.size} must be a multiple of {step} and at least {2 * step}, because "

@@ -17,9 +17,10 @@ from sahlib.data import sources, splits
 from sahlib.data.scan import CLASSES
 from sahlib.data.slices import SliceStore, open_store, window_to_grey
 from sahlib.data.splits import SIDES, Split
+from sahlib.figures import drawing
 from sahlib.networks import gates
 from sahlib.scoring import metrics, prediction
-from sahlib.study import MODELS, WINDOWS, Study, StudyError
+from sahlib.study import WINDOWS, Study, StudyError, name_of
 from sahlib.training.runs import Run
 
 SCANS_KEPT = 4  # in Hounsfield units, a patient's scan each: about 20 MB of 512x512 slices
@@ -29,9 +30,10 @@ EVERY, LESION, NO_LESION = "all slices", "with lesion", "without lesion"
 @dataclass(frozen=True)
 class Network:
     """One trained network; `run` has its probabilities of the test slices, `weights` (the same run, or the one it was
-    trained in) its weights; `lesion` is the output in question."""
+    trained in) its weights; `lesion` is the output in question, `colour` its outlines' as in every figure."""
 
     label: str
+    colour: str
     run: Run
     weights: Run
     lesion: str
@@ -219,8 +221,11 @@ def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Conten
     else:
         raise StudyError("Give browse() one SliceStore, one Results, or one or several Runs.")
     seeds = len({run.model for run in tested}) < len(tested)
+    looks = drawing.looks(run.model for run in tested)
     networks = [
-        Network(MODELS[run.model] + f", seed {run.seed}" * seeds, run, weights, run.lesions[0])
+        Network(
+            name_of(run.model) + f", seed {run.seed}" * seeds, looks[run.model].colour, run, weights, run.lesions[0]
+        )
         for run, weights in zip(tested, trained, strict=True)
     ]
     sides = store.slices["patient_id"].map(split.sides).fillna("").to_numpy(str)

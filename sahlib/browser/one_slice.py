@@ -9,7 +9,6 @@ import numpy as np
 
 from sahlib.browser import pictures
 from sahlib.browser.contents import Content
-from sahlib.figures import drawing
 from sahlib.scoring import metrics
 
 AREA, OUTLINE, PROBABILITY, ERRORS, GATES = "area", "outline", "probability", "errors", "gate"
@@ -80,7 +79,7 @@ class OneSlice:
             gate = network.gate_map(self.content.store.inputs(np.array([self.row])))
             panel = pictures.with_heat(panel, gate, opacity, everywhere=True)
         elif network and overlay != GATES and self.predicted is not None:
-            predicted, colour = self.predicted[number - 1], drawing.LOOKS[network.model].colour
+            predicted, colour = self.predicted[number - 1], network.colour
             if overlay == ERRORS:
                 return pictures.with_errors(panel, predicted, self.truth, opacity)
             if overlay == PROBABILITY:

@@ -26,7 +26,6 @@ from sahlib.browser.contents import EVERY, Content
 from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, OneSlice
 from sahlib.chapters.results import Results
 from sahlib.data.slices import SliceStore
-from sahlib.figures import drawing
 from sahlib.figures.tables import counted
 from sahlib.progress import is_headless
 from sahlib.scoring.prediction import THRESHOLD
@@ -259,7 +258,7 @@ class Browser(widgets.VBox):
     def _panel(self, number: int, data: bytes) -> str:
         """A panel as HTML: heading, picture and scores; decoded at once, so that nothing flickers."""
         title, (first, beside, below) = self._seen.titles[number], self._seen.notes[number]
-        colour = drawing.LOOKS[self.content.networks[number - 1].model].colour if number else pictures.TRUTH
+        colour = self.content.networks[number - 1].colour if number else pictures.TRUTH
         scores = ", ".join(filter(None, (first, beside, below)))
         alt = escape(f"{title}: {self._seen.identity}. {scores}.", quote=True)
         return (

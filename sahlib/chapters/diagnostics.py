@@ -16,7 +16,7 @@ from sahlib.data import samples
 from sahlib.figures import evidence_plots, probability_plots, tables
 from sahlib.networks import architecture, gates, models
 from sahlib.scoring import baselines, calibration, detection, distances, intervals, lesions, prediction, volumes
-from sahlib.study import MODELS
+from sahlib.study import name_of
 from sahlib.training.numerics import numerics
 
 
@@ -28,7 +28,7 @@ def networks(results: Results) -> pd.DataFrame:
         network = models.build(model, results.study.channels, len(results.study.windows), len(own[0].lesions))
         seconds = np.median(np.concatenate([run.history["seconds"].to_numpy() for run in own]))
         row = {
-            "Network": MODELS[model],
+            "Network": name_of(model),
             "Parameters": f"{own[0].record['parameters']:,}",
             "GFLOP per image, forward": models.gflop(network, results.study.size),
             **architecture.layers(network, results.study.size),

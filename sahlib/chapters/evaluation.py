@@ -15,7 +15,7 @@ from sahlib.data import samples
 from sahlib.figures import tables
 from sahlib.paper import transcript
 from sahlib.scoring import baselines, intervals, metrics
-from sahlib.study import MODELS
+from sahlib.study import name_of
 
 
 def table_1(results: Results) -> pd.DataFrame:
@@ -105,7 +105,7 @@ def _sample_table(results: Results, models: list[str], printed: transcript.Print
     ids = results.slice_ids(rows)
     content = tables.sample_table({model: results.counts[model] for model in models} | results.trivial, ids, printed)
     named = "; ".join(f"sample {number} is {slice_id}" for number, slice_id in enumerate(ids, 1))
-    shown = f"{MODELS[models[0]]} on {tables.counted(len(ids), 'test slice')}"
+    shown = f"{name_of(models[0])} on {tables.counted(len(ids), 'test slice')}"
     caption = f"Table {printed.number}. {shown}, the paper's value beside ours."
     rule = f"Samples by rule, not by result: {samples.THREE_RULE}; {named}."
     return published.table(results, content, f"table_{printed.number}", caption, rule, *tables.SAMPLE_NOTES)

@@ -13,7 +13,7 @@ from sahlib.data.splits import SIDES
 from sahlib.figures import diagrams, paper_plots, scan_plots, tables
 from sahlib.networks import architecture
 from sahlib.scoring import metrics, prediction
-from sahlib.study import MODELS
+from sahlib.study import name_of
 
 
 def figure_1(results: Results) -> Figure:
@@ -127,10 +127,10 @@ def classes(results: Results) -> Figure | None:
 def _architecture(results: Results, model: str, number: int) -> Figure:
     data = architecture.blocks(prediction.load_network(results.runs[model][0]), results.study.size)
     caption = (
-        f"Figure {number}. {MODELS[model]} as it was trained, read off the module: channels and resolution of every "
+        f"Figure {number}. {name_of(model)} as it was trained, read off the module: channels and resolution of every "
         f"block for an image of {results.study.size}x{results.study.size}."
     )
-    drawn = diagrams.architecture(data, MODELS[model])
+    drawn = diagrams.architecture(data, name_of(model))
     return published.figure(results, drawn, f"figure_{number}_{model}", data, caption)
 
 

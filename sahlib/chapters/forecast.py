@@ -13,7 +13,7 @@ import torch
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
 from sahlib.device import device
-from sahlib.study import CHOOSING, MODELS, Study, digest
+from sahlib.study import CHOOSING, Study, digest, name_of
 from sahlib.training import rate_search
 from sahlib.training.loop import initial_network, lesion_shares
 from sahlib.training.numerics import numerics
@@ -87,7 +87,7 @@ def in_words(study: Study, store: SliceStore, split: Split, runs: Path) -> str:
         times = {model: seconds(study, store, split, model) for model, count in counts.items() if count}
     except torch.OutOfMemoryError:
         return ""
-    lines = [f"- {MODELS[model]}: {counts[model]} × about {spelt(time)}" for model, time in times.items()]
+    lines = [f"- {name_of(model)}: {counts[model]} × about {spelt(time)}" for model, time in times.items()]
     total = sum(counts[model] * time for model, time in times.items())
     return "\n".join([f"To be trained for this study, in about {spelt(total)}:", *lines]) if lines else ""
 

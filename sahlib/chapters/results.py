@@ -18,13 +18,14 @@ from sahlib.data.slices import SliceStore
 from sahlib.data.sources import open_source
 from sahlib.data.splits import Split
 from sahlib.figures import tables
+from sahlib.networks import models
 from sahlib.paper import transcript
 from sahlib.paper.claims import Paper
 from sahlib.paper.rules import ATTENTION, FREE, OPEN, UNET
 from sahlib.paper.rules import stands_for_unet as unet_of
 from sahlib.scoring import baselines, calibration, measured, metrics, prediction
 from sahlib.scoring.measured import Measured
-from sahlib.study import CHOOSING, MODELS, Study
+from sahlib.study import CHOOSING, FOREIGN, Study, name_of
 from sahlib.training import loop, rate_search
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace
@@ -123,9 +124,14 @@ class Results(Judged):
 def load_data(study: Study, workspace: Workspace) -> tuple[SliceStore, Split]:
     """The slices of a Study and their split; built where they are not on disk yet."""
     store = slices.prepare(study, workspace.processed, progress.over("scans"))
-    if study.travels:  # made, or refused, before anything is trained
+    # Made, or refused, before anything is trained.
+    if study.travels:
         slices.wide(store, study, progress.over("scans"))
-    return store, splits.prepare(store, study)
+    split = splits.prepare(store, study)
+    for model in filter(FOREIGN.fullmatch, study.models):
+        outputs = len(loop.lesion_shares(store, split, study))
+        models.require_usable(model, study.channels, len(study.windows), outputs, study.size)
+    return store, split
 
 
 def train(
@@ -223,5 +229,5 @@ def rates_in_words(searches: dict[str, pd.DataFrame]) -> list[str]:
         rates, chosen = sorted(search["learning_rate"]), rate_search.chosen_rate(search)
         edge = ", which is the edge: a rate beyond it may be better" if chosen in (rates[0], rates[-1]) else ""
         tried = ", ".join(f"{rate:g}" for rate in rates)
-        said.append(f"{MODELS[model]} was trained at {chosen:g}, chosen on validation patients among {tried}{edge}.")
+        said.append(f"{name_of(model)} was trained at {chosen:g}, chosen on validation patients among {tried}{edge}.")
     return said

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sahlib.chapters.train_unet import Runs, is_curve
 from sahlib.paper.rules import MIN_SEEDS, stands_for_unet
-from sahlib.study import MODELS
+from sahlib.study import name_of
 from sahlib.training import curves
 
 
@@ -18,7 +18,7 @@ def pace_in_words(runs: Runs) -> str:
     if min(len(ours), len(theirs)) < MIN_SEEDS:
         return f"With fewer than {MIN_SEEDS} seeds that is chance as much as anything, and no statement on attention."
     if min(ours) > max(theirs):
-        return f"In every seed {MODELS['attention_unet']} took more epochs than {MODELS[unet]} in any."
+        return f"In every seed {name_of('attention_unet')} took more epochs than {name_of(unet)} in any."
     if max(ours) < min(theirs):
-        return f"In every seed {MODELS['attention_unet']} took fewer epochs than {MODELS[unet]} in any."
+        return f"In every seed {name_of('attention_unet')} took fewer epochs than {name_of(unet)} in any."
     return "The seeds of the two overlap, so neither is the slower one."

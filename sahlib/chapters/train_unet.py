@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from sahlib.figures import drawing, paper_plots
-from sahlib.study import MODELS
+from sahlib.study import name_of
 from sahlib.training import curves
 from sahlib.training.runs import Run
 
@@ -25,7 +25,7 @@ def table(runs: Runs) -> pd.DataFrame:
         history = run.history
         best = history[history["best"]].iloc[0]
         row = {
-            "Network": MODELS[run.model],
+            "Network": name_of(run.model),
             "Seed": run.seed,
             "Learning rate": f"{run.record['recipe']['learning_rate']:g}",
             "Weights": f"{run.record['parameters']:,}",
@@ -45,8 +45,8 @@ def figures(runs: Runs) -> list[Figure]:
     """One figure of curves per network; Figures 5 and 6 are saved by notebook 06."""
     return [
         drawing.described(
-            paper_plots.training_curves({run.seed: run.history for run in own}, MODELS[model], model),
-            f"Loss and validation Dice of {MODELS[model]} against the epoch; a ring marks the epoch that was kept.",
+            paper_plots.training_curves({run.seed: run.history for run in own}, name_of(model), model),
+            f"Loss and validation Dice of {name_of(model)} against the epoch; a ring marks the epoch that was kept.",
         )
         for model, own in runs.items()
     ]
@@ -59,7 +59,7 @@ def in_words(runs: Runs) -> str:
         history = run.history
         best = history[history["best"]].iloc[0]
         lines.append(
-            f"- {MODELS[run.model]}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs "
+            f"- {name_of(run.model)}, seed {run.seed}: {run.record['parameters']:,} parameters, {len(history)} epochs "
             f"in {history['seconds'].sum():.0f} s; best validation Dice {best['validation_dice']:.3f} in epoch "
             f"{best['epoch']:.0f}, loss there {best['train_loss']:.3f} in training and {best['validation_loss']:.3f} "
             f"in validation.{' COLLAPSED: it never found a lesion pixel there.' * _collapsed(history)}"

@@ -16,7 +16,7 @@ from sahlib.figures import drawing, evidence_plots, ledger_page, tables
 from sahlib.paper import ledger, printed
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, LEVEL, MIN_PATIENTS, UNKNOWN
 from sahlib.scoring import baselines, intervals, metrics
-from sahlib.study import MODELS, RECIPES
+from sahlib.study import RECIPES, name_of
 
 # Rows of the scores with intervals: what the paper's table looks like, what only SAH slices give, and pooled pixels.
 REPORTED = (
@@ -171,7 +171,7 @@ def recipes_in_words(recipes: dict[str, Results]) -> list[str]:
     if own is fair:
         return []
     return [
-        f"{MODELS[model]} trained by the recipe {fair.recipe} minus by {own.recipe}, Dice "
+        f"{name_of(model)} trained by the recipe {fair.recipe} minus by {own.recipe}, Dice "
         f"{_difference_in_words(own.counts[model], fair.counts[model])}."
         for model in own.counts
     ]
@@ -190,7 +190,7 @@ def _difference_in_words(lower: list[pd.DataFrame], higher: list[pd.DataFrame]) 
 def decision(recipes: dict[str, Results]) -> pd.DataFrame:
     """What decided it: networks by recipes, pooled Dice and Dice over SAH slices with intervals."""
     first = next(iter(recipes.values()))
-    shown = [model for model in MODELS if model in first.counts]
+    shown = list(first.counts)
     rows = []
     for metric, convention in REPORTED[1:3]:
         for recipe, results in recipes.items():
@@ -202,7 +202,7 @@ def decision(recipes: dict[str, Results]) -> pd.DataFrame:
                 own = results.counts[series]
                 collapsed = sum(map(metrics.is_collapsed, own))
                 text = intervals.in_words(intervals.interval(own, metric, convention))
-                row[MODELS[series]] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
+                row[name_of(series)] = f"collapsed in {collapsed} of {len(own)}: {text}" if collapsed else text
             for name, counts in first.trivial.items():
                 row[name] = intervals.in_words(intervals.interval(counts, metric, convention))
             rows.append(row)

@@ -18,7 +18,7 @@ from matplotlib.path import Path
 from sahlib.data.splits import SIDES
 from sahlib.figures.drawing import WIDTH, styled
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import AUGMENTATIONS, MODELS, Study
+from sahlib.study import AUGMENTATIONS, Study, name_of
 
 NETWORK = "Network: "  # how the title of a step begins that stands beside others of its kind
 LINE = "#444444"
@@ -41,6 +41,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
         "unet_resnet34": f"ResNet34 encoder; decoder widths {', '.join(map(str, reversed(study.channels)))}",
         "attention_unet": f"A gate on every skip; widths {widths}",
         "attention_unet_open_gates": f"The control: every gate passes all; widths {widths}",
+        "swin_unetr": "A shifted-window transformer as encoder, convolutions as decoder",
     }
     seeds = f"{len(study.seeds)} seed{'s' * (len(study.seeds) != 1)}"
     bias = "; the output bias starts at the log-odds of a lesion pixel" if study.prior_bias else ""
@@ -50,7 +51,7 @@ def workflow_steps(study: Study, slices: int, patients: int, split: dict[str, in
         ("Data", f"{study.dataset.replace('_', ' ').capitalize()}: {slices} CT slices with masks{patients_too}"),
         ("Split", f"{group}, stratified; training / validation / test: {parts} slices"),
         ("Preprocessing", f"{window}{study.size} × {study.size} pixels, grey levels to [0, 1], binary masks"),
-        *((NETWORK + MODELS[name], networks[name]) for name in study.models),
+        *((NETWORK + name_of(name), networks.get(name, f"From elsewhere: {name}")) for name in study.models),
         (
             "Training",
             f"BCE + Dice loss, Adam, learning rate {study.learning_rate:g}, batches of {study.batch_size}, {epochs}, "

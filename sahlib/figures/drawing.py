@@ -66,15 +66,16 @@ class Look:
 
 OTHER = "#555555"
 # Okabe & Ito, "Color Universal Design" (2008), and a lighter blue. One network, one look, in every figure.
+_COLOURS = ("#0072B2", "#1A85FF", "#009E73", "#D55E00", "#CC79A7", "#E69F00")
 LOOKS = {
-    **dict(zip(MODELS, map(Look, ("#0072B2", "#1A85FF", "#009E73", "#D55E00", "#CC79A7"), "oPs^v"), strict=True)),
+    **dict(zip(MODELS, map(Look, _COLOURS, "oPs^vp"), strict=True)),
     BACKGROUND: Look(OTHER, "X"),
     THRESHOLD: Look("#56B4E9", "D"),
 }
 # For series that are not known here: what networks lend that are not in the figure, far apart, and then Tol's "Colour
 # Schemes".
 _LENT = ("unet", "attention_unet", "unet_resnet34", "attention_unet_open_gates")
-FURTHER = (Look("#E69F00", "p"), Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
+FURTHER = (Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
 # One hemorrhage class, one colour; SAH has that of the truth.
 CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "#CC79A7"), strict=True))

@@ -18,7 +18,7 @@ from sahlib.paper import transcript
 from sahlib.paper.claims import Paper, SampleTable
 from sahlib.scoring import metrics
 from sahlib.scoring.baselines import BACKGROUND, THRESHOLD
-from sahlib.study import AUGMENTATIONS, MODELS, Study
+from sahlib.study import AUGMENTATIONS, MODELS, Study, name_of
 
 Counts = pd.DataFrame | Sequence[pd.DataFrame]
 
@@ -113,8 +113,8 @@ def bars_data(table3: pd.DataFrame) -> pd.DataFrame:
     """
     whole = table3[table3["Slices"] == WHOLE]
     bars = whole.melt("Metric", _numeric(whole, displayed(whole)), "series").rename(columns={"Metric": "metric"})
-    by_length = sorted(MODELS, key=lambda model: -len(MODELS[model]))  # "U-Net (ResNet34)" begins with "U-Net"
-    models = [next((m for m in by_length if heading.startswith(MODELS[m])), heading) for heading in bars["series"]]
+    by_length = sorted(MODELS, key=lambda model: -len(name_of(model)))  # "U-Net (ResNet34)" begins with "U-Net"
+    models = [next((m for m in by_length if heading.startswith(name_of(m))), heading) for heading in bars["series"]]
     bars.insert(1, "model", models)
     bars.insert(3, "printed", bars["series"].str.endswith(PAPER))
     return bars
@@ -125,7 +125,7 @@ def label(model: str, frames: Sequence[pd.DataFrame]) -> str:
 
     A series that is no network of ours bears its name already; a predictor that knows nothing cannot collapse.
     """
-    name, collapsed = MODELS.get(model, model), sum(map(metrics.is_collapsed, frames))
+    name, collapsed = name_of(model), sum(map(metrics.is_collapsed, frames))
     if not collapsed or model in (BACKGROUND, THRESHOLD):
         return name
     where = "" if collapsed == len(frames) else f" in {collapsed} of {len(frames)} seeds"
@@ -147,7 +147,7 @@ def study_notes(study: Study, counts: pd.DataFrame) -> list[str]:
     printed = {what: transcript.SETTINGS[what.replace(" ", "_")].value for what in ours}
     printed["image size"] = printed["image size"][0]
     changed = [f"{w} {n:g} (the paper's is {printed[w]:g})" for w, n in ours.items() if n != printed[w]]
-    left_out = [MODELS[m] for m in Study.models if m not in study.models]  # of those the paper's question needs
+    left_out = [name_of(m) for m in Study.models if m not in study.models]  # of those the paper's question needs
     where_it_holds = {
         f"Other than in the paper: {', '.join(changed)}.": changed,
         f"Augmentation {study.augmentation}, which the paper does not do: {AUGMENTATIONS[study.augmentation]}.": (

@@ -52,7 +52,10 @@ def blocks(model: nn.Module, size: int) -> pd.DataFrame:
 def layers(model: nn.Module, size: int) -> dict[str, str]:
     """How many norms, activations and skips a network of `blocks` has, by kind, counted from its modules."""
     counted = Counter(type(module).__name__ for module in model.modules())
-    joins = int((blocks(model, size)["joins"] != "").sum())
+    try:
+        joins = int((blocks(model, size)["joins"] != "").sum())
+    except ValueError:  # of a network whose blocks are not known, nothing is known of what it joins
+        joins = 0
     skips = {"concatenated": joins, "gated": counted["AttentionBlock"], "in residual units": counted["ResidualUnit"]}
     skips["in residual units"] += counted["ResNetBlock"]
     found = {

@@ -1,4 +1,5 @@
-"""A network's name -> a torch module. All are MONAI's; nothing here invents a layer (layers.py computes two faster).
+"""A network's name -> a torch module. All known by a name are MONAI's; nothing here invents a layer (layers.py computes
+two faster). "my_package.nets:build" is anybody's: a function (channels, in_channels, out_channels) -> module.
 
 Every network takes images [B,in_channels,H,W] in [0,1] and returns logits [B,out_channels,H,W]; H and W are multiples
 of 16, of 32 for ResNet34.
@@ -6,8 +7,13 @@ of 16, of 32 for ResNet34.
 
 from __future__ import annotations
 
+import hashlib
+import importlib
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -15,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sahlib.networks.gates import open_gates
 from sahlib.networks.layers import without_detours
-from sahlib.study import MODELS, StudyError
+from sahlib.study import FOREIGN, MODELS, StudyError
 
 # Encoder strides between the levels: each halves the image.
 STRIDES = (2, 2, 2, 2)
@@ -30,14 +36,15 @@ def build(
 ) -> nn.Module:
     """The network called `name`, randomly initialised from torch's global generator, as this project trains it.
 
-    name          one of study.MODELS
+    name          one of study.MODELS, or of study.FOREIGN
     channels      five widths, top level first. `unet_resnet34` has ResNet34's own encoder widths (64 to 512),
                   and takes `channels` for its decoder, bottom level first.
     priors        share of lesion pixels in the training set, one per output, strictly between 0 and 1; its
                   bias then starts at the log-odds, so that the untrained network predicts that share everywhere
                   (Lin et al. 2017, focal loss, section 4.1). None keeps MONAI's initialisation.
     """
-    network = of_monai(name, channels, in_channels, out_channels)
+    make = foreign(name) if FOREIGN.fullmatch(name) else partial(of_monai, name)
+    network = make(channels, in_channels, out_channels)
     if priors is not None:
         if wrong := [prior for prior in priors if not 0 < prior < 1]:
             raise StudyError(
@@ -54,6 +61,7 @@ def of_monai(name: str, channels: tuple[int, ...], in_channels: int = 1, out_cha
     # MONAI takes seconds to import; a notebook that only looks at results should not wait for it.
     from monai.networks.nets.attentionunet import AttentionUnet
     from monai.networks.nets.flexible_unet import FlexibleUNet
+    from monai.networks.nets.swin_unetr import SwinUNETR
     from monai.networks.nets.unet import UNet
 
     if name == "unet":
@@ -74,7 +82,52 @@ def of_monai(name: str, channels: tuple[int, ...], in_channels: int = 1, out_cha
         return FlexibleUNet(
             in_channels, out_channels, "resnet34", decoder_channels=widths, spatial_dims=2, is_pad=False
         )
+    if name == "swin_unetr":
+        # Its widths are multiples of 12, since a stage has 3, 6, 12 or 24 heads; as wide as the others, about.
+        return SwinUNETR(in_channels, out_channels, feature_size=12 * max(1, channels[0] // 16), spatial_dims=2)
     raise StudyError(f"no network is called {name!r}; choose one of {', '.join(MODELS)}.")
+
+
+def foreign(name: str) -> Callable[[Sequence[int], int, int], nn.Module]:
+    """The function that a name of study.FOREIGN names; StudyError where there is none."""
+    module, _, function = name.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), function)
+    except Exception as error:  # a module may raise anything while it is imported
+        raise StudyError(
+            f"{name} cannot be imported ({type(error).__name__}: {error}); install {module.partition('.')[0]}, or put "
+            "the folder that holds it into PYTHONPATH."
+        ) from error
+    if not callable(made):
+        raise StudyError(f"{name} is no function; one that takes (channels, in_channels, out_channels) is needed.")
+    return made
+
+
+def code_digest(name: str) -> str:
+    """A digest of the file that a foreign network is written in: with other code it is another network."""
+    return hashlib.sha256(Path(inspect.getfile(foreign(name))).read_bytes()).hexdigest()[:12]
+
+
+def require_usable(name: str, channels: tuple[int, ...], in_channels: int, out_channels: int, size: int) -> None:
+    """StudyError where a foreign network does not make logits [2,K,size,size] of images [2,C,size,size], or has no
+    convolution with the weights of an output."""
+    shape = (2, out_channels, size, size)
+    try:
+        network = build(name, channels, in_channels, out_channels)
+        with torch.no_grad():
+            found = network(torch.zeros(2, in_channels, size, size))
+        answer = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        last = output_layer(network).out_channels
+    except StudyError:
+        raise
+    except Exception as error:  # of somebody's code, which may raise anything
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise StudyError(f"{name} cannot be used on images of {size}x{size} ({why}); try it by itself.") from error
+    if answer != shape or last != out_channels:
+        raise StudyError(
+            f"{name} returned {answer} for images of shape {(2, in_channels, size, size)}, its last convolution having "
+            f"{last} channels; it must return logits of shape {shape} by a last convolution."
+        )
 
 
 def forward(network: nn.Module, images: torch.Tensor, precision: str) -> torch.Tensor:
@@ -91,8 +144,8 @@ def output_layer(network: nn.Module) -> nn.Module:
 
 def blank_image(network: nn.Module, size: int) -> torch.Tensor:
     """An image [1,C,size,size] that shows nothing, with the channels that the network takes, on its device."""
-    first = next(network.parameters())  # the weight of a convolution over the input
-    return torch.zeros(1, first.shape[1], size, size, device=first.device)
+    first = next(m for m in network.modules() if isinstance(m, nn.modules.conv._ConvNd))  # over the input
+    return torch.zeros(1, first.in_channels, size, size, device=first.weight.device)
 
 
 def gflop(network: nn.Module, size: int) -> float:

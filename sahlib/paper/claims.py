@@ -17,7 +17,7 @@ import yaml
 
 from sahlib.scoring import metrics
 from sahlib.scoring.intervals import TERCILES
-from sahlib.study import MODELS, StudyError
+from sahlib.study import StudyError, name_of
 
 # Kind of a measure -> what it needs.
 KINDS = {
@@ -274,7 +274,7 @@ class _Reader:
     @staticmethod
     def difference(own: Mapping, networks: Mapping) -> str:
         """What a difference is of, in words."""
-        names = [f"{{{arm}}}" if arm in networks else MODELS.get(arm, arm) for arm in (own["higher"], own["than"])]
+        names = [f"{{{arm}}}" if arm in networks else name_of(arm) for arm in (own["higher"], own["than"])]
         on = f" with a lesion of the {own['lesions']} third" if own.get("lesions") else ""
         score = f"{metrics.LABELS[own['score']]} ({metrics.CONVENTIONS[own['convention']].label})"
         return f"{score}{on}, {names[0]} minus {names[1]}"

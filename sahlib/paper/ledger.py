@@ -17,7 +17,7 @@ from sahlib.paper import printed, rules, transcript
 from sahlib.paper.claims import Measure, Paper
 from sahlib.paper.rules import CONTRADICTS, FAILS, HOLDS, UNKNOWN
 from sahlib.scoring import intervals, metrics, power
-from sahlib.study import MODELS
+from sahlib.study import name_of
 from sahlib.training import curves
 
 
@@ -42,7 +42,7 @@ class Evidence:
     def in_words(self, words: str) -> str:
         """A Measure's words with the names of what stands for the paper's networks."""
         for network in self.paper.networks:
-            words = words.replace(f"{{{network}}}", _name(self.arm(network)))
+            words = words.replace(f"{{{network}}}", name_of(self.arm(network)))
         return words
 
 
@@ -133,9 +133,9 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
 def _unusable(arms: list[str], evidence: Evidence) -> str:
     for arm in arms:
         if not evidence.counts.get(arm):
-            return f"{_name(arm)} was not trained in this run"
+            return f"{name_of(arm)} was not trained in this run"
         if collapsed := sum(map(metrics.is_collapsed, evidence.counts[arm])):
-            return f"{_name(arm)} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
+            return f"{name_of(arm)} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
     return ""
 
 
@@ -213,7 +213,7 @@ def _first(*cases: tuple) -> tuple:
 def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: Callable) -> dict:
     asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
     got = [interval(evidence.counts[arm], measure.score, measure.convention, **asked) for arm in arms]
-    words = [f"{_name(arm)} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
+    words = [f"{name_of(arm)} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
     fewest = min(i.patients for i in got)
     verdict, reason = _first(
         (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
@@ -228,7 +228,7 @@ def complementary(measure: Measure, found: dict[str, dict], evidence: Evidence) 
     """By (5) of the rule, from the rows of the claims that `measure` is of."""
     asked = [(evidence.paper.claims[key].measure, found[key].get("leads")) for key in measure.of]
     leads = [{1: m.higher, -1: m.than}.get(ahead, "") for m, ahead in asked]
-    leads = [_name(evidence.arm(named)) if named else "" for named in leads]
+    leads = [name_of(evidence.arm(named)) if named else "" for named in leads]
     verdict, reason = _first(
         (len(set(leads) - {""}) == 2, HOLDS, "each leads in one score at least"),
         (len(set(leads)) == 1 and leads[0], FAILS, f"{leads[0]} leads in all of them"),
@@ -271,7 +271,7 @@ def _training(measure: Measure, arms: list[str], evidence: Evidence) -> dict:
     if measure.curve == "end_level":
         reference = float(np.mean(values.pop(arms[1])))
         values = {arm: [v / reference - 1 for v in own] for arm, own in values.items()}
-    ours = "; ".join(f"{_name(arm)} {_range_text(own, measure.curve)}" for arm, own in values.items())
+    ours = "; ".join(f"{name_of(arm)} {_range_text(own, measure.curve)}" for arm, own in values.items())
     seeds, epochs = min(map(len, runs.values())), min(map(len, histories))
     verdict, reason = _first(
         (seeds < rules.MIN_SEEDS, UNKNOWN, f"too few seeds ({seeds}): runs differ by chance"),
@@ -297,10 +297,6 @@ def _compared(values: list[list[float]], _: float) -> tuple[str, str]:
         (len({*high, *low}) == 1, FAILS, "all are equal"),
         (True, UNKNOWN, "the seeds of the two overlap"),
     )
-
-
-def _name(predictor: str) -> str:
-    return MODELS.get(predictor, predictor)
 
 
 def _where(measure: Measure) -> str:

@@ -27,7 +27,7 @@ from sahlib.figures.tables import counted
 from sahlib.report.check_page import outlined
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.scoring import intervals, prediction
-from sahlib.study import MODELS, WINDOWS, Study, StudyError
+from sahlib.study import WINDOWS, Study, StudyError, name_of
 from sahlib.training import runs
 from sahlib.training.runs import Run
 from sahlib.workspace import Workspace, absolute, writing
@@ -225,7 +225,7 @@ def facts_of(run: Run) -> list[str]:
     study = run.record["study"]
     best = run.history["validation_dice"].max()
     lines = [
-        f"{MODELS[run.model]}, seed {run.seed}, trained on {study['dataset']} (profile {study['profile']}) to find "
+        f"{name_of(run.model)}, seed {run.seed}, trained on {study['dataset']} (profile {study['profile']}) to find "
         f"{', '.join(run.lesions)}; validation Dice {best:.3f}. Run {run.path}."
     ]
     places = {"on its test patients": run.path} | {

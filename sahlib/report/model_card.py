@@ -21,7 +21,7 @@ from sahlib.paper.rules import MIN_PATIENTS
 from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import AUGMENTATIONS, MODELS
+from sahlib.study import AUGMENTATIONS, name_of
 
 TOO_FEW = "too few to tell"
 SIDES = "Slices and patients on each side of the split."
@@ -51,7 +51,7 @@ def card(results: Results) -> str:
     text = ENVIRONMENT.get_template("model_card.md.j2").render(
         results=results,
         study=study,
-        name=MODELS[model],
+        name=name_of(model),
         title=tables.label(model, results.counts[model]),
         runs=runs,
         threshold=THRESHOLD,
@@ -132,7 +132,7 @@ def subgroups_in_words(results: Results) -> str:
 def elsewhere(results: Results) -> list[str]:
     """What notebook 08 wrote down of this very network on other scans, from the folders external-*."""
     ((model, runs),) = results.runs.items()
-    line = re.compile(rf"- ({re.escape(MODELS[model])}(?: \(collapsed.*?\))?: .*)")
+    line = re.compile(rf"- ({re.escape(name_of(model))}(?: \(collapsed.*?\))?: .*)")
     found = []
     for summary in sorted(results.folder.glob("external-*/summary.md")):
         origin, *lines = summary.read_text(encoding="utf-8").splitlines()

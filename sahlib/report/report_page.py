@@ -29,7 +29,7 @@ from sahlib.report.rendering import ENVIRONMENT
 from sahlib.report.report_parts import Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
-from sahlib.study import MODELS
+from sahlib.study import name_of
 from sahlib.workspace import shortened
 
 # Section -> stem of the files of a figure or table -> [title] or [title, alternative text].
@@ -80,7 +80,6 @@ def html(folder: Path, command: str) -> str:
         rule="".join(text_of(folder / "ledger.md").partition("**How a verdict")[1:]),
         elsewhere=[elsewhere_of(own, notes) for own in quoted],
         cards=cards,
-        labels=MODELS,
         signs=SIGNS,
         words=WORDS,
         headings=HEADINGS,
@@ -147,7 +146,7 @@ def decisive_numbers(folder: Path) -> list[tuple[str, str, str]]:
     found = []
     for row in rows_of(folder / "table_differences.csv"):
         asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
-        if asked and row["Difference"].startswith(f"{MODELS['attention_unet']} minus "):
+        if asked and row["Difference"].startswith(f"{name_of('attention_unet')} minus "):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
             found.append((row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
@@ -165,6 +164,7 @@ def unbroken(text: str) -> Markup:
 
 
 ENVIRONMENT.filters |= {
+    "named": name_of,
     "anchor": anchor_of,
     "minus": with_minus,
     "prose": report_parts.prose,

@@ -16,7 +16,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from sahlib.scoring import metrics
-from sahlib.study import MODELS, Study, StudyError, digest
+from sahlib.study import Study, StudyError, digest, name_of
 from sahlib.training import runs
 
 TRAINING, FAILED, INTERRUPTED, TRAINED, TESTED = "training", "failed", "interrupted", "trained", "tested"
@@ -54,7 +54,7 @@ class Seen:
 
     @property
     def network(self) -> str:
-        return MODELS.get(self.model, self.model)
+        return name_of(self.model)
 
     @property
     def seed(self) -> int:

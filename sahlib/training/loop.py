@@ -24,7 +24,7 @@ from sahlib.data.slices import SliceStore, wide
 from sahlib.data.splits import Split
 from sahlib.device import device
 from sahlib.networks import models
-from sahlib.study import MODELS, Study, StudyError, digest
+from sahlib.study import Study, StudyError, digest, name_of
 from sahlib.training import checkpoint
 from sahlib.training.augment import draw
 from sahlib.training.feed import Resident, Streamed, open_feed
@@ -60,7 +60,7 @@ def train(store: SliceStore, split: Split, study: Study, model: str, seed: int, 
 
 def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     """_train, with what a GPU says when it is full or cannot be deterministic turned into a way out."""
-    label = MODELS[key["model"]]
+    label = name_of(key["model"])
     try:
         with numerics(study):
             return _train(store, split, study, key, path)
@@ -80,7 +80,7 @@ def _train_within_memory(store: SliceStore, split: Split, study: Study, key: dic
 
 def _train(store: SliceStore, split: Split, study: Study, key: dict, path: Path) -> Run:
     model, seed, state = key["model"], key["seed"], path / STATE
-    name = f"{MODELS[model]}, seed {seed}"
+    name = f"{name_of(model)}, seed {seed}"
     shares = lesion_shares(store, split, study)
     taught = wide(store, study, progress.over("scans")) if study.augmentation == "travels" else store
     feed = open_feed(taught, split.rows(store, "train"), device(), tuple(shares))

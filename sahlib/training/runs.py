@@ -18,7 +18,8 @@ from torch import nn
 
 from sahlib.data.slices import SliceStore
 from sahlib.data.splits import Split
-from sahlib.study import Study, StudyError, digest
+from sahlib.networks import models
+from sahlib.study import FOREIGN, Study, StudyError, digest
 from sahlib.workspace import provenance, read_csv, writing
 
 BEGUN, FAILED, STATE = "begun.json", "failed.txt", "state.safetensors"
@@ -86,12 +87,14 @@ class Run:
 def run_key(store: SliceStore, split: Split, study: Study, model: str, seed: int) -> dict:
     """All that decides a run's weights on one kind of machine; "recipe" in the files on disk."""
     of = {"version": TRAINING_VERSION, "store": store.digest, "split": split.digest, "model": model, "seed": seed}
+    if FOREIGN.fullmatch(model):
+        of["code"] = models.code_digest(model)
     return of | {name: study.as_dict()[name] for name in TRAINING_FIELDS}
 
 
 def folder(runs: Path, study: Study, key: dict) -> Path:
     """Where the run of a key lies."""
-    return runs / study.dataset / key["model"] / f"seed{key['seed']}-{digest(key)}"
+    return runs / study.dataset / key["model"].replace(":", "-") / f"seed{key['seed']}-{digest(key)}"
 
 
 def find(path: Path) -> Run | None:

@@ -14,7 +14,7 @@ def network(request):
     return models.build(request.param, CHANNELS)
 
 
-@pytest.mark.parametrize("size", [32, 96])
+@pytest.mark.parametrize("size", [64, 96])
 def test_every_network_maps_images_to_logits_of_their_size(network, size):
     with torch.no_grad():
         assert network.eval()(torch.rand(2, 1, size, size)).shape == (2, 1, size, size)
@@ -41,14 +41,15 @@ def _is_allowed(size, name):
 
 def test_gradients_reach_every_parameter(network):
     network.train()
-    network(torch.rand(4, 1, 32, 32)).square().mean().backward()
+    network(torch.rand(4, 1, 64, 64)).square().mean().backward()
     without = [name for name, weight in network.named_parameters() if weight.grad is None]
     assert not without
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_widths_are_used(name):
-    count = [sum(p.numel() for p in models.build(name, c).parameters()) for c in (CHANNELS, (8, 16, 16, 16, 16))]
+    wider = tuple(8 * width for width in CHANNELS)
+    count = [sum(p.numel() for p in models.build(name, c).parameters()) for c in (CHANNELS, wider)]
     assert count[1] > count[0]
 
 
@@ -67,7 +68,7 @@ def test_prior_bias_starts_at_the_log_odds_and_changes_nothing_else(name):
 def test_a_higher_output_bias_raises_every_logit_by_as_much(name):
     """Proof that the bias found is the output's, and not that of some inner layer."""
     network = models.build(name, CHANNELS).eval()
-    image = torch.rand(1, 1, 32, 32)
+    image = torch.rand(1, 1, 64, 64)
     with torch.no_grad():
         before = network(image)
         models.output_layer(network).bias += 3.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sahlib.scoring import prediction
-from sahlib.study import MODELS, StudyError
+from sahlib.study import Study, StudyError
 from sahlib.training import loop
 
 
@@ -47,7 +47,7 @@ def test_counts_are_those_of_the_saved_probabilities(small, tmp_path):
     assert (counts[["tp", "fp", "fn", "tn"]].sum(1) == 32 * 32).all()
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", Study.models)
 def test_several_windows_are_channels_from_the_store_to_the_counts(small, tmp_path, model):
     study, store, split = small
     study = dataclasses.replace(study, windows=("brain", "bone"))
