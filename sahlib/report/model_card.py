@@ -22,6 +22,7 @@ from sahlib.report.rendering import ENVIRONMENT, millimetres
 from sahlib.scoring import baselines, intervals, metrics
 from sahlib.scoring.prediction import THRESHOLD
 from sahlib.study import AUGMENTATIONS, name_of
+from sahlib.training.runs import plain
 
 TOO_FEW = "too few to tell"
 SIDES = "Slices and patients on each side of the split."
@@ -31,7 +32,7 @@ def write(results: Results) -> dict[str, str]:
     """Writes model_card_<model>.md for each network into the results' folder; returns the Markdown by network."""
     cards = {model: card(only(results, model)) for model in results.runs}
     for model, text in cards.items():
-        drawing.save_text(results.folder / f"model_card_{model}.md", text)
+        drawing.save_text(results.folder / f"model_card_{plain(model)}.md", text)
     return cards
 
 

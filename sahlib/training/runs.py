@@ -94,7 +94,12 @@ def run_key(store: SliceStore, split: Split, study: Study, model: str, seed: int
 
 def folder(runs: Path, study: Study, key: dict) -> Path:
     """Where the run of a key lies."""
-    return runs / study.dataset / key["model"].replace(":", "-") / f"seed{key['seed']}-{digest(key)}"
+    return runs / study.dataset / plain(key["model"]) / f"seed{key['seed']}-{digest(key)}"
+
+
+def plain(model: str) -> str:
+    """A network's name as part of a file's."""
+    return model.replace(":", "-")
 
 
 def find(path: Path) -> Run | None:
