@@ -60,7 +60,7 @@ def layers(model: nn.Module, size: int) -> dict[str, str]:
     skips["in residual units"] += counted["ResNetBlock"]
     found = {
         "Norms": {kind: n for kind, n in counted.items() if "Norm" in kind},
-        "Activations": {kind: counted[kind] for kind in ("ReLU", "PReLU", "Sigmoid")},
+        "Activations": {kind: counted[kind] for kind in nn.modules.activation.__all__ if kind in counted},
         "Skips": skips,
     }
     return {what: ", ".join(f"{n} {kind}" for kind, n in own.items() if n) for what, own in found.items()}
