@@ -183,7 +183,7 @@ def test_nothing_that_nobody_can_operate_is_left_in_a_headless_run(passes, name)
     assert "widgets" not in passes[name][0].metadata
     assert not any("\r" in output.get("text", "") for output in outputs)
     browsers = [cell for cell in passes[name][0].cells if cell.source.startswith("browse(")]
-    assert len(browsers) == (name[:2] in ("02", "05", "08"))
+    assert len(browsers) == (name[:2] in ("02", "05", "08", "09"))
     assert all(any("image/png" in output.get("data", {}) for output in cell.outputs) for cell in browsers)
 
 

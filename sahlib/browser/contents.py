@@ -113,13 +113,16 @@ class Content:
 
     def kinds(self) -> dict[str, np.ndarray]:
         """What a slice can show -> which slices do, bool [N]; the classes that occur, after the lesion in question."""
-        found = {EVERY: np.ones(len(self.store), bool), LESION: self.lesion_pixels > 0}
-        found[NO_LESION] = ~found[LESION]
+        found = self._all_lesion_or_not()
         for name in CLASSES[1:]:
             has = self.store.slices[f"pixels_{name}"].to_numpy() > 0
             if has.any():
                 found[f"with {name}"] = has
         return found
+
+    def _all_lesion_or_not(self) -> dict[str, np.ndarray]:
+        with_lesion = self.lesion_pixels > 0
+        return {EVERY: np.ones(len(self.store), bool), LESION: with_lesion, NO_LESION: ~with_lesion}
 
     def rows(self, side: str, kind: str, least: int, most: int) -> np.ndarray:
         """Rows of the slices on a side ("" for all) of a kind, with `least` to `most` lesion pixels, int [k]."""

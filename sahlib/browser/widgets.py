@@ -1,6 +1,7 @@
 """The slice browser: a store's slices and what networks say of them, in a notebook.
 
     browse(store)              the slices
+    browse(judged)             masks of own_masks.judge
     browse(run, other_run)     and what trained networks predict on the test side
     browse(results)            the same for every network of a study
 
@@ -21,9 +22,10 @@ import ipywidgets as widgets
 import numpy as np
 from ipyevents import Event
 
-from sahlib.browser import contents, pictures
+from sahlib.browser import contents, mask_content, pictures
 from sahlib.browser.contents import EVERY, Content
 from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, OneSlice
+from sahlib.chapters.own_masks import Masks
 from sahlib.chapters.results import Results
 from sahlib.data.slices import SliceStore
 from sahlib.figures.tables import counted
@@ -38,14 +40,18 @@ WHEEL_MS = 30  # a wheel sends more turns than a person can look at
 STYLE = f"<style>{Path(__file__).with_name('style.css').read_text()}</style>"
 
 
-def browse(*shown: SliceStore | Run | Results, study: Study | None = None) -> Browser:
-    """A browser of the slices of a store, of Results, or of runs tested on the same slices.
+def browse(*shown: SliceStore | Run | Results | Masks, study: Study | None = None) -> Browser:
+    """A browser of the slices of a store, of Results, of runs tested on the same slices, or of judged masks.
 
     study  says where the scans lie, so that any window can be taken from their Hounsfield units; without it runs on a
            phantom and Results on a study's own slices have them, and others are windowed within their stored 8 bits
     Raises StudyError where nothing of the kind is given, runs do not go together, or slices, split or predictions of a
     run are missing.
     """
+    if [type(one) for one in shown] == [Masks]:
+        browser = Browser(mask_content.of(*shown))
+        browser._jump("worst")
+        return browser
     return Browser(contents.of(*shown, study=study))
 
 

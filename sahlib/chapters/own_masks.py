@@ -21,6 +21,7 @@ import pandas as pd
 from sahlib.chapters import diagnostics, evaluation, published, verdict
 from sahlib.chapters.judged import Judged
 from sahlib.chapters.results import Results
+from sahlib.data import mask_folders
 from sahlib.data.mask_cases import Case, MaskFolders, Read
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.files import in_order
@@ -33,8 +34,8 @@ from sahlib.paper.rules import LEVEL, MARGIN, MIN_PATIENTS
 from sahlib.scoring import baselines, intervals, measured, metrics, power
 from sahlib.scoring.measured import Measured
 from sahlib.scoring.prediction import THRESHOLD
-from sahlib.study import StudyError
-from sahlib.workspace import cores, writing
+from sahlib.study import StudyError, name_of
+from sahlib.workspace import absolute, cores, writing
 
 MAJORITY = "majority of the raters"
 
@@ -43,6 +44,7 @@ MAJORITY = "majority of the raters"
 class Masks(Judged):
     """Competitors, by the names they were given, against the truth or the majority of its raters.
 
+    folders  where the masks lie; depths: slices of each of their cases
     classes  lesion -> competitor -> counts, where the masks show several
     raters   (who, against which rater) -> counts, of competitors and of raters, where there are several
     """
@@ -54,6 +56,8 @@ class Masks(Judged):
     sides: pd.DataFrame
     notes: list[str]
     folder: Path
+    folders: MaskFolders
+    depths: tuple[int, ...]
     classes: dict[str, dict[str, pd.DataFrame]]
     raters: dict[tuple[str, str], pd.DataFrame]
     paper: Paper | None = None
@@ -119,6 +123,8 @@ def judge(
         sides=_joined(part.sides for part in parts),
         notes=_notes(folders, lesions, first, shares, trivial),
         folder=folder,
+        folders=folders,
+        depths=tuple(len(part.sides) for part in parts),
         classes=classes,
         paper=paper,
         raters={key: _joined(part.raters[key] for part in parts) for key in parts[0].raters},
@@ -141,7 +147,7 @@ class _Sized:
 
 def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case, lesions: Sequence[str]) -> _Part:
     read = reader(case)
-    truth = read.truths[0] if len(read.truths) == 1 else merge_raters(read.truths, "majority")
+    truth = agreed(read)
     identity = pd.DataFrame({"slice_id": read.slice_ids, "patient_id": case.patient_id})
     sides = pd.DataFrame(np.broadcast_to(read.sides_mm, (len(truth), 3)), columns=list(measured.SIDES))
 
@@ -149,8 +155,8 @@ def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case,
         table = metrics.pixel_counts(_mask(predicted), reference)
         return pd.concat([identity, table, (table.tp + table.fn).rename("lesion_pixels")], axis=1)
 
-    shown = {lesion: _of(truth, lesion) for lesion in lesions}
-    predicted = {(lesion, name): _of(own, lesion) for lesion in lesions for name, own in read.masks.items()}
+    shown = {lesion: shown_by(truth, lesion) for lesion in lesions}
+    predicted = {(lesion, name): shown_by(own, lesion) for lesion in lesions for name, own in read.masks.items()}
     shares = frozenset(name for name, own in read.masks.items() if own.dtype.kind == "f")
     if shares and len(lesions) > 1:
         raise StudyError(
@@ -159,7 +165,7 @@ def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case,
     first = shown[lesions[0]]
     series = {name: predicted[lesions[0], name] for name in read.masks}
     series[baselines.BACKGROUND] = np.zeros(first.shape, bool)
-    seen = {rater: _of(own, lesions[0]) for rater, own in zip(raters, read.truths, strict=True)}
+    seen = {rater: shown_by(own, lesions[0]) for rater, own in zip(raters, read.truths, strict=True)}
     several = seen if len(seen) > 1 else {}
     others = {name: own for name, own in series.items() if name in read.masks} | several
     return _Part(
@@ -178,8 +184,13 @@ def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case,
     )
 
 
-def _of(values: np.ndarray, lesion: str) -> np.ndarray:
-    """Where class values show a lesion, bool; probabilities as they are."""
+def agreed(read: Read) -> np.ndarray:
+    """The truth of a case, class values uint8 [D,H,W]: of several raters, what most of them marked."""
+    return read.truths[0] if len(read.truths) == 1 else merge_raters(read.truths, "majority")
+
+
+def shown_by(values: np.ndarray, lesion: str) -> np.ndarray:
+    """Where class values show a lesion, of scan.CLASSES or "any", bool; probabilities as they are."""
     if values.dtype.kind == "f":
         return values
     return values > 0 if lesion == "any" else values == CLASSES.index(lesion)
@@ -373,3 +384,26 @@ def export(results: Results, folder: Path) -> dict[str, Path]:
     with writing(folder / "patients.csv") as part:
         known.assign(file=names).to_csv(part, index=False)
     return places
+
+
+def given(truth: str, masks: dict[str, str], reading: dict) -> MaskFolders | None:
+    """The folders that somebody named, paired; None where no truth was named."""
+    if not truth:
+        return None
+    places = {name: absolute(place) for name, place in masks.items()}
+    files = {name: absolute(reading[name]) for name in ("images", "patients") if reading.get(name)}
+    return mask_folders.pair({"truth": absolute(truth)}, places, **(reading | files))
+
+
+def of_the_study(results: Results, folder: Path) -> MaskFolders:
+    """Masks to judge where nobody gave any: those of the study's first two networks, and a truth that was eroded by a
+    pixel, as pictures in `folder`."""
+    places = {name_of(model): place for model, place in list(export(results, folder).items())[:2]}
+    eroded = folder / "eroded"
+    eroded.mkdir(exist_ok=True)
+    for name, mask in zip(results.slice_ids(results.test_rows), results.store.masks(results.test_rows), strict=True):
+        smaller = cv2.erode(mask.astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
+        with writing(eroded / f"{name}.png") as part:
+            part.write_bytes(cv2.imencode(".png", smaller)[1].tobytes())
+    competitors = places | {"Eroded truth": eroded}
+    return mask_folders.pair({"truth": folder / "truth"}, competitors, folder / "images", folder / "patients.csv")

@@ -104,14 +104,16 @@ def comparison(
     """
     titles = (*predictions, "Ground truth")
     narrow = len(titles) > 5  # then Dice and IoU do not fit beside each other
-    figure, axes = slice_rows(images, truth, titles, side=WIDTH / (len(titles) + 1), below=0.26 if narrow else 0.13)
+    figure, axes = slice_rows(images, truth, titles, side=WIDTH / (len(titles) + 1), below=0.32 if narrow else 0.13)
     for k, row in enumerate(axes):
         row[0].set_ylabel(row_labels[k])
         for ax, (label, masks) in zip(row[1:-1], predictions.items(), strict=True):
             show(ax, np.asarray(masks[k], bool) * 255)
             outline(ax, truth[k], width=0.7, halo=None)  # thin: it must not hide a lesion of three pixels
             scores = (("Dice", dice[label][k]), ("IoU", iou[label][k]))
-            text = ("\n" if narrow else "   ").join(f"{name} {'undefined' if np.isnan(v) else f'{v:.2f}'}" for name, v in scores)
+            text = ("\n" if narrow else "   ").join(
+                f"{name} {'undefined' if np.isnan(v) else f'{v:.2f}'}" for name, v in scores
+            )
             ax.set_xlabel(text, labelpad=2)
         show(row[-1], truth[k] * 255)
     return figure
