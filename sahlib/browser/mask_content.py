@@ -59,7 +59,7 @@ class MaskSlices:
     def masks(self, rows: np.ndarray) -> np.ndarray:
         """The truth bool [k,H,W], of slices of one size."""
         found = (self.cases.at(int(row)) for row in rows)
-        return np.stack([shown_by(agreed(read)[z], self.lesion) for read, z in found])
+        return np.stack([agreed(read, self.lesion)[z] for read, z in found])
 
 
 @dataclass(frozen=True)

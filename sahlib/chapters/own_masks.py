@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +25,6 @@ from sahlib.data import mask_folders
 from sahlib.data.mask_cases import Case, MaskFolders, Read
 from sahlib.data.scan import CLASSES
 from sahlib.data.sources.files import in_order
-from sahlib.data.sources.volume_folder import merge_raters
 from sahlib.figures import drawing, ledger_page, tables
 from sahlib.figures.tables import counted
 from sahlib.paper import ledger, printed
@@ -95,9 +94,10 @@ def judge(
 
     Raises StudyError for what the folders refuse, a truth that shows no such lesion, and probabilities of several.
     """
-    pool = ProcessPoolExecutor(cores())
+    # Reading and counting leave Python's lock, so threads do.
+    pool = ThreadPoolExecutor(cores())
     tasks = ((folders.read, folders.raters, case, tuple(lesions)) for case in folders.cases)
-    parts = list(progress(_Sized(in_order(pool, _measured, tasks, 2 * cores()), len(folders.cases))))
+    parts = list(progress(_Sized(in_order(pool, _measured, tasks, cores()), len(folders.cases))))
     counts = {key: _joined(part.counts[key] for part in parts) for key in parts[0].counts}
     classes = {
         lesion: {name: counts[lesion, name] for name in parts[0].measured if (lesion, name) in counts}
@@ -113,13 +113,13 @@ def judge(
     if parts[0].grey_levels is not None:
         everywhere, lesion = (np.concatenate([part.grey_levels[k] for part in parts]) for k in (0, 1))
         trivial |= _threshold(first, everywhere, lesion)
-    tables = {name: measured.joined([part.measured[name] for part in parts]) for name in parts[0].measured}
+    joined = {name: measured.joined([part.measured[name] for part in parts]) for name in parts[0].measured}
     shares = frozenset().union(*(part.shares for part in parts))
     return Masks(
         counts=own,
         trivial=trivial,
-        measured=tables,
-        soft={name: [tables[name].soft] for name in own if name in shares},
+        measured=joined,
+        soft={name: [joined[name].soft] for name in own if name in shares},
         sides=_joined(part.sides for part in parts),
         notes=_notes(folders, lesions, first, shares, trivial),
         folder=folder,
@@ -147,15 +147,14 @@ class _Sized:
 
 def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case, lesions: Sequence[str]) -> _Part:
     read = reader(case)
-    truth = agreed(read)
     identity = pd.DataFrame({"slice_id": read.slice_ids, "patient_id": case.patient_id})
-    sides = pd.DataFrame(np.broadcast_to(read.sides_mm, (len(truth), 3)), columns=list(measured.SIDES))
+    sides = pd.DataFrame(np.broadcast_to(read.sides_mm, (len(read.slice_ids), 3)), columns=list(measured.SIDES))
 
     def counted_against(predicted: np.ndarray, reference: np.ndarray) -> pd.DataFrame:
         table = metrics.pixel_counts(_mask(predicted), reference)
         return pd.concat([identity, table, (table.tp + table.fn).rename("lesion_pixels")], axis=1)
 
-    shown = {lesion: shown_by(truth, lesion) for lesion in lesions}
+    shown = {lesion: agreed(read, lesion) for lesion in lesions}
     predicted = {(lesion, name): shown_by(own, lesion) for lesion in lesions for name, own in read.masks.items()}
     shares = frozenset(name for name, own in read.masks.items() if own.dtype.kind == "f")
     if shares and len(lesions) > 1:
@@ -184,9 +183,9 @@ def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case,
     )
 
 
-def agreed(read: Read) -> np.ndarray:
-    """The truth of a case, class values uint8 [D,H,W]: of several raters, what most of them marked."""
-    return read.truths[0] if len(read.truths) == 1 else merge_raters(read.truths, "majority")
+def agreed(read: Read, lesion: str) -> np.ndarray:
+    """Where the truth of a case shows a lesion, bool [D,H,W]: of several raters, where most of them marked it."""
+    return 2 * np.sum([shown_by(truth, lesion) for truth in read.truths], axis=0) > len(read.truths)
 
 
 def shown_by(values: np.ndarray, lesion: str) -> np.ndarray:
@@ -239,6 +238,8 @@ def _notes(
     if lesions[0] != "SAH":
         what = "hemorrhage of any type" if lesions[0] == "any" else lesions[0]
         notes.append(f"Where it says SAH, read {what}.")
+    if patients == len(first) > 1:
+        notes.append("Every slice is taken for a patient of its own: where it is none, intervals are too narrow.")
     if patients < 10:
         notes.append(f"Fewer than 10 patients ({patients}): the numbers mean little.")
     return notes

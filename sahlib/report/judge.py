@@ -57,6 +57,9 @@ def write(
     competitors = {name: absolute(place) for name, place in _named(masks, "--masks").items()}
     if both := sorted({*raters} & {*competitors}):
         raise StudyError(f"{both[0]!r} is the name of a rater and of a competitor; give one of them another.")
+    files = [own_masks.file_name(name) for name in competitors]
+    if twice := [name for name, file in zip(competitors, files, strict=True) if files.count(file) > 1]:
+        raise StudyError(f"{twice[0]!r} and {twice[1]!r} make one file name; give one of them another name.")
     paper = read(absolute(claims)) if claims else None
     paired = mask_folders.pair(raters, competitors, absolute(images) if images else None, **naming)
     lesions = tuple(CLASSES[1:]) if target == "all" else (target,)

@@ -108,6 +108,7 @@ def test_a_folder_of_something_else_is_not_touched(scans, tmp_path, capsys):
     (["r1"], ["=good"], "must have the form"),
     (["r1", "r2"], ["a=good"], "--truth 'r1' must have the form"),
     (["r1"], ["a=good", "a=worse"], "--masks names 'a' twice"),
+    (["r1"], ["a b=good", "a/b=worse"], "'a b' and 'a/b' make one file name"),
     (["a=r1", "b=r2"], ["a=good"], "'a' is the name of a rater and of a competitor"),
     (["nowhere"], ["a=good"], "nowhere is not a folder"),
 ])  # fmt: skip
