@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from sahlib.study import StudyError, name_of
 from sahlib.workspace import absolute, cores, writing
 
 MAJORITY = "majority of the raters"
+SHOWN_PATIENTS = 24  # of the study, where nobody gave masks: enough to see how it is done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -361,30 +363,37 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w-]+", "_", name).strip("_") or "masks"
 
 
-def export(results: Results, folder: Path) -> dict[str, Path]:
-    """The test slices of Results as pictures in `folder`, for judging from outside: images/, truth/, the probabilities
-    of each network's first run, and patients.csv, which knows the sides of a pixel.
+def export(results: Results, folder: Path, patients: int | None = None) -> dict[str, Path]:
+    """The test slices of Results, or of their first patients alone, as pictures in `folder`, for judging from outside:
+    images/, truth/, the probabilities of each network's first run, and patients.csv, which knows the sides of a pixel.
 
     returns: network -> its folder
     """
     rows = results.test_rows
-    names = results.slice_ids(rows)
+    whose = results.store.slices["patient_id"].to_numpy()[rows]
+    kept = np.isin(whose, list(dict.fromkeys(whose))[:patients])
+    rows = rows[kept]
+    names = [name.replace("/", "_") for name in results.slice_ids(rows)]
     places = {model: folder / model for model in results.runs}
     for place in (folder / "images", folder / "truth", *places.values()):
-        place.mkdir(parents=True, exist_ok=True)
-    pictures = {"images": results.store.images[rows], "truth": results.store.masks(rows).astype(np.uint8) * 255}
-    for what, content in pictures.items():
-        for name, picture in zip(names, content, strict=True):
-            with writing(folder / what / f"{name}.png") as part:
-                part.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    write_pictures(folder / "images", names, results.store.images[rows])
+    write_pictures(folder / "truth", names, results.store.masks(rows) * np.uint8(255))
     for model, place in places.items():
-        for name, probabilities in zip(names, results.runs[model][0].probabilities, strict=True):
-            with writing(place / f"{name}.npy") as part, open(part, "wb") as file:
-                np.save(file, probabilities)
+        for name, probabilities in zip(names, np.asarray(results.runs[model][0].probabilities)[kept], strict=True):
+            np.save(place / f"{name}.npy", probabilities)
     known = results.store.slices.iloc[rows][["patient_id", *measured.SIDES]]
     with writing(folder / "patients.csv") as part:
         known.assign(file=names).to_csv(part, index=False)
     return places
+
+
+def write_pictures(folder: Path, names: Sequence[str], pictures: np.ndarray) -> None:
+    """Pictures uint8 [k,H,W] as PNG files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, picture in zip(names, pictures, strict=True):
+        (folder / f"{name}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
 
 
 def given(truth: str, masks: dict[str, str], reading: dict) -> MaskFolders | None:
@@ -397,14 +406,11 @@ def given(truth: str, masks: dict[str, str], reading: dict) -> MaskFolders | Non
 
 
 def of_the_study(results: Results, folder: Path) -> MaskFolders:
-    """Masks to judge where nobody gave any: those of the study's first two networks, and a truth that was eroded by a
-    pixel, as pictures in `folder`."""
-    places = {name_of(model): place for model, place in list(export(results, folder).items())[:2]}
-    eroded = folder / "eroded"
-    eroded.mkdir(exist_ok=True)
-    for name, mask in zip(results.slice_ids(results.test_rows), results.store.masks(results.test_rows), strict=True):
-        smaller = cv2.erode(mask.astype(np.uint8) * 255, np.ones((3, 3), np.uint8))
-        with writing(eroded / f"{name}.png") as part:
-            part.write_bytes(cv2.imencode(".png", smaller)[1].tobytes())
-    competitors = places | {"Eroded truth": eroded}
+    """Masks to judge where nobody gave any: those of the study's first two networks on some of its test patients, and a
+    truth that was eroded by a pixel, as pictures in `folder`."""
+    places = {name_of(model): place for model, place in list(export(results, folder, SHOWN_PATIENTS).items())[:2]}
+    truth = sorted((folder / "truth").glob("*.png"))
+    smaller = [cv2.erode(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), np.ones((3, 3), np.uint8)) for path in truth]
+    write_pictures(folder / "eroded", [path.stem for path in truth], np.stack(smaller))
+    competitors = places | {"Eroded truth": folder / "eroded"}
     return mask_folders.pair({"truth": folder / "truth"}, competitors, folder / "images", folder / "patients.csv")
