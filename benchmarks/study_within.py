@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sahlib import reproduce
 from sahlib.chapters import forecast, results
-from sahlib.study import MODELS, Study
+from sahlib.study import Study, name_of
 from sahlib.workspace import Workspace, writing
 
 PAIR = ("unet", "attention_unet")
@@ -46,7 +46,7 @@ def trained_by(ends: float, study: Study, workspace: Workspace) -> tuple[list[st
         foretold = sum(n * forecast.seconds(study, store, split, model) for model, n in counts.items() if n)
         left = ends - time.monotonic()
         fits = models is PAIR or foretold * correction <= left
-        name = f"{', '.join(MODELS[model] for model in wanted)} under the recipe {recipe}"
+        name = f"{', '.join(name_of(model) for model in wanted)} under the recipe {recipe}"
         spans = f"about {forecast.spelt(foretold * correction)} of {forecast.spelt(max(0.0, left))}"
         print(f"{name}: {spans}, {'begins' if fits else 'left out'}", flush=True)
         if not fits:

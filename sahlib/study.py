@@ -321,7 +321,6 @@ PROFILES = {
         "prior_bias": False,
         "seeds": (0, 1, 2),
         "further_recipes": ("fair",),
-        "learning_rates": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
     },
     # Seconds; for the tests alone. Its numbers mean nothing.
     "smoke": {
