@@ -78,7 +78,9 @@ def test_gates_on_slices_from_elsewhere_come_from_the_weights_of_the_training(tr
     assert network.run.path == abroad.path and network.probabilities.max() == 0.5
     asked = []
     monkeypatch.setattr("sahlib.scoring.prediction.load_network", lambda run: asked.append(run.weights))
-    monkeypatch.setattr("sahlib.networks.gates.gate_maps", lambda network, inputs: [inputs[:, 0] / 255, None])
+    monkeypatch.setattr(
+        "sahlib.networks.gates.gate_maps", lambda network, inputs, precision: [inputs[:, 0] / 255, None]
+    )
     for row in (0, 1):
         inputs = store.inputs(np.array([row]))
         np.testing.assert_array_equal(network.gate_map(inputs), store.images[row] / 255)

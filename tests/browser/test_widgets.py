@@ -370,7 +370,7 @@ def test_overlays_are_drawn_in_each_networks_panel(two_runs, shown):
 def test_gates_are_shown_where_there_are_gates(shown, monkeypatch):
     assert GATES in shown.overlay.options and GATES not in browse(shown.content.store).overlay.options
     monkeypatch.setattr("sahlib.scoring.prediction.load_network", lambda run: run)
-    monkeypatch.setattr("sahlib.networks.gates.gate_maps", lambda network, inputs: [np.ones((1, 16, 16))])
+    monkeypatch.setattr("sahlib.networks.gates.gate_maps", lambda network, inputs, precision: [np.ones((1, 16, 16))])
     shown.overlay.value, shown.truth.value = GATES, False
     np.testing.assert_array_equal(pixels(shown, 1), pixels(shown, 0))
     assert not np.array_equal(pixels(shown, 2), pixels(shown, 0))
