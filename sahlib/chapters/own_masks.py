@@ -38,7 +38,7 @@ from sahlib.study import StudyError, name_of
 from sahlib.workspace import absolute, cores, writing
 
 MAJORITY = "majority of the raters"
-SHOWN_PATIENTS = 24  # of the study, where nobody gave masks: enough to see how it is done
+SHOWN_PATIENTS = 16  # of the study, where nobody gave masks: enough to see how it is done
 
 
 @dataclass(frozen=True, kw_only=True)
