@@ -375,12 +375,10 @@ def export(results: Results, folder: Path, patients: int | None = None) -> dict[
     rows = rows[kept]
     names = [name.replace("/", "_") for name in results.slice_ids(rows)]
     places = {model: folder / model for model in results.runs}
-    for place in (folder / "images", folder / "truth", *places.values()):
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(parents=True)
     write_pictures(folder / "images", names, results.store.images[rows])
     write_pictures(folder / "truth", names, results.store.masks(rows) * np.uint8(255))
     for model, place in places.items():
+        emptied(place)
         for name, probabilities in zip(names, np.asarray(results.runs[model][0].probabilities)[kept], strict=True):
             np.save(place / f"{name}.npy", probabilities)
     known = results.store.slices.iloc[rows][["patient_id", *measured.SIDES]]
@@ -390,10 +388,16 @@ def export(results: Results, folder: Path, patients: int | None = None) -> dict[
 
 
 def write_pictures(folder: Path, names: Sequence[str], pictures: np.ndarray) -> None:
-    """Pictures uint8 [k,H,W] as PNG files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Pictures uint8 [k,H,W] as PNG files, the only ones of their folder."""
+    emptied(folder)
     for name, picture in zip(names, pictures, strict=True):
         (folder / f"{name}.png").write_bytes(cv2.imencode(".png", picture)[1].tobytes())
+
+
+def emptied(folder: Path) -> None:
+    """A folder of masks that were written here, without those of an earlier study."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
 
 
 def given(truth: str, masks: dict[str, str], reading: dict) -> MaskFolders | None:

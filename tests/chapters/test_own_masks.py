@@ -118,3 +118,14 @@ def test_masks_of_the_study_s_own_networks_get_the_study_s_numbers(own, publishe
             atol=1e-9,
             obj=path.stem,
         )
+
+
+def test_what_an_earlier_study_left_in_the_folder_is_gone(own, tmp_path):
+    for name in ("truth", "eroded", "unet"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "P99_z00.png").write_bytes(b"")
+    folders = own_masks.of_the_study(own, tmp_path)
+    assert list(folders.cases[0].masks) == ["U-Net", "Attention U-Net", "Eroded truth"]
+    eroded = [folders.read(case) for case in folders.cases]
+    assert all(read.masks["Eroded truth"].sum() <= read.truths[0].sum() for read in eroded)
+    assert any(read.masks["Eroded truth"].any() for read in eroded) and not folders.missing
