@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from sahlib.chapters import own_masks
+from sahlib.chapters import judging
 from sahlib.data import mask_folders
 from sahlib.scoring import distances, metrics
 
@@ -67,7 +67,7 @@ def rows() -> list[dict]:
             folder.mkdir()
             for name, pair in made.items():
                 nib.save(nib.Nifti1Image(pair[what].astype(np.uint8), AFFINE), folder / f"{name}.nii.gz")
-        judged = own_masks.judge(
+        judged = judging.judge(
             mask_folders.pair({"truth": root / "truth"}, {"net": root / "net"}), ("SAH",), root / "judged"
         )
         counts, surface = judged.counts["net"][0], judged.measured["net"].surface

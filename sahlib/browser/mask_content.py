@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sahlib.browser.contents import Content
-from sahlib.chapters.own_masks import Masks, agreed, shown_by
+from sahlib.chapters.judging import Masks, agreed, shown_by
 from sahlib.data.mask_cases import Read
 from sahlib.figures import drawing, tables
 

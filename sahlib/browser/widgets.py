@@ -1,7 +1,7 @@
 """The slice browser: a store's slices and what networks say of them, in a notebook.
 
     browse(store)              the slices
-    browse(judged)             masks of own_masks.judge
+    browse(judged)             masks of judging.judge
     browse(run, other_run)     and what trained networks predict on the test side
     browse(results)            the same for every network of a study
 
@@ -25,7 +25,7 @@ from ipyevents import Event
 from sahlib.browser import contents, mask_content, pictures
 from sahlib.browser.contents import EVERY, Content
 from sahlib.browser.one_slice import AREA, ERRORS, GATES, OUTLINE, PROBABILITY, OneSlice
-from sahlib.chapters.own_masks import Masks
+from sahlib.chapters.judging import Masks
 from sahlib.chapters.results import Results
 from sahlib.data.slices import SliceStore
 from sahlib.figures.tables import counted

@@ -24,7 +24,7 @@ from nibabel import orientations
 from sahlib.data import mask_series
 from sahlib.data.mask_cases import Case, MaskFolders, Read
 from sahlib.data.scan import CLASSES, to_classes
-from sahlib.data.slices import window_to_grey
+from sahlib.data.slices import SIDES, window_to_grey
 from sahlib.data.sources import nifti_file
 from sahlib.data.sources.files import (
     IMAGE_WORDS,
@@ -45,7 +45,6 @@ from sahlib.study import WINDOWS, StudyError
 
 ARRAY_ENDINGS = (".npy",)
 PREDICTION_WORDS = (*MASK_WORDS, "pred", "preds", "prediction", "predictions", "output", "prob", "probs", "probability")
-SIDES = ("row_mm", "column_mm", "thickness_mm")
 
 
 def pair(

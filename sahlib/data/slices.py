@@ -25,6 +25,7 @@ from sahlib.workspace import alone_in, disk_errors_named, provenance, read_csv
 
 # Raise when the same Study would give other pixels, so that old stores are not mistaken for new ones.
 STORE_VERSION = 2
+SIDES = ("row_mm", "column_mm", "thickness_mm")  # columns of slices.csv: of a voxel, NaN where unknown
 NPY_HEADER_BYTES = 128
 # Level and width that hold every window of augmentation "travels", from -185 to 325 HU. Its 2 HU a step blur a picture
 # by 0.7 HU, where a scan's own noise is 3 to 6.

@@ -177,7 +177,7 @@ class _Reader:
 
     def paper(self, content: object) -> Paper:
         known = {
-            *("paper", "source", "decimals", "test_set", "networks", "printed", "settings", "samples", "quotes"),
+            *("paper", "decimals", "test_set", "networks", "printed", "settings", "samples", "quotes"),
             *("claims", "controls", "contradictions", "reading"),
         }
         content = self.mapping("the file", content, known)

@@ -2,7 +2,7 @@
 
     ./run_all.sh judge --truth truth/ --masks "nnU-Net=nnunet/" --masks "second reader=reader/" --to judged
 
-chapters/own_masks.py has what is drawn and tabulated.
+chapters/judging.py measures, chapters/own_masks.py draws and tabulates.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from sahlib.chapters import own_masks
+from sahlib.chapters import judging, own_masks
 from sahlib.data import mask_folders
 from sahlib.data.scan import CLASSES
 from sahlib.figures.drawing import save_text
@@ -64,7 +64,7 @@ def write(
     paired = mask_folders.pair(raters, competitors, absolute(images) if images else None, **naming)
     lesions = tuple(CLASSES[1:]) if target == "all" else (target,)
     save_text(folder / PAGE, "Not finished: run the same command again.\n")
-    judged = own_masks.judge(paired, lesions, folder, over("scans"), paper)
+    judged = judging.judge(paired, lesions, folder, over("scans"), paper)
     summary = own_masks.write(judged)
     asked = {"truth": truths, "masks": masks, "images": images, "target": target, "claims": claims, **naming}
     record = {"judged": {name: value for name, value in asked.items() if value}, "provenance": provenance()}

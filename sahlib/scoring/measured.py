@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from sahlib.data.slices import SIDES as SIDES
 from sahlib.scoring import calibration, detection, distances, lesions
 from sahlib.scoring.prediction import THRESHOLD
-
-SIDES = ("row_mm", "column_mm", "thickness_mm")
 
 
 @dataclass(frozen=True)

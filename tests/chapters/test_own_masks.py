@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from helpers import fabricated
 
-from sahlib.chapters import diagnostics, evaluation, own_masks, results, verdict
+from sahlib.chapters import diagnostics, evaluation, judging, own_masks, results, verdict
 from sahlib.chapters.results import Results
 from sahlib.data import mask_folders
 from sahlib.scoring import baselines
@@ -93,7 +93,7 @@ def test_masks_of_the_study_s_own_networks_get_the_study_s_numbers(own, publishe
         places, more = as_nifti(own, tmp_path), {}
     competitors = {MODELS[model]: place for model, place in places.items()}
     folders = mask_folders.pair({"truth": tmp_path / "truth"}, competitors, **more)
-    judged = own_masks.judge(folders, ("SAH",), tmp_path / "judged")
+    judged = judging.judge(folders, ("SAH",), tmp_path / "judged")
     own_masks.write(judged)
     for model in NETWORKS:
         found = pd.read_csv(judged.folder / f"counts_{own_masks.file_name(MODELS[model])}.csv")

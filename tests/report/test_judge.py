@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from sahlib import __main__ as command
-from sahlib.chapters import own_masks
+from sahlib.chapters import judging
 from sahlib.report import judge
 from sahlib.scoring import metrics
 from sahlib.study import StudyError
@@ -83,7 +83,7 @@ def test_raters_are_judged_among_each_other(judged):
     assert table.loc["r1", "against r2"].startswith("1.000") and table.loc["r1", "against r1"] == ""
     assert table.loc["r3", "against r1"] == table.loc["good net", "against r1"] != table.loc["good net", "against r3"]
     assert table.loc["good net", "against r3"].startswith("1.000")
-    assert table.loc["r1", f"against {own_masks.MAJORITY}"].startswith("1.000")
+    assert table.loc["r1", f"against {judging.MAJORITY}"].startswith("1.000")
 
 
 def test_the_page_holds_all_and_says_how_it_was_made(judged, scans):
@@ -121,7 +121,7 @@ def test_what_cannot_be_meant_is_refused(scans, tmp_path, monkeypatch, truths, m
 
 def test_a_truth_without_the_lesion_is_refused(scans, tmp_path):
     with pytest.raises(StudyError, match="The truth shows no SDH anywhere"):
-        own_masks.judge(
+        judging.judge(
             judge.mask_folders.pair({"r1": scans / "r1"}, {"a": scans / "good"}, label_map=("1=SAH", "2=IVH")),
             ("SDH",),
             tmp_path,
