@@ -218,6 +218,7 @@ def _notes(
             f"{name} has no mask of {counted(len(lacking), 'case')} ({', '.join(lacking[:2])}{more}): counted as if it "
             "had found nothing there."
         )
+    notes += folders.remarks
     if baselines.THRESHOLD in trivial:
         notes.append(f"'{baselines.THRESHOLD}' takes each patient's grey levels from all other patients.")
     if shares:

@@ -125,13 +125,15 @@ def _better(masks: Masks, pair: tuple[str, str], differences: pd.DataFrame) -> s
     asked = (differences["Difference"] == f"{names[1]} minus {names[0]}") & (differences["Convention"] == label)
     row = differences[asked].iloc[0]
     found = intervals.difference(masks.counts[pair[0]], masks.counts[pair[1]], "dice", "sah_slices")
+    if found.estimate < 0:  # what is said is always the better one's lead
+        pair, names = pair[::-1], names[::-1]
+        found = intervals.difference(masks.counts[pair[0]], masks.counts[pair[1]], "dice", "sah_slices")
     measured_as = (
-        f"{row['Difference']}, Dice over slices with a lesion: {row['Estimate (95 % interval)']}, "
+        f"{names[1]} minus {names[0]}, Dice over slices with a lesion: {intervals.in_words(found, signed=True)}, "
         f"p = {row['p, permutation']} ({row['p, Holm']} after Holm)"
     )
     if row["Told apart"] == "yes":
-        better, worse = (names[1], names[0]) if found.estimate > 0 else names
-        return f"{better} is better than {worse}. {measured_as}."
+        return f"{names[1]} is better than {names[0]}. {measured_as}."
     needed = power.needed(found, LEVEL / len(differences), MARGIN, LEVEL)
     more = ledger.would_take(needed, found.patients, 1, MIN_PATIENTS)
     return f"{names[0]} and {names[1]} are not told apart. {measured_as}; to tell it would take {more}."

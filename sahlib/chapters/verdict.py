@@ -235,7 +235,9 @@ def lesion_size(judged: Judged) -> Figure:
     table = intervals.by_size(judged.every_series)
     table["label"] = table["series"].map({s: tables.label(s, own) for s, own in judged.every_series.items()})
     claimed = " The paper claims that attention helps on small lesions." if judged.paper else ""
-    caption = f"Dice over SAH slices by thirds of lesion area, 95 % intervals over patients.{claimed}"
+    square = judged.sides["row_mm"] * judged.sides["column_mm"]
+    unlike = f" (a pixel is {square.min():.2g} to {square.max():.2g} mm²)" if square.max() > 1.05 * square.min() else ""
+    caption = f"Dice over SAH slices by thirds of lesion area in pixels{unlike}, 95 % intervals over patients.{claimed}"
     first = ["series", "label", "tercile", "estimate", "low", "high"]
     data = table[[*first, *(column for column in table if column not in first)]]
     return published.figure(judged, evidence_plots.size_strata(data), "lesion_size", data, caption)

@@ -29,6 +29,11 @@ class Case:
     sides_mm: tuple[float, float, float] = (np.nan,) * 3
     slices: tuple[Slice, ...] = ()
 
+    @property
+    def paths(self) -> list[Path]:
+        """Every file of it."""
+        return [*self.truths, *filter(None, (self.image, *self.masks.values())), *(one.path for one in self.slices)]
+
 
 @dataclass(frozen=True)
 class Read:
@@ -52,9 +57,11 @@ class MaskFolders:
 
     read     case -> its arrays; StudyError for a file that is damaged, lies on another grid or is no such mask
     missing  competitor -> the cases it has no mask of
+    remarks  on files in the folders that are none of these
     """
 
     cases: tuple[Case, ...]
     raters: tuple[str, ...]
     read: Callable[[Case], Read]
     missing: dict[str, list[str]]
+    remarks: tuple[str, ...]

@@ -14,7 +14,7 @@ A scan is its own patient unless a table or a pattern says more. Pictures need o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from sahlib.data.sources.files import (
     PICTURE_ENDINGS,
     has_ending,
     require_folder,
+    unread,
     walk,
     without_word,
 )
@@ -69,7 +70,7 @@ def pair(
     known, kind = _files(folder)
     if not known and (series := mask_series.find(folder, images)):
         cases = mask_series.cases(series, truths, masks, patient_pattern, slices_are_patients)
-        return _folders(cases, truths, masks, partial(mask_series.read, classes=value_classes(label_map, {})))
+        return _folders(cases, truths, masks, images, partial(mask_series.read, classes=value_classes(label_map, {})))
     if not known:
         raise StudyError(f"{folder} holds no masks; expected NIfTI files, or pictures of slices ({', '.join(kind)}).")
     raters = {first: known} | {rater: _like(own, known, folder, kind) for rater, own in others}
@@ -101,15 +102,23 @@ def pair(
         read = partial(_read_scan, classes=value_classes(label_map, {1: CLASSES.index("SAH")}))
     else:
         read = partial(_read_picture, meanings=_meanings(cases, tuple(masks), label_map))
-    return _folders(cases, truths, masks, read)
+    return _folders(cases, truths, masks, images, read)
 
 
 def _folders(
-    cases: Sequence[Case], truths: Iterable[str], masks: Iterable[str], read: Callable[[Case], Read]
+    cases: Sequence[Case],
+    truths: Mapping[str, Path],
+    masks: Mapping[str, Path],
+    images: Path | None,
+    read: Callable[[Case], Read],
 ) -> MaskFolders:
     ordered = sorted(cases, key=lambda case: (natural(case.patient_id), natural(case.name)))
-    missing = {competitor: [case.name for case in ordered if case.masks[competitor] is None] for competitor in masks}
-    return MaskFolders(tuple(ordered), tuple(truths), read, {name: own for name, own in missing.items() if own})
+    lacking = {competitor: [case.name for case in ordered if case.masks[competitor] is None] for competitor in masks}
+    missing = {competitor: names for competitor, names in lacking.items() if names}
+    known = [path for case in cases for path in case.paths]
+    roots = dict.fromkeys(root for root in (*truths.values(), *masks.values(), images) if root)
+    remarks = tuple(str(remark) for root in roots for remark in unread(root, known))
+    return MaskFolders(tuple(ordered), tuple(truths), read, missing, remarks)
 
 
 def _files(folder: Path) -> tuple[dict[str, Path], tuple[str, ...]]:

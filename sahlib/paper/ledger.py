@@ -133,7 +133,7 @@ def _find(measure: Measure, evidence: Evidence, difference: Callable, interval: 
 def _unusable(arms: list[str], evidence: Evidence) -> str:
     for arm in arms:
         if not evidence.counts.get(arm):
-            return f"{name_of(arm)} was not trained in this run"
+            return f"there are no masks of {name_of(arm)}"
         if collapsed := sum(map(metrics.is_collapsed, evidence.counts[arm])):
             return f"{name_of(arm)} {COLLAPSED} in {collapsed} of {len(evidence.counts[arm])} seeds"
     return ""

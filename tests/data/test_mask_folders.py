@@ -227,3 +227,10 @@ def test_a_rater_or_an_image_that_is_missing_is_no_miss(scans):
         mask_folders.pair({"one": scans / "truth", "two": scans / "second"}, {"net": scans / "masks"})
     with pytest.raises(StudyError, match=r"truth/c.nii.gz has no counterpart among the images"):
         mask_folders.pair({"one": scans / "truth"}, {"net": scans / "masks"}, scans / "second")
+
+
+def test_a_file_that_is_no_mask_of_these_is_named(scans):
+    np.save(scans / "truth" / "a.npy", lesion())
+    (scans / "masks" / "plans.json").write_text("{}")
+    folders, _ = read_all(scans)
+    assert folders.remarks == (f"Left aside in {scans / 'truth'}: a.npy; what they show is missing.",)

@@ -73,7 +73,7 @@ contradictions:
     # By hand: of 100 lesion pixels 71 and 41 are found in the mean, each Dice 2 tp / (tp + 100), half the slices empty.
     dice = [np.mean([2 * n / (n + 100) for n in (found, found + 1, found + 2)]) for found in (70, 40)]
     assert better["estimate"] == pytest.approx((dice[0] - dice[1]) / 2)
-    assert missing["verdict"] == UNKNOWN and missing["reason"] == "Missing was not trained in this run"
+    assert missing["verdict"] == UNKNOWN and missing["reason"] == "there are no masks of Missing"
     assert contradicts["kind"] == "contradiction" and contradicts["sections"] == "1, 2"
 
 

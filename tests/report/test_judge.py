@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import nibabel as nib
 import numpy as np
@@ -58,8 +59,10 @@ def test_the_headline_says_what_is_better_and_what_is_missing(judged):
     first, *lines = (judged / "judged.md").read_text().splitlines()
     difference = pd.read_csv(judged / "table_differences.csv").iloc[1]
     assert difference["Convention"] == metrics.CONVENTIONS["sah_slices"].label and difference["Told apart"] == "yes"
-    assert first.startswith("- good net is better than worse/net. ")
-    assert difference["Estimate (95 % interval)"] in first
+    assert first.startswith("- good net is better than worse/net. good net minus worse/net, Dice ")
+    told = difference["Estimate (95 % interval)"]
+    of_worse, lead = ([float(n) for n in re.findall(r"[-+]0\.\d{3}", text)] for text in (told, first))
+    assert len(lead) == 3 and lead == [-of_worse[0], -of_worse[2], -of_worse[1]]
     assert "- worse/net has no mask of 1 case (P7): counted as if it had found nothing there." in lines
     assert any("most of 3 raters marked" in line for line in lines)
 

@@ -142,7 +142,7 @@ def unread(root: Path, read: Iterable[Path]) -> tuple[str, ...]:
         return (ToLookAt(error),)
     more = f" and {len(others) - FIRST} more" if len(others) > FIRST else ""
     named = f"{', '.join(others[:FIRST])}{more}"
-    return (ToLookAt(f"Left aside in {root}: {named}; whom they show is missing."),) if others else ()
+    return (ToLookAt(f"Left aside in {root}: {named}; what they show is missing."),) if others else ()
 
 
 def has_ending(name: str, endings: tuple[str, ...] = NIFTI_ENDINGS) -> bool:

@@ -179,7 +179,7 @@ def test_files_that_are_not_read_are_told(scans, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
     (remark,) = open_source(study("nifti", tmp_path)).remarks
-    assert remark == f"Left aside in {tmp_path}: {name}; whom they show is missing."
+    assert remark == f"Left aside in {tmp_path}: {name}; what they show is missing."
 
 
 def test_a_label_map_tells_several_classes(scans, tmp_path):

@@ -63,7 +63,7 @@ def test_files_that_are_not_read_are_told(paired_folder, name):
         (paired_folder / beside).parent.mkdir(exist_ok=True)
         (paired_folder / beside).touch()
     (remark,) = open_folder(paired_folder).remarks
-    assert remark == f"Left aside in {paired_folder}: {name}; whom they show is missing."
+    assert remark == f"Left aside in {paired_folder}: {name}; what they show is missing."
     assert isinstance(remark, ToLookAt)
 
 
