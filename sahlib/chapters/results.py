@@ -217,8 +217,12 @@ def trivial_counts(
 
 def compared(models: Collection[str]) -> list[tuple[str, str]]:
     """(lower, higher) of each difference that is asked for, as far as the networks were trained: the paper's; then from
-    MONAI's UNet to Attention U-Net as a whole and in three steps, its output layer, the other layers, and the gates."""
-    asked = [(unet_of(models), ATTENTION), (UNET, ATTENTION), (UNET, FREE), (FREE, OPEN), (OPEN, ATTENTION)]
+    MONAI's UNet to Attention U-Net as a whole and in three steps, its output layer, the other layers, and the gates;
+    then any further network against the paper's two."""
+    unet = unet_of(models)
+    asked = [(unet, ATTENTION), (UNET, ATTENTION), (UNET, FREE), (FREE, OPEN), (OPEN, ATTENTION)]
+    own = {unet, *(model for pair in asked for model in pair)}
+    asked += [(paper, model) for model in models if model not in own for paper in (unet, ATTENTION)]
     return [pair for pair in dict.fromkeys(asked) if set(pair) <= set(models)]
 
 

@@ -98,13 +98,18 @@ def _layer(module: nn.Module) -> str:
 
 
 def _known_blocks(model: nn.Module) -> list[Block]:
-    # Told apart by what they hold, because importing the classes would cost seconds.
-    if hasattr(model, "encoder") and hasattr(model.encoder, "layer4") and hasattr(model, "segmentation_head"):
-        return _flexible_unet(model)
-    if any(type(module).__name__ == "AttentionLayer" for module in model.modules()):
-        return _attention_unet(model)
-    if any(type(module).__name__ == "SkipConnection" for module in model.modules()):
-        return _unet(model)
+    # By their names, because importing the classes would cost seconds; by where they come from, because the networks of
+    # others have parts that are called alike.
+    readers = {
+        "monai.networks.nets.unet.UNet": _unet,
+        "monai.networks.nets.attentionunet.AttentionUnet": _attention_unet,
+        "monai.networks.nets.flexible_unet.FlexibleUNet": _flexible_unet,
+    }
+    for kind in type(model).__mro__:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        # Of FlexibleUNet's encoders the ResNets alone have levels of that name.
+        if name in readers and (readers[name] is not _flexible_unet or hasattr(model.encoder, "layer4")):
+            return readers[name](model)
     raise ValueError(f"{type(model).__name__}: only MONAI's UNet, AttentionUnet and FlexibleUNet (ResNet) can be read")
 
 

@@ -228,8 +228,11 @@ def test_own_settings_never_stand_for_a_rate_that_was_searched(small, tmp_path):
 
 def test_differences_are_of_the_paper_s_network_where_it_was_trained_and_in_steps_from_monai_s():
     steps = [("unet", "unet_free_output"), ("unet_free_output", rules.OPEN), (rules.OPEN, "attention_unet")]
-    assert results.compared(MODELS) == [("unet_resnet34", "attention_unet"), ("unet", "attention_unet"), *steps]
-    assert results.compared(["unet", "attention_unet"]) == [("unet", "attention_unet")]
+    further = [("unet_resnet34", "swin_unetr"), ("attention_unet", "swin_unetr")]
+    first = [("unet_resnet34", "attention_unet"), ("unet", "attention_unet")]
+    assert results.compared(MODELS) == [*first, *steps, *further]
+    own = results.compared(["unet", "attention_unet", "nets:build"])
+    assert own == [("unet", "attention_unet"), ("unet", "nets:build"), ("attention_unet", "nets:build")]
 
 
 def test_what_cannot_travel_is_refused_before_anything_is_trained(small, tmp_path):

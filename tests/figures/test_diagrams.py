@@ -143,6 +143,21 @@ def test_a_network_of_another_kind_is_refused():
         architecture.blocks(nn.Conv2d(1, 1, 3), 32)
 
 
+@pytest.mark.parametrize("name", DRAWN)
+def test_a_network_that_has_parts_of_the_same_names_is_refused_too(name):
+    """Other libraries' U-Nets have an encoder with layer4 and a segmentation_head as MONAI's has."""
+    from torch import nn
+
+    class Unet(nn.Module):
+        def __init__(self):
+            super().__init__()
+            for part, module in build(name, (4, 8, 8, 8, 8)).named_children():
+                self.add_module(part, module)
+
+    with pytest.raises(ValueError, match="^Unet: only MONAI's"):
+        architecture.blocks(Unet(), 32)
+
+
 # Drawing it
 
 
