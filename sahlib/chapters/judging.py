@@ -177,7 +177,8 @@ def _measured(reader: Callable[[Case], Read], raters: Sequence[str], case: Case,
 
 def agreed(read: Read, lesion: str) -> np.ndarray:
     """Where the truth of a case shows a lesion, bool [D,H,W]: of several raters, where most of them marked it."""
-    return 2 * np.sum([shown_by(truth, lesion) for truth in read.truths], axis=0) > len(read.truths)
+    marked = [shown_by(truth, lesion) for truth in read.truths]
+    return marked[0] if len(marked) == 1 else 2 * np.sum(marked, axis=0) > len(marked)
 
 
 def shown_by(values: np.ndarray, lesion: str) -> np.ndarray:

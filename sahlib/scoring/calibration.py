@@ -92,6 +92,8 @@ def soft_counts(probabilities: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     and not 0/0, unless p was rounded to 0.
     """
     truth = _checked(truth, probabilities=probabilities)
+    if np.asarray(probabilities).dtype == bool:
+        return metrics.pixel_counts(np.asarray(probabilities), truth).astype(np.float64)
     rows = np.zeros((len(truth), 4))
     for k, y in enumerate(truth):
         p = _slice(probabilities, k)
@@ -105,9 +107,8 @@ def _tally(probabilities: np.ndarray, first: int, truth: np.ndarray, head: np.nd
     """(values float64 [v] that occur, or may; pixels with each value, int64 [4,v], without and with lesion, each in the
     air and in the head) of the slices `first` and following, [n,H,W]."""
     if probabilities.dtype == bool:
-        regions = [own & there for own in (~truth, truth) for there in (~head, head)]
-        called = np.array([np.count_nonzero(own & probabilities) for own in regions])
-        return np.array([0.0, 1.0]), np.stack([[np.count_nonzero(own) for own in regions] - called, called], axis=1)
+        every, called = (_by_group(own, truth, head) for own in (None, probabilities))
+        return np.array([0.0, 1.0]), np.stack([every - called, called], axis=1)
     if probabilities.dtype == np.float16:  # few values, so counting their bits is faster than any sum
         bits, values = probabilities.view(np.uint16), HALVES
         if (bits >= len(HALVES)).any():
@@ -117,6 +118,15 @@ def _tally(probabilities: np.ndarray, first: int, truth: np.ndarray, head: np.nd
     group = 2 * truth + head
     pixels = np.bincount((group * len(values) + bits.reshape(group.shape)).ravel(), minlength=4 * len(values))
     return values.astype(np.float64), pixels.reshape(4, -1)
+
+
+def _by_group(within: np.ndarray | None, truth: np.ndarray, head: np.ndarray) -> np.ndarray:
+    """Pixels within a mask, or of all, int64 [4]: without and with lesion, each in the air and in the head."""
+    lesion, inside = (truth, head) if within is None else (truth & within, head & within)
+    both = np.count_nonzero(lesion & head)
+    lesions, insides = np.count_nonzero(lesion), np.count_nonzero(inside)
+    everything = truth.size if within is None else np.count_nonzero(within)
+    return np.array([everything - lesions - insides + both, insides - both, lesions - both, both])
 
 
 def _checked(truth: np.ndarray, **others: np.ndarray) -> np.ndarray:

@@ -71,8 +71,7 @@ def mean_with_lesion(scores: pd.DataFrame) -> pd.Series:
 def _scores(prediction: np.ndarray, truth: np.ndarray, spacing: np.ndarray) -> list[float]:
     """NSD at each tolerance, then HD95, of two masks [H,W] that both have pixels."""
     # All outlines lie in the box around both masks, so a distance map of the box holds every distance asked for.
-    rows, columns = (np.flatnonzero((prediction | truth).any(axis=axis)) for axis in (1, 0))
-    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    box = metrics.box_around(prediction | truth)
     lengths = _outline_lengths(np.stack([prediction[box], truth[box]]), spacing)
     edges = lengths > 0
     to_prediction, to_truth = (distance_transform_edt(~edge, sampling=spacing) for edge in edges)

@@ -33,8 +33,10 @@ def lesion_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     pixels = metrics.pixel_counts(prediction, truth)
     rows = np.zeros((len(truth), 3), dtype=np.int64)
     for k in np.flatnonzero(pixels.tp + pixels.fp + pixels.fn):  # most slices are empty on both sides
-        (lesion_numbers, lesions), (component_numbers, predicted) = components(truth[k]), components(prediction[k])
-        both = prediction[k] & truth[k]
+        box = metrics.box_around(prediction[k] | truth[k])
+        marked, true = prediction[k][box], truth[k][box]
+        (lesion_numbers, lesions), (component_numbers, predicted) = components(true), components(marked)
+        both = marked & true
         found, touching = (len(np.unique(numbers[both])) for numbers in (lesion_numbers, component_numbers))
         rows[k] = found, predicted - touching, lesions - found
     return pd.DataFrame(rows, columns=list(COUNTS))

@@ -36,9 +36,17 @@ def pixel_counts(prediction: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction {prediction.shape} and truth {truth.shape} must have the same [N,H,W]")
     pixels = prediction.shape[1] * prediction.shape[2]
-    predicted, lesion, tp = (np.count_nonzero(m, axis=(1, 2)) for m in (prediction, truth, prediction & truth))
+    # Slice by slice, because count_nonzero along axes is a sum, which takes ten times as long.
+    masks = (prediction, truth, prediction & truth)
+    predicted, lesion, tp = (np.fromiter(map(np.count_nonzero, mask), np.int64, len(mask)) for mask in masks)
     columns = {"tp": tp, "fp": predicted - tp, "fn": lesion - tp, "tn": pixels - predicted - lesion + tp}
     return pd.DataFrame(columns, dtype=np.int64)
+
+
+def box_around(mask: np.ndarray) -> tuple[slice, slice]:
+    """(rows, columns) of the smallest box that holds every pixel of a mask [H,W] bool, which has some."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def background_everywhere(counts: pd.DataFrame) -> pd.DataFrame:
