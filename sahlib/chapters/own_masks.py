@@ -24,9 +24,10 @@ from sahlib.figures import drawing, ledger_page, tables
 from sahlib.paper import ledger, printed
 from sahlib.paper.rules import LEVEL, MARGIN, MIN_PATIENTS
 from sahlib.scoring import baselines, intervals, measured, metrics, power
-from sahlib.study import name_of
+from sahlib.study import StudyError, name_of
 from sahlib.workspace import absolute, writing
 
+READING = {"images", "patients", "patient_pattern", "slices_are_patients", "label_map"}
 SHOWN_PATIENTS = 16  # of the study, where nobody gave masks: enough to see how it is done
 
 
@@ -72,10 +73,12 @@ def against_raters(masks: Masks) -> pd.DataFrame:
 
 
 def claims(masks: Masks) -> pd.DataFrame:
-    """The ledger of a paper's claims, held against the masks; and what its printed numbers prove alone, as figures."""
+    """The ledger of a paper's claims, if it has any, held against the masks; and what its printed numbers prove alone,
+    as figures."""
     evidence = ledger.Evidence(masks.counts, {}, "", "", "", masks.batch_size, paper=masks.paper)
     table = ledger.ledger(evidence)
-    ledger_page.write(table, masks.folder, evidence)
+    if len(table):
+        ledger_page.write(table.drop(columns="where"), masks.folder, evidence)
     if both := printed.networks(masks.paper):
         verdict.printed_numbers(masks)
         if len(both) > 1 and masks.paper.slices:
@@ -132,11 +135,21 @@ def _better(masks: Masks, pair: tuple[str, str], differences: pd.DataFrame) -> s
         f"{names[1]} minus {names[0]}, Dice over slices with a lesion: {intervals.in_words(found, signed=True)}, "
         f"p = {row['p, permutation']} ({row['p, Holm']} after Holm)"
     )
-    if row["Told apart"] == "yes":
-        return f"{names[1]} is better than {names[0]}. {measured_as}."
+    # What another convention tells is said where this one tells nothing, or the contrary.
+    told = row["Told apart"] == "yes"
+    own = differences[(differences["Difference"] == row["Difference"]) & (differences["Told apart"] == "yes")]
+    estimates = "Estimate (95 % interval)"
+    contrary = own[own[estimates].str[0] != row[estimates][0]] if told else own
+    apart = [f"{one['Score']}, {one['Convention']}, {one[estimates]}" for _, one in contrary.iterrows()]
+    else_told = f" But told apart, {row['Difference']}: {'; '.join(apart)}." if apart else ""
+    if told:
+        return f"{names[1]} is better than {names[0]}. {measured_as}.{else_told}"
     needed = power.needed(found, LEVEL / len(differences), MARGIN, LEVEL)
     more = ledger.would_take(needed, found.patients, 1, MIN_PATIENTS)
-    return f"{names[0]} and {names[1]} are not told apart. {measured_as}; to tell it would take {more}."
+    return (
+        f"{names[0]} and {names[1]} are not told apart on slices with a lesion. {measured_as}; to tell it, with Holm's "
+        f"correction for {len(differences)} differences, would take {more}, of those with a lesion.{else_told}"
+    )
 
 
 def _dice_in_words(counts: pd.DataFrame) -> str:
@@ -186,9 +199,16 @@ def emptied(folder: Path) -> None:
 
 
 def given(truth: str, masks: dict[str, str], reading: dict) -> MaskFolders | None:
-    """The folders that somebody named, paired; None where no truth was named."""
+    """The folders that somebody named, paired; None where no truth was named.
+
+    reading: further arguments of mask_folders.pair; StudyError for one that it does not take, and a single label map
+    """
     if not truth:
         return None
+    if strange := sorted(set(reading) - READING):
+        raise StudyError(f"reading has an unknown entry {strange[0]!r}; known are {', '.join(sorted(READING))}.")
+    if isinstance(reading.get("label_map", ()), str | dict):
+        raise StudyError('label_map must be a list, as in {"label_map": ["1=SAH", "2=IVH"]}.')
     places = {name: absolute(place) for name, place in masks.items()}
     files = {name: absolute(reading[name]) for name in ("images", "patients") if reading.get(name)}
     return mask_folders.pair({"truth": absolute(truth)}, places, **(reading | files))

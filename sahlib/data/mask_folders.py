@@ -136,10 +136,10 @@ def _like(folder: Path, known: Mapping[str, Path], truth: Path, kind: tuple[str,
     if not found:
         raise StudyError(f"{folder} holds no {' or '.join(kind)} files, as {truth} does.")
     if strange := [path for name, path in found.items() if name not in known]:
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        more = f" ({len(strange) - 1} more are like it)" if len(strange) > 1 else ""
         raise StudyError(
-            f"{strange[0]}{more} has no truth of that name in {truth} (which has, for example, "
-            f"{next(iter(known.values())).name}); rename it, add the truth, or remove it."
+            f"{strange[0]} has no truth of that name in {truth} (which has, for example, "
+            f"{next(iter(known.values())).name}){more}; rename it, add the truth, or remove it."
         )
     return found
 

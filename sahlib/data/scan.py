@@ -49,9 +49,11 @@ def to_classes(
     for value in np.unique(values[values != 0]).tolist():
         if value not in meaning:
             known = ", ".join(f"{written(key)} ({CLASSES[index]})" for key, index in sorted(meaning.items()))
+            whole = " ".join([*(f"{written(key)}={CLASSES[index]}" for key, index in sorted(meaning.items()) if key)])
             raise StudyError(
                 f"{path} holds the value {written(value)}, which names no class here (known: {known or 'none'}); "
-                f"correct the mask, or say what it means where a label_map is taken, as in {written(value)}=SAH."
+                "correct the mask, or say what every value means where a label_map is taken, as in "
+                f"{' '.join(filter(None, (whole, f'{written(value)}=SAH')))}."
             )
         labels[values == value] = meaning[value]
     return labels

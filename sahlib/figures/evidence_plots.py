@@ -192,7 +192,7 @@ def false_ranking(data: pd.DataFrame, paper: Paper, higher: str) -> Figure:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
-    figure.suptitle(f"Attention U-Net's printed lead; band: the networks' scores correlate by {ends}", fontsize=9)
+    figure.suptitle(f"{higher}'s printed lead; band: the networks' scores correlate by {ends}", fontsize=9)
     return figure
 
 

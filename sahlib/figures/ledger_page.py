@@ -42,7 +42,7 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
     names = {"claim": "Claim", "sections": "Section", "printed": "Printed", "measure": "Measured",
              "ours": _OURS, "verdict": "Verdict", "reason": "Why", "would_take": "Would take",
              "where": "Shown in"}  # fmt: skip
-    return table[list(names)].rename(columns=names)
+    return table[[name for name in names if name != "where" or "where" in table]].rename(columns=names)
 
 
 def caption(table: pd.DataFrame, evidence: Evidence) -> str:
@@ -108,14 +108,16 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
                 _whisker(ax, row, y + _PAD / 2 + 0.01, colour, reach)
             ax.plot([0, 1], [y + tall] * 2, color="0.88", linewidth=0.5)
         y += tall
-    places = (table["kind"] == "contradiction").sum()
-    words = f"The paper's own numbers and sentences contradict each other in {places} places."
-    ax.text(0, y + 0.06, f"{SIGNS[CONTRADICTS][0]}  {words}", va="top", fontsize=7)
+    places = int((table["kind"] == "contradiction").sum())
+    if places:
+        words = f"The paper's own numbers and sentences contradict each other in {tables.counted(places, 'place')}."
+        ax.text(0, y + 0.06, f"{SIGNS[CONTRADICTS][0]}  {words}", va="top", fontsize=7)
     return figure
 
 
 def _cells(row: pd.Series) -> dict[str, str]:
-    claim = f"{row['claim']} ({row['sections']})" if row["kind"] != "control" else row["claim"]
+    told = row["sections"] and row["kind"] != "control"
+    claim = f"{row['claim']} ({row['sections']})" if told else row["claim"]
     # What the caption says once need not stand in every row.
     reason = row["reason"].replace("; one seed", "").replace(COLLAPSED, "collapsed")
     if row["would_take"]:

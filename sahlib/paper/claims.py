@@ -22,7 +22,7 @@ from sahlib.study import StudyError, name_of
 # Kind of a measure -> what it needs.
 KINDS = {
     "difference": ("higher", "than", "score"),
-    "accuracy": ("networks", "score", "convention", "words"),
+    "accuracy": ("networks", "score"),
     "complementary": ("of", "words"),
     "each run": ("networks", "curve", "words"),
     "runs compared": ("higher", "than", "curve", "words"),
@@ -33,6 +33,7 @@ KINDS = {
 ABOUT = ("training", "samples", "test set", "control")
 # How a claim may be written in one line.
 SHORT = re.compile(r"(?P<higher>.+) beats (?P<than>.+) in (?P<score>\w+)(?: on (?P<lesions>\w+) lesions)?")
+REACHES = re.compile(r"(?P<network>.+) reaches (?P<least>[01]?\.\d+) in (?P<score>\w+)")
 UNTOLD = "sah_slices"  # the convention of a score for which none is told: no empty slice can flatter it
 
 
@@ -58,6 +59,7 @@ class Measure:
     networks   all that "each run" and "accuracy" look at
     of         of "complementary": the claims that tell who leads
     curve      one of training.curves.numbers, and `name` what it is called before its values
+    least      "accuracy": the score that each network shall reach; 0 for rules.GOOD_DICE
     limit      "each run" shows the claim where its number is no further from 0; "end_level" is taken relative to `than`
     """
 
@@ -72,6 +74,7 @@ class Measure:
     of: tuple[str, ...] = ()
     curve: str = ""
     name: str = ""
+    least: float = 0.0
     limit: float = 0.0
 
     @property
@@ -163,6 +166,8 @@ class Paper:
 
 def read(path: Path) -> Paper:
     """The paper of a YAML file; StudyError, with the place in the file, for what cannot be meant."""
+    if not path.is_file():
+        raise StudyError(f"There is no file {path}; name a file of claims, as docs/claims.md shows one.")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -239,9 +244,17 @@ class _Reader:
 
     def claim(self, where: str, content: object, paper: dict) -> Claim:
         if isinstance(content, str):
-            if not (short := SHORT.fullmatch(content.strip())):
-                raise self.wrong(where, "must read 'A beats B in Dice', or have says and measure")
-            content = {"says": content.strip(), "measure": {k: v for k, v in short.groupdict().items() if v}}
+            said = content.strip()
+            if short := SHORT.fullmatch(said):
+                measure = {k: v for k, v in short.groupdict().items() if v}
+            elif short := REACHES.fullmatch(said):
+                least = float(short["least"])
+                measure = {"kind": "accuracy", "networks": [short["network"]], "score": short["score"], "least": least}
+            else:
+                raise self.wrong(
+                    where, "must read 'A beats B in Dice' or 'A reaches 0.85 in Dice', or have says and measure"
+                )
+            content = {"says": said, "measure": measure}
         own = self.mapping(where, content, {"says", "sections", "about", "measure"}, {"says", "measure"})
         about = own.get("about", "test set")
         if about not in ABOUT:
@@ -262,12 +275,17 @@ class _Reader:
                 raise self.wrong(where, f"is of the score {own['score']!r}; choose of {', '.join(metrics.METRICS)}")
         if own.get("lesions", TERCILES[0]) not in TERCILES:
             raise self.wrong(where, f"is on {own['lesions']} lesions; choose of {', '.join(TERCILES)}")
-        if kind == "difference":
+        if "least" in own:
+            self.number(where + ", least", own["least"])
+        if kind in ("difference", "accuracy"):
             own.setdefault("convention", paper["conventions"].get(own["score"], UNTOLD))
         if "convention" in own:
             self.convention(where, own["convention"])
         if kind == "difference":
             own.setdefault("words", self.difference(own, paper["networks"]))
+        if kind == "accuracy":
+            score = f"{metrics.LABELS[own['score']]} ({metrics.CONVENTIONS[own['convention']].label})"
+            own.setdefault("words", score + (f", at least {own['least']:g}" if own.get("least") else ""))
         lists = {name: tuple(own[name]) for name in ("networks", "of") if name in own}
         return Measure(kind, **(own | lists))
 

@@ -214,12 +214,13 @@ def _accuracy(measure: Measure, arms: list[str], evidence: Evidence, interval: C
     asked = {"draws": evidence.draws, "level": 1 - rules.LEVEL, "batch_size": evidence.batch_size}
     got = [interval(evidence.counts[arm], measure.score, measure.convention, **asked) for arm in arms]
     words = [f"{name_of(arm)} {_signs(intervals.in_words(i))}" for arm, i in zip(arms, got, strict=True)]
-    fewest = min(i.patients for i in got)
+    fewest, least = min(i.patients for i in got), measure.least or rules.GOOD_DICE
+    every, one = ("both intervals are", "an interval") if len(got) == 2 else ("the interval is", "the interval")
     verdict, reason = _first(
         (fewest < rules.MIN_PATIENTS, UNKNOWN, f"too few patients; {fewest} test patients"),
-        (all(i.low > rules.GOOD_DICE for i in got), HOLDS, f"both intervals are above {rules.GOOD_DICE}"),
-        (any(i.high < rules.GOOD_DICE for i in got), FAILS, f"an interval is below {rules.GOOD_DICE}"),
-        (True, UNKNOWN, f"an interval holds {rules.GOOD_DICE}"),
+        (all(i.low > least for i in got), HOLDS, f"{every} above {least}"),
+        (any(i.high < least for i in got), FAILS, f"{one} is below {least}"),
+        (True, UNKNOWN, f"{one} holds {least}"),
     )
     return _told(verdict, reason, "; ".join(words))
 
@@ -320,6 +321,12 @@ def _printed(measure: Measure, paper: Paper) -> str:
     """The printed numbers that a measure is of, where there are any."""
     if measure.kind == "complementary":
         return _leads(paper)
+    if measure.kind == "accuracy" and measure.least:
+        return "; ".join(
+            f"{paper.value(measure.score, network):.{paper.decimals}f}"
+            for network in measure.networks
+            if network in paper.printed.get(measure.score, {})
+        )
     asked = (measure.higher, measure.than)
     of_table = measure.convention == paper.conventions.get(measure.score) and not measure.lesions
     if measure.kind != "difference" or not of_table or not {*asked} <= paper.printed[measure.score].keys():

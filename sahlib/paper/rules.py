@@ -27,15 +27,20 @@ def rule(paper: Paper) -> str:
    there are scans of {printed.SLICES_A_SCAN} slices, at every correlation of the networks' scores looked at; **does
    not hold** if it is above {LEVEL} even if all {paper.slices:,} slices are independent; else *cannot be told*.
 """
-    return f"""\
-**How a verdict is reached.** Written down before the results, but for four things. The least number of patients in
+    written = """\
+Written down before the results, but for four things. The least number of patients in
 (2) was added after a trial run had given a verdict from two patients; it only withholds verdicts. In (3) the interval
 took in the trainings, where before every seed of A had to be on the same side of every seed of B, which more trainings
 could only make less likely; and the controls with a free output were added after that layer had been seen to keep
-U-Net from learning on validation patients. All this came before anything was tested on the cohort, and so did (7).
+U-Net from learning on validation patients. All this came before anything was tested on the cohort, and so did (7).\
+"""
+    if paper is not transcript.PAPER:
+        written = "By the rule of the study that this program was written for, which is older than these masks."
+    return f"""\
+**How a verdict is reached.** {written}
 
 1. *Contradicts itself*: the paper's printed numbers or sentences exclude each other. Our runs do not enter.
-2. *Cannot be told*: an arm was not trained here; fewer than {MIN_PATIENTS} test patients count in the score; an arm
+2. *Cannot be told*: there are no masks of an arm; fewer than {MIN_PATIENTS} test patients count in the score; an arm
    collapsed (every pixel background) in any seed, which is a failure of optimisation and says nothing of the
    architecture; or the claim is about slices or a need that nobody but the authors knows.
 3. *A is higher than B in a score* (a difference, paired by slice): **holds** if its 95 % interval over patients and
@@ -44,8 +49,9 @@ U-Net from learning on validation patients. All this came before anything was te
    interval lies within ±{MARGIN}; else *cannot be told*, and the row says how many patients or trainings it would take,
    as far as this one's spread can tell. With one seed the interval is over patients alone, the verdict on these
    trained networks and not on the architectures, and the row says so.
-4. *Both are accurate*: **holds** if for both the 95 % interval of mean Dice over SAH slices is above {GOOD_DICE};
-   **does not hold** if one of them is below it; else *cannot be told*.
+4. *A score is reached* (both networks are accurate: {GOOD_DICE} in mean Dice over SAH slices, where the claim names no
+   other): **holds** if the 95 % interval of every network named is above it; **does not hold** if one of them is below
+   it; else *cannot be told*.
 5. *Neither leads in every score*: **holds** if by (3) each has the higher value of one of Dice, IoU, precision and
    recall at least; **does not hold** if one has all four; else *cannot be told*.
 6. *Training* (from the curves; at least {MIN_SEEDS} seeds and {MIN_EPOCHS} epochs, else *cannot be told*): a

@@ -23,6 +23,7 @@ from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.report.report_page import CONTENTS, HOME, items_of, ledgers_of
 from sahlib.report.report_parts import text_of
+from sahlib.scoring import baselines
 from sahlib.study import StudyError
 from sahlib.workspace import absolute, provenance
 
@@ -57,12 +58,15 @@ def write(
     competitors = {name: absolute(place) for name, place in _named(masks, "--masks").items()}
     if both := sorted({*raters} & {*competitors}):
         raise StudyError(f"{both[0]!r} is the name of a rater and of a competitor; give one of them another.")
+    if taken := sorted({*raters, *competitors} & {baselines.BACKGROUND, baselines.THRESHOLD, judging.MAJORITY}):
+        raise StudyError(f"{taken[0]!r} is what the page calls a predictor of its own; give the masks another name.")
     files = [own_masks.file_name(name) for name in competitors]
     if twice := [name for name, file in zip(competitors, files, strict=True) if files.count(file) > 1]:
         raise StudyError(f"{twice[0]!r} and {twice[1]!r} make one file name; give one of them another name.")
     paper = read(absolute(claims)) if claims else None
     paired = mask_folders.pair(raters, competitors, absolute(images) if images else None, **naming)
     lesions = tuple(CLASSES[1:]) if target == "all" else (target,)
+    _clear(folder)
     save_text(folder / PAGE, "Not finished: run the same command again.\n")
     judged = judging.judge(paired, lesions, folder, over("scans"), paper)
     summary = own_masks.write(judged)
@@ -85,6 +89,14 @@ def write(
     )
     save_text(folder / PAGE, page)
     return f"{summary}\nThe page: {folder / PAGE}"
+
+
+def _clear(folder: Path) -> None:
+    """Removes what an earlier call left in the folder, so that nothing of other masks stands on the page."""
+    made = {*CONTENT, *(Path(name).stem for name in (PAGE, "judged.md", "run.json"))}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.is_file() and (path.stem in made or path.stem.startswith(("counts_", "ledger"))):
+            path.unlink()
 
 
 def command_line(asked: dict) -> str:

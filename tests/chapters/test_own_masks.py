@@ -12,7 +12,7 @@ from sahlib.chapters import diagnostics, evaluation, judging, own_masks, results
 from sahlib.chapters.results import Results
 from sahlib.data import mask_folders
 from sahlib.scoring import baselines
-from sahlib.study import MODELS, Study
+from sahlib.study import MODELS, Study, StudyError
 
 NETWORKS = ("unet", "attention_unet")
 PATIENTS = 9
@@ -129,3 +129,13 @@ def test_what_an_earlier_study_left_in_the_folder_is_gone(own, tmp_path):
     eroded = [folders.read(case) for case in folders.cases]
     assert all(read.masks["Eroded truth"].sum() <= read.truths[0].sum() for read in eroded)
     assert any(read.masks["Eroded truth"].any() for read in eroded) and not folders.missing
+
+
+@pytest.mark.parametrize(("reading", "says"), [
+    ({"image": "ct/"}, "unknown entry 'image'"),
+    ({"label_map": {1: "SAH"}}, "label_map must be a list"),
+    ({"label_map": "1=SAH"}, "label_map must be a list"),
+])  # fmt: skip
+def test_what_the_notebook_cannot_read_is_said(tmp_path, reading, says):
+    with pytest.raises(StudyError, match=says):
+        own_masks.given(str(tmp_path), {"net": str(tmp_path)}, reading)

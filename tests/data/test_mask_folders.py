@@ -133,7 +133,7 @@ WRONG_SCANS = {
     "one too many": (lambda r: nifti(r / "masks/d.nii.gz"), "masks/d.nii.gz has no truth of that name .*a.nii.gz"),
     "no name fits": (
         lambda r: [p.rename(p.with_name(f"case{p.name}")) for p in (r / "masks").iterdir()],
-        "casea.nii.gz and 2 more has no truth of that name",
+        "casea.nii.gz has no truth of that name",
     ),
     "two of one name": (lambda r: nifti(r / "masks/b_pred.nii.gz"), "have one name .b.; keep one"),
     "two endings": (lambda r: nifti(r / "truth/b.nii"), "have one name .b.; keep one"),

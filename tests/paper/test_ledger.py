@@ -159,7 +159,7 @@ def test_collapsed_arm_is_no_verdict_on_an_architecture():
 
 def test_missing_arms_are_named():
     table = by_key(ledger(evidence(arms=("unet", "attention_unet"), seeds=1)))
-    assert "gates open was not trained" in table.loc["gates_raise_dice", "reason"]
+    assert "no masks of Attention U-Net, gates open" in table.loc["gates_raise_dice", "reason"]
     assert "ResNet34" in table.loc["resnet34_helps", "reason"]
     assert table.loc["attention_higher_dice", "ours"]
 

@@ -113,6 +113,7 @@ def test_a_folder_of_something_else_is_not_touched(scans, tmp_path, capsys):
     (["r1"], ["a=good", "a=worse"], "--masks names 'a' twice"),
     (["r1"], ["a b=good", "a/b=worse"], "'a b' and 'a/b' make one file name"),
     (["a=r1", "b=r2"], ["a=good"], "'a' is the name of a rater and of a competitor"),
+    (["r1"], ["Background everywhere=good"], "'Background everywhere' is what the page calls a predictor of its own"),
     (["nowhere"], ["a=good"], "nowhere is not a folder"),
 ])  # fmt: skip
 def test_what_cannot_be_meant_is_refused(scans, tmp_path, monkeypatch, truths, masks, says):
@@ -129,3 +130,39 @@ def test_a_truth_without_the_lesion_is_refused(scans, tmp_path):
             ("SDH",),
             tmp_path,
         )
+
+
+def test_a_folder_judged_again_holds_nothing_of_the_masks_before(scans, tmp_path):
+    folder = tmp_path / "out"
+    judge.write(["r1=" + str(scans / "r1")], [f"{name}={scans / name}" for name in ("good", "worse")], folder,
+                label_map=("1=SAH", "2=IVH"))  # fmt: skip
+    assert (folder / "table_differences.csv").exists() and (folder / "counts_worse.csv").exists()
+    (folder / "mine.txt").write_text("mine")
+    judge.write(["r1=" + str(scans / "r1")], [f"good={scans / 'good'}"], folder, label_map=("1=SAH", "2=IVH"))
+    assert not (folder / "table_differences.csv").exists() and not (folder / "counts_worse.csv").exists()
+    page = (folder / judge.PAGE).read_text()
+    assert "worse" not in page and "0.000 apart" not in page and (folder / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("claims", "verdict", "reason"), [
+    ("claims: [good reaches 0.6 in Dice]", "holds", "the interval is above 0.6"),
+    ("claims: [good reaches 0.95 in Dice]", "does not hold", "the interval is below 0.95"),
+    ("printed: {dice: {good: 0.91}}\nclaims: [good reaches 0.86 in Dice]", "cannot be told", "the interval holds 0.86"),
+])  # fmt: skip
+def test_a_claim_on_one_number_is_judged_by_the_interval(scans, tmp_path, claims, verdict, reason):
+    """The good net's Dice is 0.85 (0.81 to 0.89)."""
+    (tmp_path / "claims.yaml").write_text(claims)
+    judge.write([f"r1={scans / 'r1'}"], [f"good={scans / 'good'}"], tmp_path / "out",
+                claims=str(tmp_path / "claims.yaml"), label_map=("1=SAH", "2=IVH"))  # fmt: skip
+    (row,) = pd.read_csv(tmp_path / "out" / "ledger.csv", keep_default_na=False).to_dict("records")
+    assert (row["verdict"], row["reason"]) == (verdict, reason) and row["ours"].startswith("good 0.8")
+    assert row["printed"] == (0.91 if "printed" in claims else "")
+    text = (tmp_path / "out" / "ledger.md").read_text()
+    assert "Shown in" not in text and "trial run" not in text and "(7)" not in text
+
+
+def test_printed_numbers_without_claims_have_figures_and_no_ledger(scans, tmp_path):
+    (tmp_path / "claims.yaml").write_text("printed: {dice: {good: 0.8, best: 0.9}, iou: {good: 0.75, best: 0.87}}")
+    judge.write([f"r1={scans / 'r1'}"], [f"good={scans / 'good'}"], tmp_path / "out",
+                claims=str(tmp_path / "claims.yaml"), label_map=("1=SAH", "2=IVH"))  # fmt: skip
+    assert (tmp_path / "out" / "printed_numbers.png").exists() and not (tmp_path / "out" / "ledger.csv").exists()

@@ -75,7 +75,7 @@ def require_folder(root: str | Path) -> Path:
     """`root` as a Path; StudyError where no folder is there."""
     root = absolute(root)
     if not root.is_dir():
-        raise StudyError(f"{root} is not a folder; give the folder that holds the scans.")
+        raise StudyError(f"{root} is not a folder; give the folder that holds the files.")
     return root
 
 
