@@ -57,9 +57,10 @@ case "${1:-}" in
 esac
 case " $* " in
   *" --help "* | *" -h "*)
-    if [ "$command" = run ]; then
+    # Help installs nothing; pytest and JupyterLab have their own.
+    if [ "$command" != test ] && [ "$command" != lab ]; then
       any="$(command -v python3 || command -v python)" || fail "Python 3.11 or newer is not installed."
-      exec "$any" -m sahlib run --help
+      exec "$any" -m sahlib "$command" --help
     fi
     ;;
 esac
