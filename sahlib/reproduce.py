@@ -17,13 +17,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 import psutil
 
 from sahlib.chapters import external_validation
-from sahlib.chapters.results import is_complete
+from sahlib.chapters.results import is_complete, load
 from sahlib.data import slices
 from sahlib.data.check.examine import examine
 from sahlib.data.check.findings import SPOILS
@@ -107,6 +108,7 @@ def run(
 
     The Study and the data folders are checked first, so that a mistake costs seconds and not a training.
     """
+    from sahlib.browser import embedded
     from sahlib.report import crate, report_page
 
     study = Study.of_profile(profile, **changes)
@@ -167,7 +169,8 @@ def run(
     with writing(results / "times.csv") as file:
         pd.Series(seconds, name="seconds").sort_index().to_csv(file, index_label="notebook")
     command = command_line(study, external, reading, anyway)
-    page = report_page.write(results, results / "report.html", command)
+    embed = partial(embedded.of_results, load(study, workspace))
+    page = report_page.write(results, results / "report.html", command, embed)
     # The newest study's report lies in sight, one level up.
     with writing(results.parent / page.name) as newest:
         shutil.copyfile(page, newest)

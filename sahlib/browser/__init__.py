@@ -1,3 +1,3 @@
 """The slice browser for notebooks: `browse(...)`."""
 
-from sahlib.browser.widgets import browse as browse
+from sahlib.browser.viewer import browse as browse

@@ -15,8 +15,8 @@ import pandas as pd
 from sahlib.chapters.results import Results
 from sahlib.data import sources, splits
 from sahlib.data.scan import CLASSES
-from sahlib.data.slices import SliceStore, open_store, window_to_grey
-from sahlib.data.splits import SIDES, Split
+from sahlib.data.slices import SliceStore, open_store
+from sahlib.data.splits import Split
 from sahlib.figures import drawing
 from sahlib.networks import gates
 from sahlib.scoring import metrics, prediction
@@ -24,7 +24,6 @@ from sahlib.study import WINDOWS, Study, StudyError, name_of
 from sahlib.training.runs import Run
 
 SCANS_KEPT = 4  # in Hounsfield units, a patient's scan each: about 20 MB of 512x512 slices
-EVERY, LESION, NO_LESION = "all slices", "with lesion", "without lesion"
 
 
 @dataclass(frozen=True)
@@ -97,11 +96,6 @@ class Content:
         return self.store.slices["patient_id"].to_numpy()
 
     @property
-    def side_options(self) -> list[str]:
-        """The sides that a person can choose from, "" for all of them."""
-        return ["", *(side for side in SIDES if side in self.sides)]
-
-    @property
     def lesions(self) -> tuple[str, ...]:
         """What the networks find, each by an output of its own."""
         return self.networks[0].run.lesions if self.networks else (self.store.lesion,)
@@ -111,35 +105,27 @@ class Content:
         networks = tuple(replace(network, lesion=lesion) for network in self.networks)
         return replace(self, store=self.store.of(lesion), networks=networks)
 
-    def kinds(self) -> dict[str, np.ndarray]:
-        """What a slice can show -> which slices do, bool [N]; the classes that occur, after the lesion in question."""
-        found = self._all_lesion_or_not()
-        for name in CLASSES[1:]:
-            has = self.store.slices[f"pixels_{name}"].to_numpy() > 0
-            if has.any():
-                found[f"with {name}"] = has
-        return found
+    def classes(self) -> dict[str, np.ndarray]:
+        """The classes that occur -> the slices that show them, bool [N]."""
+        found = {name: self.store.slices[f"pixels_{name}"].to_numpy() > 0 for name in CLASSES[1:]}
+        return {name: has for name, has in found.items() if has.any()}
 
-    def _all_lesion_or_not(self) -> dict[str, np.ndarray]:
-        with_lesion = self.lesion_pixels > 0
-        return {EVERY: np.ones(len(self.store), bool), LESION: with_lesion, NO_LESION: ~with_lesion}
+    def dice(self, network: Network) -> np.ndarray:
+        """Dice of every slice at the threshold of the network's counts, float [N]: NaN where it was not tested, and
+        where there is no lesion and nothing was found."""
+        return pd.Series(metrics.dice(network.counts), index=self.tested).reindex(range(len(self.store))).to_numpy()
 
-    def rows(self, side: str, kind: str, least: int, most: int) -> np.ndarray:
-        """Rows of the slices on a side ("" for all) of a kind, with `least` to `most` lesion pixels, int [k]."""
-        chosen = self.kinds()[kind] & (self.lesion_pixels >= least) & (self.lesion_pixels <= most)
-        return np.flatnonzero(chosen & (self.sides == side) if side else chosen)
+    @functools.cached_property
+    def worst(self) -> int | None:
+        """The row on which the first network did worst; None where it has no Dice at all."""
+        dice = self.dice(self.networks[0])
+        return None if np.isnan(dice).all() else int(np.nanargmin(dice))
 
-    def by_dice(self, network: Network, among: np.ndarray) -> np.ndarray:
-        """Those of the rows `among` that the network was tested on, worst Dice first, at the threshold of its counts;
-        slices without lesion on which nothing was found have no Dice and are left out."""
-        dice = pd.Series(metrics.dice(network.counts), index=self.tested)
-        return dice.reindex(among).dropna().sort_values(kind="stable").index.to_numpy()
-
-    def by_area(self, among: np.ndarray) -> np.ndarray:
-        """Those of the rows `among` that show a lesion, smallest first."""
-        area = self.lesion_pixels[among]
-        order = np.argsort(area, kind="stable")
-        return among[order][area[order] > 0]
+    @functools.cached_property
+    def largest(self) -> int | None:
+        """The row of the largest lesion, on the test side where there are networks; None where there is no slice."""
+        rows = self.tested if self.networks else np.arange(len(self.store))
+        return int(rows[np.argmax(self.lesion_pixels[rows])]) if len(rows) else None
 
     @functools.cached_property
     def stored_windows(self) -> list[tuple[float, float]]:
@@ -159,19 +145,6 @@ class Content:
         ]
         return [(name + ", as stored" * (window in self.stored_windows), window) for name, window in named]
 
-    def in_window(self, row: int, level: float, width: float) -> tuple[np.ndarray, str]:
-        """The slice in a window, uint8 [h,w], and what it was computed from."""
-        words = f"{level - width / 2:g} to {level + width / 2:g} {'HU' if self.store.unit == 'HU' else 'of 255'}"
-        if (level, width) in self.stored_windows:
-            return self.stored(row, level, width), f"{words}, as the networks see it"
-        why = ""
-        if self.store.unit == "HU":
-            try:
-                return window_to_grey(self.hounsfield(row), level, width), f"{words}, from the scan"
-            except (StudyError, OSError) as error:
-                why = f": {error}"
-        return self.stored(row, level, width), f"{words}, within the stored 8 bits{why}"
-
     def hounsfield(self, row: int) -> np.ndarray:
         """The slice in Hounsfield units, int16 [h,w], read from its scan.
 
@@ -189,15 +162,9 @@ class Content:
         except (StudyError, OSError) as error:
             return str(error)
 
-    def stored(self, row: int, level: float, width: float) -> np.ndarray:
-        """The slice in another window, uint8 [H,W], as far as the stored 8 bits go."""
-        images = (self.store.images, *self.store.further_images)
-        if (level, width) in self.stored_windows:
-            return np.asarray(images[self.stored_windows.index((level, width))][row])
-        own_level, own_width = self.stored_windows[0]
-        values = own_level - own_width / 2 + np.arange(256) * (own_width / 255)
-        table = np.rint(np.clip((values - (level - width / 2)) / width, 0, 1) * 255).astype(np.uint8)
-        return table[images[0][row]]
+    def stored(self, row: int) -> np.ndarray:
+        """The slice in each of `stored_windows`, uint8 [windows,H,W]."""
+        return np.stack([images[row] for images in (self.store.images, *self.store.further_images)])
 
 
 def of(*shown: SliceStore | Run | Results, study: Study | None = None) -> Content:

@@ -90,11 +90,15 @@ class MaskContent(Content):
     """The Content of judged masks; every slice is judged."""
 
     @property
+    def tested(self) -> np.ndarray:
+        return np.arange(len(self.store))
+
+    @property
     def lesions(self) -> tuple[str, ...]:
         return (self.store.lesion,)
 
-    def kinds(self) -> dict[str, np.ndarray]:
-        return self._all_lesion_or_not()
+    def classes(self) -> dict[str, np.ndarray]:
+        return {}
 
 
 def of(judged: Masks) -> MaskContent:
@@ -107,4 +111,4 @@ def of(judged: Masks) -> MaskContent:
         Competitor(tables.label(name, own), looks[name].colour, cases, name, lesion, own[0])
         for name, own in judged.counts.items()
     )
-    return MaskContent(MaskSlices(cases, slices, lesion), np.full(len(slices), "test"), competitors)
+    return MaskContent(MaskSlices(cases, slices, lesion), np.full(len(slices), ""), competitors)

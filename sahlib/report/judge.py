@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from sahlib.browser import embedded
 from sahlib.chapters import judging, own_masks
 from sahlib.data import mask_folders
 from sahlib.data.scan import CLASSES
@@ -23,6 +25,7 @@ from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.report.report_page import CONTENTS, HOME, items_of, ledgers_of
 from sahlib.report.report_parts import text_of
+from sahlib.report.slices_part import PLACE, with_slices
 from sahlib.scoring import baselines
 from sahlib.study import StudyError
 from sahlib.workspace import absolute, provenance
@@ -86,8 +89,9 @@ def write(
         command=command_line(record["judged"]),
         signs=SIGNS,
         headings=HEADINGS,
+        slices=PLACE,
     )
-    save_text(folder / PAGE, page)
+    save_text(folder / PAGE, with_slices(page, partial(embedded.of_masks, judged)))
     return f"{summary}\nThe page: {folder / PAGE}"
 
 

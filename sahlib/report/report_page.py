@@ -13,12 +13,13 @@ import json
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 
 from markupsafe import Markup, escape
 
+from sahlib.browser.embedded import Embedded
 from sahlib.chapters.verdict import WORDS
 from sahlib.figures.drawing import save_text
 from sahlib.figures.ledger_page import HEADINGS, SIGNS
@@ -27,6 +28,7 @@ from sahlib.paper import transcript
 from sahlib.report import report_parts
 from sahlib.report.rendering import ENVIRONMENT
 from sahlib.report.report_parts import Picture, Table, anchor_of, attached, rows_of, text_of, with_minus
+from sahlib.report.slices_part import PLACE, with_slices
 from sahlib.scoring.baselines import BACKGROUND
 from sahlib.scoring.metrics import CONVENTIONS
 from sahlib.study import name_of
@@ -39,16 +41,18 @@ HOME = [title for title in CONTENTS if title != ELSEWHERE]
 MAIN_CLAIM = "attention_higher_dice"
 
 
-def write(folder: Path, path: Path, command: str) -> Path:
+def write(folder: Path, path: Path, command: str, embed: Callable[[int], Embedded] | None = None) -> Path:
     """Writes the report on a study's output `folder` to `path` and returns `path`; StudyError where the disk refuses.
 
     command  the line that runs the study again, from reproduce.command_line
+    embed    the slices to look at, as slices_part.with_slices takes them
     """
-    return save_text(path, html(folder, command))
+    page = html(folder, command, embed is not None)
+    return save_text(path, with_slices(page, embed) if embed else page)
 
 
-def html(folder: Path, command: str) -> str:
-    """The report as one HTML document; equal files and command, equal text."""
+def html(folder: Path, command: str, slices: bool = False) -> str:
+    """The report as one HTML document, with a place for slices or not; equal files and command, equal text."""
     record = json.loads(text_of(folder / "run.json") or "{}")
     claims = rows_of(folder / "ledger.csv")
     sections = {title: items_of(folder, CONTENTS[title]) for title in HOME}
@@ -85,6 +89,7 @@ def html(folder: Path, command: str) -> str:
         headings=HEADINGS,
         times=rows_of(folder / "times.csv"),
         command=command,
+        slices=PLACE if slices else "",
     )
 
 
@@ -143,13 +148,15 @@ def elsewhere_of(folder: Path, said: Sequence[str]) -> dict:
 def decisive_numbers(folder: Path) -> list[tuple[str, str, str]]:
     """What the verdict rests on: what attention adds, what its gates alone add, and what finding nothing earns; each as
     what it is, the number, and what belongs beside it."""
+    record = json.loads(text_of(folder / "run.json") or "{}")
+    of_recipe = [f"recipe {record['recipe']}"] if record.get("further_recipes") else []
     found = []
     for row in rows_of(folder / "table_differences.csv"):
         asked = (row["Score"], row["Convention"]) == ("Dice", CONVENTIONS["sah_slices"].label)
-        if asked and row["Difference"].startswith(f"{name_of('attention_unet')} minus "):
+        if asked and re.match(rf"{name_of('attention_unet')}( \(collapsed.*?\))? minus ", row["Difference"]):
             value, *interval = with_minus(row["Estimate (95 % interval)"]).split(" ", 1)
             known = [f"95 % interval {own}" for own in interval] + [f"p = {row['p, permutation']}"]
-            found.append((row["Difference"], value, ", ".join(["Dice over SAH slices", *known])))
+            found.append((row["Difference"], value, ", ".join(["Dice over SAH slices", *of_recipe, *known])))
     for row in rows_of(folder / "table_3.csv"):
         if (row["Slices"], row["Metric"]) == (WHOLE, "Dice"):
             printed = " and ".join(f"{float(v):.3f}" for name, v in row.items() if name.endswith(", paper"))

@@ -1,4 +1,4 @@
-"""What the browser has to show: from where, on which side, in which order and window, and what it refuses."""
+"""What the browser has to show: from where, on which side, in which windows, and what it refuses."""
 
 import dataclasses
 
@@ -7,7 +7,6 @@ import pytest
 from helpers.fabricated import a_run, a_split, a_store, labels_of, nifti_study, results_of, write_predictions
 
 from sahlib.browser import contents
-from sahlib.browser.contents import EVERY, LESION, NO_LESION
 from sahlib.data import slices
 from sahlib.data.scan import SAH, Scan
 from sahlib.data.sources.phantom import phantom
@@ -34,7 +33,7 @@ def trial(tmp_path):
 def test_a_store_has_slices_and_no_sides(trial):
     content = contents.of(trial[1])
     assert content.networks == () and content.study is None and set(content.sides) == {""}
-    assert content.side_options == [""] and content.position(0) is None
+    assert content.position(0) is None
     np.testing.assert_array_equal(content.lesion_pixels, AREAS)
 
 
@@ -43,7 +42,6 @@ def test_a_run_brings_its_slices_and_split_along(trial):
     run = a_run(workspace, store, split, "unet", {"SAH": truth * 0.75})
     content = contents.of(run)
     assert content.store.path == store.path and list(content.sides) == ["test"] * 7 + ["train"] * 2
-    assert content.side_options == ["", "train", "test"]
     assert [content.position(row) for row in (0, 6, 7, 8)] == [0, 6, None, None]
     assert [network.label for network in content.networks] == ["U-Net"]
     assert content.study == Study(**run.record["study"])
@@ -142,45 +140,38 @@ def test_a_run_at_the_root_of_a_disk_is_refused_too(trial, monkeypatch):
     refused("run notebook 02", Run(workspace.__class__("/no-such-run"), record))
 
 
-# Which slices, and in which order
+# Which slices
 
 
-def test_slices_are_chosen_by_side_kind_and_size(trial):
-    workspace, store, split, truth = trial
-    content = contents.of(a_run(workspace, store, split, "unet", {"SAH": truth}))
-    assert list(content.rows("", EVERY, 0, 40)) == list(range(9))
-    assert list(content.rows("test", EVERY, 0, 40)) == list(range(7))
-    assert list(content.rows("train", LESION, 0, 40)) == [7]
-    assert list(content.rows("", NO_LESION, 0, 40)) == [0, 4, 8]
-    assert list(content.rows("", EVERY, 4, 12)) == [1, 2, 3, 7]  # both ends belong to it
-    assert list(content.rows("", NO_LESION, 1, 40)) == []
-
-
-def test_only_classes_that_occur_are_kinds(tmp_path):
+def test_only_classes_that_occur_are_told(tmp_path):
     labels = np.concatenate([labels_of([5, 0, 0]), labels_of([7], value=2)])
     content = contents.of(a_store(tmp_path, labels, list("AABB")))
-    assert list(content.kinds()) == [EVERY, LESION, NO_LESION, "with SAH", "with IVH"]
-    assert list(np.flatnonzero(content.kinds()["with IVH"])) == [3]
+    assert {name: list(np.flatnonzero(has)) for name, has in content.classes().items()} == {"SAH": [0], "IVH": [3]}
     every = dataclasses.replace(content, store=content.store.of("any"))
-    assert list(np.flatnonzero(every.kinds()[LESION])) == [0, 3] and list(every.lesion_pixels) == [5, 0, 0, 7]
+    assert list(every.lesion_pixels) == [5, 0, 0, 7]
 
 
-def test_by_area_goes_from_the_smallest_lesion_and_keeps_ties_in_order(trial):
-    content = contents.of(trial[1])
-    assert list(content.by_area(np.arange(9))) == [6, 1, 7, 2, 3, 5]
-    assert list(content.by_area(np.array([0, 4]))) == []
+def test_the_first_slice_is_that_of_the_largest_lesion_of_the_test_side(trial):
+    workspace, store, split, truth = trial
+    labels = contents.of(store)
+    assert labels.largest == 5
+    aside = a_split(store, B="train")
+    assert (
+        contents.of(a_run(workspace, store, aside, "unet", {"SAH": store.masks(aside.rows(store, "test"))})).largest
+        == 2
+    )
 
 
-def test_by_dice_goes_from_the_worst_and_leaves_0_of_0_out(trial):
+def test_dice_is_that_of_each_slice_and_nan_where_there_is_none(trial):
     workspace, store, split, truth = trial
     probabilities = truth * 1.0
     probabilities[2, 0, :6] = 0  # 12 pixels, 6 of them found: 2*6/(6+12)
     probabilities[3] = 0  # missed
     probabilities[4, 0, 0] = 1  # invented where there is none
-    network = contents.of(a_run(workspace, store, split, "unet", {"SAH": probabilities}))
-    by_dice = network.by_dice(network.networks[0], np.arange(9))
-    assert list(by_dice) == [3, 4, 2, 1, 5, 6]  # 0, 0, 2/3, 1, 1, 1; row 0 is 0/0, 7 and 8 were not tested
-    assert list(network.by_dice(network.networks[0], np.array([0, 7]))) == []
+    content = contents.of(a_run(workspace, store, split, "unet", {"SAH": probabilities}))
+    dice = content.dice(content.networks[0])
+    np.testing.assert_allclose(dice, [np.nan, 1, 2 / 3, 0, 0, 1, 1, np.nan, np.nan])  # 0/0; 7 and 8 were not tested
+    assert content.worst == 3
 
 
 def test_another_lesion_has_its_own_truth_probabilities_and_counts(tmp_path):
@@ -200,33 +191,24 @@ def test_another_lesion_has_its_own_truth_probabilities_and_counts(tmp_path):
 # Windows
 
 
-def test_a_stored_window_comes_back_bit_for_bit(tmp_path):
+def test_stored_windows_come_back_bit_for_bit(tmp_path):
     store = a_store(tmp_path, labels_of([1, 2]), ["A", "A"], windows=((40, 80), (75, 215)))
     content = contents.of(store)
     assert content.store.unit == "HU" and content.stored_windows == [(40, 80), (75, 215)]
     for row in (0, 1):
-        np.testing.assert_array_equal(content.stored(row, 40, 80), store.images[row])
-        np.testing.assert_array_equal(content.stored(row, 75, 215), store.further_images[0][row])
-    assert not np.array_equal(content.stored(0, 75, 215), content.stored(0, 40, 80))
-
-
-@pytest.mark.parametrize("level, width", [(50, 40), (75, 215), (40.5, 1), (-100, 20)])
-def test_another_window_is_that_of_the_hounsfield_units_that_8_bits_keep(tmp_path, level, width):
-    images = [np.arange(256, dtype=np.uint8).reshape(1, 16, 16)]
-    content = contents.of(a_store(tmp_path, labels_of([1]), ["A"], images))
-    kept = 0 + images[0].astype(np.float64) * 80 / 255  # 40/80 begins at 0 HU
-    expected = np.clip((kept - (level - width / 2)) / width, 0, 1) * 255
-    assert np.abs(content.stored(0, level, width) - expected[0]).max() <= 0.5 + 1e-6
+        np.testing.assert_array_equal(content.stored(row), [store.images[row], store.further_images[0][row]])
+    assert (
+        content.windows()[0] == ("brain 40/80, as stored", (40, 80))
+        and ("bone 600/2800", (600, 2800)) in content.windows()
+    )
 
 
 def test_pictures_of_an_untold_window_are_grey_and_those_of_a_told_one_are_not(small, tmp_path):
     """The fixture's store is made from such pictures, as a user's would be."""
     study, store, _ = small
     content = contents.of(store)
-    assert content.store.unit == "grey" and content.stored_windows == [(127.5, 255.0)]
-    np.testing.assert_array_equal(content.stored(3, 127.5, 255.0), store.images[3])
-    expected = np.clip((store.images[3].astype(float) - 60) / 80, 0, 1) * 255
-    assert np.abs(content.stored(3, 100, 80) - expected).max() <= 0.5 + 1e-6
+    assert content.store.unit == "grey" and content.windows() == [("grey levels as stored", (127.5, 255.0))]
+    np.testing.assert_array_equal(content.stored(3), [store.images[3]])
     told = slices.prepare(dataclasses.replace(study, grey_window="brain"), tmp_path)
     assert contents.of(told).store.unit == "HU"
     with pytest.raises(StudyError, match="8-bit grey levels only"):

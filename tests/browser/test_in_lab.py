@@ -6,7 +6,6 @@ With SAHLIB_SCREENSHOTS=FOLDER pictures of what was on screen stay there; with S
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -18,9 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import lab
+from helpers.pages import page_of
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 
+from sahlib.browser import contents, embedded
 from sahlib.data.slices import preprocess
 from sahlib.data.sources.phantom.phantom import Phantom
 from sahlib.data.splits import Split
@@ -31,9 +32,8 @@ from sahlib.workspace import NOTEBOOKS
 
 pytestmark = pytest.mark.skipif(not lab.CHROMIUM, reason="no Chromium is installed: apt-get install chromium")
 
-BROWSER = ".sah .sah-panel img"
+SHOWN = ".sah[data-row]"
 MOVES = 100
-GOAL_MS = 50
 
 
 def test_notebook_05_in_jupyterlab(tmp_path):
@@ -47,40 +47,69 @@ def test_notebook_05_in_jupyterlab(tmp_path):
     notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / "05_evaluation.ipynb")), parameters)
     nbformat.write(notebook, folder / "05_evaluation.ipynb")
     with lab.jupyterlab(folder, _home(tmp_path)) as address, lab.chromium() as page:
-        lab.run_all(page, address, "05_evaluation.ipynb", BROWSER)
+        lab.run_all(page, address, "05_evaluation.ipynb", SHOWN)
         page.locator(".sah").scroll_into_view_if_needed()
         _keep(page, "browser")
-        assert page.locator(BROWSER).count() == 5  # CT and four networks
-
-        _changes(page, lambda: _handle(page, "Slice").press("ArrowRight"))
-        _changes(page, lambda: _handle(page, "Slice").press("ArrowLeft"))
-        _handle(page, "Patient").press("Home")
-        _changes(page, lambda: _handle(page, "Patient").press("End"))
-        page.get_by_role("button", name="Largest").click()
-        _changes(page, lambda: _wheel(page))
-
-        page.get_by_role("button", name="Largest").click()
-        scores = page.locator(".sah-note").nth(1)
-        before = scores.inner_text()
-        for _ in range(40):
-            _handle(page, "Threshold").press("ArrowLeft")
-        page.wait_for_function("before => document.querySelectorAll('.sah-note')[1].innerText !== before", arg=before)
-
+        assert page.locator(".sah canvas").count() == 5  # CT and four networks
+        _what_a_person_would_touch(page)
         for overlay in ("outline", "probability", "errors", "gate"):
-            _changes(page, lambda overlay=overlay: page.get_by_label("Networks show").select_option(overlay))
+            _changes(page, lambda overlay=overlay: page.get_by_label("Networks show").select_option(overlay), panel=3)
             _keep(page, f"browser_{overlay}")
         page.get_by_label("Networks show").select_option("area")
-        _changes(page, lambda: page.get_by_label("Window").select_option("subdural 75/215"))
+        _changes(page, lambda: page.get_by_label("Window").select_option(label="subdural 75/215"))
         page.get_by_text("from the scan").wait_for()
         _keep(page, "browser_subdural")
-
-        page.get_by_role("button", name="Export PNG").click()
-        link = page.get_by_role("link", name="Save ")
-        link.wait_for()
-        data = base64.b64decode(link.get_attribute("href").split(",", 1)[1])
-        assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) is not None
-        assert all(page.locator("img").nth(i).get_attribute("alt") for i in range(page.locator("img").count()))
         assert page.problems == []
+
+
+@pytest.mark.parametrize("size", [(1200, 900), (390, 844)], ids=["desk", "phone"])
+def test_the_same_viewer_in_a_page_from_the_file_system(tmp_path, size):
+    workspace = tmp_path / "workspace"
+    runs_of_both = [runs.find(path) for path in _two_runs_on_many_slices(workspace, slices=150, size=64)]
+    page_file = tmp_path / "page.html"
+    page_file.write_text(page_of(embedded.embed(contents.of(*runs_of_both), ["P0000"], "those of one", 10**6)))
+    with lab.chromium(*size) as page:
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(SHOWN)
+        _what_a_person_would_touch(page)
+        _keep(page, f"page_{size[0]}")
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width <= size[0] and page.problems == []
+
+
+def _what_a_person_would_touch(page):
+    """Keys, wheel, mouse and sliders: the picture follows, and the score where it must."""
+    stage = page.locator(".sah-panels")
+    page.get_by_role("button", name="Largest").click()
+    stage.press("Home")
+    _changes(page, lambda: stage.press("ArrowDown"))
+    _changes(page, lambda: stage.press("ArrowUp"))
+    _changes(page, lambda: _wheel(page))
+    page.get_by_role("button", name="Largest").click()
+    _changes(page, lambda: stage.press("t"), panel=0)
+    stage.press("t")
+
+    scores = page.locator(".sah-note").nth(1)
+    page.get_by_label("Threshold").press("End")
+    page.wait_for_timeout(50)  # a slider shows with the next frame
+    high = scores.inner_text()
+    page.get_by_label("Threshold").press("Home")
+    page.wait_for_function("high => document.querySelectorAll('.sah-note')[1].innerText !== high", arg=high)
+
+    x, y = (page.locator(".sah canvas").first.bounding_box()[name] + 40 for name in ("x", "y"))
+    page.mouse.move(x, y)
+    page.mouse.down()
+    _changes(page, lambda: page.mouse.move(x + 30, y + 10, steps=3), panel=0)
+    page.mouse.up()
+    assert page.get_by_label("Window").locator("option:checked").inner_text() == "by hand"
+    page.locator(".sah canvas").first.dblclick()
+    assert "as the networks see it" in page.locator(".sah-status").inner_text()
+
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Export PNG").click()
+    assert cv2.imread(str(download.value.path())) is not None
+    labels = [canvas.get_attribute("aria-label") for canvas in page.locator(".sah canvas").all()]
+    assert all("slice" in label for label in labels)
 
 
 def test_how_soon_a_slice_of_ten_thousand_is_on_screen(tmp_path, record_property, capsys):
@@ -98,60 +127,79 @@ def test_how_soon_a_slice_of_ten_thousand_is_on_screen(tmp_path, record_property
     nbformat.write(notebook, folder / "many.ipynb")
     try:
         with lab.jupyterlab(folder, _home(tmp_path)) as address, lab.chromium() as page:
-            lab.run_all(page, address, "many.ipynb", BROWSER)
-            _handle(page, "Slice").focus()
-            times = page.evaluate(LATENCY, MOVES)
+            lab.run_all(page, address, "many.ipynb", SHOWN)
+            page.wait_for_timeout(1000)  # the patient's slices have come
+            measured = page.evaluate(LATENCIES, MOVES)
             assert page.problems == []
     finally:
         shutil.rmtree(workspace)  # 0.7 GB
-    median = float(np.median(times))
-    record_property("slice_change_ms", median)
-    with capsys.disabled():
-        print(
-            f"\n  slice change: median {median:.1f} ms, 95 % within {np.percentile(times, 95):.1f} ms ({MOVES} moves)"
-        )
-    assert len(times) == MOVES
-    # The goal is for a machine at rest; where others work beside it, several times the goal is still a defect.
-    assert median < 5 * GOAL_MS
+    for what, times in measured.items():
+        median = float(np.median(times))
+        record_property(f"{what}_ms", median)
+        with capsys.disabled():
+            print(f"\n  {what}: median {median:.1f} ms, 95 % within {np.percentile(times, 95):.1f} ms ({len(times)})")
+        # The goals are for a machine at rest; where others work beside it, several times the goal is still a defect.
+        assert median < 5 * GOALS_MS[what]
 
 
-# Presses a key and waits for the frame after the last of the panels' new pictures has loaded, again and again.
-LATENCY = """async moves => {
-  const handle = document.activeElement, times = [];
-  const panels = () => [...document.querySelectorAll('.sah .sah-panel img')];
+GOALS_MS = {"key to drawn slice": 16, "first slice of another patient": 100, "frame while the window is dragged": 17}
+
+# From the key to the slice drawn, and to the end of the frame that shows it; then the same for another patient, whose
+# slices must come first; then from frame to frame while a mouse drags the window.
+LATENCIES = """async moves => {
+  const view = document.querySelector('.sah'), stage = view.querySelector('.sah-panels');
+  const rest = ms => new Promise(over => setTimeout(over, ms));
+  const frame = () => new Promise(requestAnimationFrame), press = key =>
+    stage.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
+  const timed = async act => {
+    const before = view.dataset.row, began = performance.now();
+    act();
+    while (view.dataset.row === before) {
+      if (performance.now() - began > 5000) throw new Error('nothing is shown');
+      await rest(0);
+    }
+    const drawn = performance.now() - began;
+    await frame();
+    return drawn;
+  };
+  const slices = [], patients = [], drags = [];
   for (let move = 0; move < moves; move++) {
-    const before = panels().map(img => img.src), began = performance.now();
-    const key = Math.floor(move / 25) % 2 ? 'ArrowRight' : 'ArrowLeft';
-    handle.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true, cancelable: true}));
-    await new Promise((seen, failed) => {
-      const look = () => {
-        const now = panels();
-        if (now.length === before.length && now.every((img, i) => img.src !== before[i] && img.complete)) return seen();
-        if (performance.now() - began > 5000) return failed(new Error('move ' + move + ' shows nothing'));
-        requestAnimationFrame(look);
-      };
-      requestAnimationFrame(look);
-    });
-    times.push(performance.now() - began);
-    await new Promise(rest => setTimeout(rest, 40));
+    slices.push(await timed(() => press(Math.floor(move / 10) % 2 ? 'ArrowUp' : 'ArrowDown')));
+    await rest(20);
   }
-  return times;
+  for (let move = 0; move < 30; move++) {
+    patients.push(await timed(() => press('PageDown')));
+    await rest(150);
+  }
+  const box = stage.querySelector('canvas').getBoundingClientRect();
+  const point = (type, dx) => stage.dispatchEvent(new PointerEvent(type, {
+    pointerId: 1, pointerType: 'mouse', bubbles: true, buttons: 1, clientX: box.x + 50 + dx, clientY: box.y + 50,
+  }));
+  stage.setPointerCapture = () => {};
+  point('pointerdown', 0);
+  let last = await frame();
+  for (let move = 0; move < moves; move++) {
+    point('pointermove', move);
+    const now = await frame();
+    drags.push(now - last);
+    last = now;
+  }
+  point('pointerup', moves);
+  const names = ['key to drawn slice', 'first slice of another patient', 'frame while the window is dragged'];
+  return Object.fromEntries([slices, patients, drags].map((times, k) => [names[k], times]));
 }"""
 
 
-def _handle(page, name):
-    return page.locator(f".sah .widget-slider:has(.widget-label:text-is('{name}')) .noUi-handle").first
-
-
-def _changes(page, act):
-    """The first network's picture becomes another one."""
-    before = page.locator(BROWSER).nth(1).get_attribute("src")
+def _changes(page, act, panel=1):
+    """A panel's picture becomes another one."""
+    picture = "panel => document.querySelectorAll('.sah canvas')[panel].toDataURL()"
+    before = page.evaluate(picture, panel)
     act()
-    page.wait_for_function("before => document.querySelectorAll('.sah .sah-panel img')[1].src !== before", arg=before)
+    page.wait_for_function(f"([panel, before]) => ({picture})(panel) !== before", arg=[panel, before])
 
 
 def _wheel(page):
-    page.locator(BROWSER).nth(1).hover()
+    page.locator(".sah canvas").nth(1).hover()
     page.mouse.wheel(0, 120)
 
 
@@ -203,7 +251,7 @@ def _two_runs_on_many_slices(workspace, slices, size):
         folder.mkdir(parents=True)
         probabilities = array(folder / "probabilities.npy", np.float16, (slices, size, size))
         for row in np.flatnonzero(bleeding):
-            probabilities[row] = disc * rng.random()
+            probabilities[row] = disc * rng.uniform(0.2, 0.9)
         counts = metrics.pixel_counts(np.zeros((1, 2, 2), bool), np.zeros((1, 2, 2), bool))
         counts = pd.concat([counts] * slices, ignore_index=True)
         counts.insert(0, "slice_id", ids)
