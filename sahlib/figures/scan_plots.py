@@ -7,14 +7,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from sahlib.data.samples import typical_training_slice
 from sahlib.data.scan import CLASSES, SAH, Scan
 from sahlib.data.slices import SliceStore, wide, window_to_grey
 from sahlib.data.splits import SIDES, Split
-from sahlib.figures.drawing import CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
+from sahlib.figures.drawing import AGREEMENT, CLASS_COLOURS, OTHER, TRUTH, WIDTH, described, outline, show, styled
 from sahlib.study import Study
 from sahlib.training.augment import augmentation, draw
 
@@ -41,6 +43,42 @@ def gallery(scans: Sequence[Scan], level: float, width: float) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     alt = "One slice of each scan, that with the most blood, each hemorrhage class outlined in its colour."
     return described(figure, alt)
+
+
+@styled
+def four_counts(image: np.ndarray, predicted: np.ndarray, truth: np.ndarray) -> Figure:
+    """A slice uint8 [H,W] beside itself with the pixels coloured that were found, invented and missed; bool [H,W]."""
+    figure = Figure(figsize=(WIDTH * 0.75, 3.2), layout="constrained")
+    plain, coloured = figure.subplots(1, 2)
+    show(plain, image)
+    outline(plain, truth)
+    plain.set_title("CT, the true lesion outlined")
+    counted = dict(zip(AGREEMENT, (predicted & truth, predicted & ~truth, ~predicted & truth), strict=True))
+    show(coloured, image)
+    for name, mask in counted.items():
+        layer = np.zeros((*mask.shape, 4))
+        layer[mask] = to_rgba(AGREEMENT[name])
+        coloured.imshow(layer, interpolation="none")
+    coloured.set_title("what the mask makes of it")
+    words = {"found": "found, TP", "invented": "invented, FP", "missed": "missed, FN"}
+    handles = [Patch(color=AGREEMENT[k], label=f"{words[k]}: {mask.sum():,}") for k, mask in counted.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    alt = "A slice, and the same with found, invented and missed pixels coloured."
+    return described(figure, alt)
+
+
+@styled
+def heat(image: np.ndarray, truth: np.ndarray, values: np.ndarray, label: str) -> Figure:
+    """A slice uint8 [H,W] with its lesion outlined, beside a map [H,W] in [0, 1] over it."""
+    figure = Figure(figsize=(WIDTH * 0.75, 3.0), layout="constrained")
+    plain, mapped = figure.subplots(1, 2)
+    show(plain, image)
+    show(mapped, image)
+    drawn = mapped.imshow(values, vmin=0, vmax=1, cmap="inferno", alpha=0.75, interpolation="none")
+    for ax in (plain, mapped):
+        outline(ax, truth)
+    figure.colorbar(drawn, ax=mapped, label=label)
+    return described(figure, f"A slice with its lesion outlined, and the same under a map: {label}.")
 
 
 @styled
