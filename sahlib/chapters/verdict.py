@@ -297,7 +297,10 @@ def summary(recipes: dict[str, Results], claims: pd.DataFrame) -> str:
     counted = ", ".join(f"{number} {WORDS[verdict]}" for verdict, number in verdicts.items())
     lines.append(f"- Of {verdicts.sum()} claims and controls, {counted}.")
     contradictions = int((claims["kind"] == "contradiction").sum())
-    lines.append(f"- The paper's own numbers and sentences contradict each other in {contradictions} places.")
+    lines.append(
+        f"- Beside these claims the ledger names {contradictions} places where the paper's own numbers or sentences "
+        "contradict each other."
+    )
     lines += [f"- {note}" for note in [*results.notes[:1], *seed_notes(results)]]
     text = "\n".join(lines) + "\n"
     drawing.save_text(results.folder / "verdict.md", text)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -76,7 +77,10 @@ LOOKS = {
 # Schemes".
 _LENT = ("unet", "attention_unet", "unet_resnet34", "attention_unet_open_gates")
 FURTHER = (Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
+FINEST = 128  # pixels of a slice's side, of which one is as wide as half a line
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
+# What a mask makes of the truth; the slice browser has the same.
+AGREEMENT = {"found": "#009E73", "invented": "#E69F00", "missed": "#56B4E9"}
 # One hemorrhage class, one colour; SAH has that of the truth.
 CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "#CC79A7"), strict=True))
 
@@ -196,12 +200,17 @@ def slice_rows(
 
 
 def outline(ax: Axes, mask: np.ndarray, width: float = 1.0, halo: str | None = "white", colour: str = TRUTH) -> None:
-    """Contour of `mask` [H,W] bool, red by default, with a halo where one is named; nothing for an empty mask."""
+    """A line around `mask` [H,W] bool, red by default, with a halo where one is named; nothing for an empty mask.
+
+    It runs just outside, so that it does not hide what it shows, however thin.
+    """
     if not mask.any():
         return
-    padded = np.pad(mask.astype(float), 1)  # so that a lesion at the border is closed
-    rows, columns = (np.arange(-1, n + 1) for n in mask.shape)
-    contour = ax.contour(columns, rows, padded, levels=[0.5], colors=[colour], linewidths=width)
+    aside = -(-max(mask.shape) // FINEST)  # pixels that half a line takes in print
+    padded = np.pad(mask.astype(np.uint8), aside + 1)  # so that a lesion at the border is closed
+    wider = cv2.dilate(padded, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * aside + 1,) * 2)).astype(float)
+    rows, columns = (np.arange(-aside - 1, n + aside + 1) for n in mask.shape)
+    contour = ax.contour(columns, rows, wider, levels=[0.5], colors=[colour], linewidths=width)
     if halo:
         contour.set_path_effects([patheffects.withStroke(linewidth=width + 1.0, foreground=halo)])
     ax.set(xlim=(-0.5, mask.shape[1] - 0.5), ylim=(mask.shape[0] - 0.5, -0.5))

@@ -34,7 +34,8 @@ _COLUMNS = {
     "verdict": (0.665, "Verdict, and why"),
 }
 _WHISKER = (0.605, 0.045)  # middle and half-width
-_LINE, _PAD = 0.098, 0.042  # inches
+PAGE = 8.0  # inches: an A4 page but for narrow margins
+_LINE, _PAD = 0.108, 0.042  # inches
 
 
 def published(table: pd.DataFrame) -> pd.DataFrame:
@@ -47,7 +48,8 @@ def published(table: pd.DataFrame) -> pd.DataFrame:
 
 def caption(table: pd.DataFrame, evidence: Evidence) -> str:
     """What the ledger is of, and its verdicts counted."""
-    counted = ", ".join(f"{verdict} {(table['verdict'] == verdict).sum()}" for verdict in VERDICTS)
+    claims = table[table["kind"] != "contradiction"]
+    counted = ", ".join(f"{verdict} {(claims['verdict'] == verdict).sum()}" for verdict in VERDICTS)
     of = f", recipe {evidence.recipe}, profile {evidence.profile}, {evidence.dataset}" if evidence.recipe else ""
     text = f"The claims ledger{of}: {counted}."
     if table["reason"].str.contains(COLLAPSED, regex=False).any():
@@ -83,25 +85,25 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
     title = textwrap.fill(title, 112)
     top = 0.34 + 0.15 * (title.count("\n") + 1)
     height = sum(tall for *_, tall in lines) + top + 0.25
-    figure = Figure(figsize=(drawing.WIDTH, height))
+    figure = Figure(figsize=(PAGE, height))
     ax = figure.add_axes((0.01, 0, 0.98, 1), xlim=(0, 1), ylim=(height, 0))
     ax.set_axis_off()
-    ax.text(0, 0.06, title, va="top", fontsize=8.5)
+    ax.text(0, 0.06, title, va="top", fontsize=9.5)
     for left, words in _COLUMNS.values():
-        ax.text(left, top - 0.04, words, va="bottom", fontsize=7, color="0.35")
+        ax.text(left, top - 0.04, words, va="bottom", fontsize=7.8, color="0.35")
     y = top
     ends = np.abs(table[["low", "high"]].to_numpy(float))
     reach = ends[np.isfinite(ends)].max(initial=0.0) or 1.0
     for cells, row, tall in lines:
         if row is None:
-            ax.text(0, y + tall - 0.05, cells, va="bottom", fontsize=7.5, fontweight="bold")
+            ax.text(0, y + tall - 0.05, cells, va="bottom", fontsize=8.4, fontweight="bold")
             ax.plot([0, 1], [y + tall - 0.02] * 2, color="0.3", linewidth=0.7)
         else:
             sign, colour = SIGNS[row["verdict"]]
             for column, text in cells.items():
                 right, ink = (0.021, colour) if column == "verdict" else (0, "black")  # the sign stands on its left
                 x = _COLUMNS[column][0] + right
-                ax.text(x, y + _PAD / 2 + 0.012, text, va="top", fontsize=5.8, linespacing=1.12, color=ink)
+                ax.text(x, y + _PAD / 2 + 0.012, text, va="top", fontsize=6.6, linespacing=1.12, color=ink)
             x = _COLUMNS["verdict"][0] + 0.006
             ax.text(x, y + _PAD / 2, sign, va="top", ha="center", fontsize=8, color=colour, fontweight="bold")
             if np.isfinite(row[["estimate", "low", "high"]].to_numpy(float)).all():
@@ -111,7 +113,7 @@ def ledger_figure(table: pd.DataFrame, title: str = "The claims ledger") -> Figu
     places = int((table["kind"] == "contradiction").sum())
     if places:
         words = f"The paper's own numbers and sentences contradict each other in {tables.counted(places, 'place')}."
-        ax.text(0, y + 0.06, f"{SIGNS[CONTRADICTS][0]}  {words}", va="top", fontsize=7)
+        ax.text(0, y + 0.06, f"{SIGNS[CONTRADICTS][0]}  {words}", va="top", fontsize=7.8)
     return figure
 
 

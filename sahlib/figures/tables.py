@@ -195,7 +195,7 @@ def counted(number: int, what: str) -> str:
 
 
 def displayed(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as text: 3 decimals, the spread over seeds as "mean (min to max)", printed numbers as printed."""
+    """The table as text: 3 decimals, "mean (min to max)" where seeds have a spread, printed numbers as printed."""
     cells = {}
     for column in table:
         if not is_numeric_dtype(table[column]):
@@ -204,7 +204,7 @@ def displayed(table: pd.DataFrame) -> pd.DataFrame:
             cells[column] = [_number(v, column.endswith(PAPER)) for v in table[column]]
             if f"{column} min" in table:
                 spread = zip(cells[column], table[f"{column} min"], table[f"{column} max"], strict=True)
-                cells[column] = [t if t == "–" else f"{t} ({low:.3f} to {high:.3f})" for t, low, high in spread]
+                cells[column] = [f"{t} ({low:.3f} to {high:.3f})" if low <= high else t for t, low, high in spread]
     return pd.DataFrame(cells, index=table.index)
 
 

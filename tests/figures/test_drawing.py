@@ -91,3 +91,16 @@ def test_an_alternative_text_is_whole_sentences_and_more_than_a_number():
     long = "Here is what it shows, at a length that no one wants to hear " * 5 + "to the end."
     assert drawing.alternative_text(f"Figure 7. {long} More.") == f"Figure 7. {long}"
     assert drawing.alternative_text("A caption of 0.05 mm. And more.") == "A caption of 0.05 mm. And more."
+
+
+@pytest.mark.parametrize("size", [64, 512])
+def test_an_outline_runs_outside_what_it_shows(size):
+    """A lesion of one pixel's width, which a line along its edge would hide."""
+    mask = np.zeros((size, size), bool)
+    mask[size // 2, 10:30] = mask[0, 0] = True
+    ax = Figure().subplots()
+    drawing.outline(ax, mask)
+    vertices = np.concatenate([path.vertices for path in ax.collections[0].get_paths()])
+    rows, columns = np.nonzero(mask)
+    apart = np.hypot(vertices[:, :1] - columns, vertices[:, 1:] - rows).min(1)
+    assert apart.min() >= 1 and apart.max() < 2 + size / drawing.FINEST
