@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.drawn import SIZE, a_history, a_slice, a_table
+from matplotlib.figure import Figure
 
 from sahlib.figures import drawing, paper_plots
 from sahlib.study import MODELS
