@@ -18,7 +18,7 @@ fail() {
 }
 
 # Every module the command needs; one that is missing means that the environment is not complete.
-modules="cv2 anywidget einops filelock imagecodecs imagehash ipykernel ipywidgets isal jinja2 matplotlib monai nbclient nbconvert nibabel nilearn numpy pandas papermill PIL
+modules="cv2 anywidget einops filelock imagecodecs imagehash ipykernel ipywidgets isal jinja2 latex2mathml matplotlib monai nbclient nbconvert nibabel nilearn numpy pandas papermill PIL
   psutil pydicom rarfile requests rocrate safetensors scipy sklearn torch tqdm yaml"
 complete() { # complete PYTHON MODULE...
   "$1" - "${@:2}" <<'PY' >/dev/null 2>&1

@@ -224,6 +224,9 @@ def test_its_page_takes_nothing_from_a_network_and_says_what_each_picture_is(pas
     assert all(load.startswith("data:") for load in page.loads)
     assert not re.search(r"@import|url\(\s*['\"]?(?!['\"]?(data:|#))", page.styles)
     assert "Loading widget" not in html and "requirejs" not in html and "require.min.js" not in html
+    formulas = sum(cell.source.count("$$") // 2 for cell in passes[name][0].cells if cell.cell_type == "markdown")
+    assert html.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == formulas
+    assert "$$" not in html and notebook_page.MARK not in html
     assert all(len(alt.split()) > 3 and "No description" not in alt for alt in page.alts)
 
 
