@@ -51,9 +51,9 @@ PY
 
 command="run"
 case "${1:-}" in
-  run | test | lab | check | apply | judge | data | store | train | predict | score | overview) command="$1"; shift ;;
+  run | test | lab | check | apply | judge | book | data | store | train | predict | score | overview) command="$1"; shift ;;
   "" | -*) ;;
-  *) fail "there is no command '$1'; use run, test, lab, check, apply, judge, data, store, train, predict, score or overview, or ./run_all.sh --help." ;;
+  *) fail "there is no command '$1'; use run, test, lab, check, apply, judge, book, data, store, train, predict, score or overview, or ./run_all.sh --help." ;;
 esac
 case " $* " in
   *" --help "* | *" -h "*)
@@ -66,6 +66,8 @@ case " $* " in
 esac
 [ "$command" = test ] && modules="$modules hypothesis nbval pytest xdist"
 [ "$command" = lab ] && modules="$modules jupyterlab"
+extras=test
+[ "$command" = book ] && modules="$modules myst_nb sphinx_book_theme" && extras=test,book
 # JupyterLab refuses to run as root, as one is in most containers, unless told so.
 [ "$command" = lab ] && [ "$(id -u)" = 0 ] && set -- --allow-root "$@"
 
@@ -93,7 +95,7 @@ if ! complete "$python" $modules; then
   echo "Installing what the study needs; this takes minutes, once."
   pins="$(mktemp)"
   constraints "$python" >"$pins"
-  "$python" -m pip install --quiet --constraint "$pins" --editable "$project[test]" \
+  "$python" -m pip install --quiet --constraint "$pins" --editable "$project[$extras]" \
     || fail "The installation failed; the lines above say why. ./run_all.sh goes on from here."
   rm "$pins"
   complete "$python" $modules || fail "The installation is not complete; remove $project/.venv and run again."

@@ -129,6 +129,14 @@ def _stage(chosen: argparse.Namespace) -> None:
         print(done.path if chosen.command != "score" else done)
 
 
+def _book(chosen: argparse.Namespace) -> None:
+    from sahlib.report import book
+    from sahlib.workspace import Workspace, absolute
+
+    workspace = Workspace(chosen.output)
+    print(book.write(workspace, absolute(chosen.to) if chosen.to else workspace.runs / "book"))
+
+
 def _overview(chosen: argparse.Namespace) -> None:
     from sahlib.sweep import overview
     from sahlib.workspace import Workspace
@@ -205,6 +213,10 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--model", required=True, help=f"one of {', '.join(MODELS)}")
         stage.add_argument("--seed", type=int, metavar="K", help="one of the Study's seeds (default: its first)")
         stage.add_argument("--recipe", default=OWN, choices=(OWN, *RECIPES), help=recipe)
+
+    book = command("book", _book, "The newest study's executed notebooks as a site of linked chapters.")
+    book.add_argument("--output", default="", metavar="DIR", help="the --output that the study was given")
+    book.add_argument("--to", default="", metavar="DIR", help="folder of the site (default: runs/book)")
 
     overview = command("overview", _overview, "One table and figure over all runs, finished or not.")
     overview.add_argument("--output", default="", metavar="DIR", help="the --output that the runs were given")

@@ -16,7 +16,7 @@ def pace_in_words(runs: Runs) -> str:
         for model in ("attention_unet", unet)
     )
     if min(len(ours), len(theirs)) < MIN_SEEDS:
-        return f"With fewer than {MIN_SEEDS} seeds that is chance as much as anything, and no statement on attention."
+        return f"With fewer than {MIN_SEEDS} seeds which one settles first is chance: no statement on attention."
     if min(ours) > max(theirs):
         return f"In every seed {name_of('attention_unet')} took more epochs than {name_of(unet)} in any."
     if max(ours) < min(theirs):

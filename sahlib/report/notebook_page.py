@@ -17,13 +17,12 @@ def html(executed: Path) -> str:
     """The page of an executed notebook, its pictures inside it, each with an alternative text."""
     import nbformat
     from jinja2 import PackageLoader
-    from latex2mathml.converter import convert
     from nbconvert import HTMLExporter
 
     notebook, formulas = nbformat.read(executed, as_version=4), []
 
     def kept(found: re.Match) -> str:
-        formulas.append(convert(found[1] or found[2], display="block" if found[1] else "inline"))
+        formulas.append(mathml(found))
         return f"{MARK}{len(formulas) - 1}{MARK}"
 
     # As MathML, which browsers draw by themselves, where LaTeX takes a script to load; put in after Markdown has become
@@ -36,3 +35,10 @@ def html(executed: Path) -> str:
     )
     page = exporter.from_notebook_node(notebook)[0]
     return re.sub(rf"{MARK}(\d+){MARK}", lambda found: formulas[int(found[1])], page)
+
+
+def mathml(found: re.Match) -> str:
+    """A formula that MATH found, as MathML."""
+    from latex2mathml.converter import convert
+
+    return convert(found[1] or found[2], display="block" if found[1] else "inline")
