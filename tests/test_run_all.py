@@ -59,9 +59,7 @@ def test_a_torch_within_the_range_is_left_as_it_is(tmp_path, there, pinned):
 
 def test_an_unknown_command_is_told_the_known_ones():
     done = subprocess.run([PROJECT / "run_all.sh", "foo"], capture_output=True, text=True)
-    assert (
-        done.returncode == 2 and "no command 'foo'; use run, test, lab, check, apply, judge, book" in done.stderr
-    )
+    assert done.returncode == 2 and "no command 'foo'; use run, test, lab, check, apply, judge, book" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
