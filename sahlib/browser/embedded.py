@@ -51,7 +51,7 @@ def of_masks(judged: Masks, most_bytes: int) -> Embedded:
     """The slices of the case on which the first competitor did worst, and everybody's worst and best."""
     content = mask_content.of(judged)
     first = content.largest if content.worst is None else content.worst
-    return embed(content, [content.patients[first]], "those of the patient with the worst", most_bytes)
+    return embed(content, [content.patients[first]], "those of the patient with the worst slice", most_bytes)
 
 
 def embed(content: Content, patients: Iterable[str], whose: str, most_bytes: int) -> Embedded:

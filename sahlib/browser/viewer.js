@@ -18,7 +18,7 @@ export async function inflate(bytes) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-// A slice's bytes as sahlib/browser/content.py packs them: stored pictures, the truth in bits, networks in per cent.
+// A slice's bytes as packing.py packs them: stored pictures, the truth in bits, networks in per cent.
 export function unpack(bytes, { height, width, stored, networks }) {
   const size = height * width, bits = stored * size, rest = bits + Math.ceil(size / 8);
   const truth = new Uint8Array(size);
@@ -110,12 +110,14 @@ function element(tag, properties = {}, ...children) {
 export function mount(root, index, source, { row: first = null, moved = () => {} } = {}) {
   const names = index.networks.map(network => network.label);
   const state = {
-    side: index.sides.includes("test") && names.length ? "test" : "", kind: EVERY, lesion: Object.keys(index.lesions)[0],
+    side: index.sides.includes("test") && names.length ? "test" : "",
+    kind: EVERY, lesion: Object.keys(index.lesions)[0],
     least: 0, most: Infinity, patient: null, at: 0, window: 0, level: index.windows[0].level,
     width: index.windows[0].width, overlay: AREA, threshold: Math.round(index.threshold * 100), opacity: 60,
     truth: true, shown: names.map(() => true), judge: 0, zoom: 1, left: 0, top: 0,
   };
-  let rows = [], patients = [], firsts = new Map(), own = [], jumped = ["", -1], seen = null, message = "", closed = false, cleared = 0;
+  let rows = [], patients = [], firsts = new Map(), own = [];
+  let jumped = ["", -1], seen = null, message = "", closed = false, cleared = 0;
   const loaded = new Map(), asked = new Map(); // key -> what came; key -> promise
   const layers = new Map(); // network -> [key, what lies over the CT]: only what changes is made anew
   let bytes = 0, frame = 0, resting = 0;
@@ -160,7 +162,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
 
   // The slices around, nearest first, and those with which the patients before and after begin.
   function prefetch() {
-    const around = own.map((row, at) => [Math.abs(at - state.at), row]).sort((a, b) => a[0] - b[0]).map(([, row]) => row);
+    const apart = new Map(own.map((row, at) => [row, Math.abs(at - state.at)]));
+    const around = [...own].sort((a, b) => apart.get(a) - apart.get(b));
     const at = patients.indexOf(state.patient);
     around.splice(3, 0, ...[at + 1, at - 1].filter(k => k in patients).map(k => firsts.get(patients[k])));
     for (const row of around) {
@@ -176,10 +179,11 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
 
   // -- controls
 
-  const labelled = (label, control, value = "") => element("label", { className: "sah-control" }, label, control, value);
+  const labelled = (...children) => element("label", { className: "sah-control" }, ...children);
   function choice(label, options, name, act) {
-    const list = element("select", { disabled: options.length < 2, onchange: () => { state[name] = values[list.value]; act(); } });
     const values = options.map(([, value]) => value);
+    const list = element("select", { disabled: options.length < 2 });
+    list.onchange = () => { state[name] = values[list.value]; act(); };
     options.forEach(([text], k) => list.append(element("option", { value: k, textContent: text })));
     list.set = value => { list.value = Math.max(values.indexOf(value), 0); };
     list.set(state[name]);
@@ -213,8 +217,10 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   });
   const least = limit("least", "least", 0), most = limit("most", "most", Infinity);
   const sizes = element("span", { className: "sah-control" }, "Lesion px", least, most);
-  const [patientBox, patient] = slider("Patient", "patientAt", 0, 0, () => { state.patient = patients[state.patientAt]; state.at = 0; fillSlices(); }, at => patients[at] ?? "none");
-  const [sliceBox, position] = slider("Slice", "at", 0, 0, show, at => own.length ? `${at + 1} of ${own.length}` : "none");
+  const taken = () => { Object.assign(state, { patient: patients[state.patientAt], at: 0 }); fillSlices(); };
+  const [patientBox, patient] = slider("Patient", "patientAt", 0, 0, taken, at => patients[at] ?? "none");
+  const place = at => (own.length ? `${at + 1} of ${own.length}` : "none");
+  const [sliceBox, position] = slider("Slice", "at", 0, 0, show, place);
   const [judgeBox] = choice("of", names.map((name, k) => [name, k]), "judge", () => {});
   const jumps = ["worst", "best", "largest", "smallest"].map(by => element("button", {
     type: "button", textContent: by[0].toUpperCase() + by.slice(1), onclick: () => jump(by),
@@ -238,7 +244,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   };
   const [truthBox, truthTick] = tick("Ground truth", () => state.truth, on => { state.truth = on; });
   const shownBoxes = names.map((name, k) => tick(name, () => true, on => { state.shown[k] = on; })[0]);
-  const save = element("button", { type: "button", textContent: "Export PNG", title: "The view as one picture", onclick: exported });
+  const save = element("button", { type: "button", textContent: "Export PNG", title: "The view as one picture" });
+  save.onclick = exported;
   const status = element("div", { className: "sah-status", "aria-live": "polite" });
   const panels = ["CT and ground truth", ...names].map((title, k) => {
     const canvas = element("canvas", { role: "img" });
@@ -250,12 +257,13 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   });
   const keys = "Arrow keys or the wheel go through slices, Page Up and Page Down through patients; drag for window and "
     + "level; t shows the truth, o the next overlay; a double click takes all back.";
-  const stage = element("div", { className: "sah-panels", tabIndex: 0, role: "group", "aria-label": "The pictures", title: keys },
-    ...panels.map(panel => panel.box));
+  const named = { role: "group", "aria-label": "The pictures", title: keys };
+  const stage = element("div", { className: "sah-panels", tabIndex: 0, ...named }, ...panels.map(panel => panel.box));
   const bar = (...children) => element("div", { className: "sah-bar" }, ...children);
   // Where JupyterLab has shortcuts on letters and arrows, they are this view's while it has the focus.
   const view = element("div", { className: "sah", data: { lmSuppressShortcuts: "true" } },
-    bar(sideBox, kindBox, lesionBox, sizes), bar("Jump to", ...jumps, judgeBox), bar(patientBox, sliceBox), status, stage,
+    bar(sideBox, kindBox, lesionBox, sizes), bar("Jump to", ...jumps, judgeBox), bar(patientBox, sliceBox),
+    status, stage,
     bar(windowBox, levelBox, widthBox), bar(overlayBox, thresholdBox, opacityBox), bar(truthBox, ...shownBoxes, save));
   root.replaceChildren(view);
 
@@ -322,16 +330,23 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
     const words = `${ends.map(end => Number(end.toFixed(1))).join(" to ")} ${unit}`;
     const stored = index.windows.findIndex(w => w.stored >= 0 && w.level === state.level && w.width === state.width);
     const { height, width } = one;
-    if (stored >= 0) return { grey: one.pictures[index.windows[stored].stored], height, width, words: `${words}, as the networks see it` };
+    if (stored >= 0) {
+      const seenSo = index.unit === "HU" ? "as the networks see it" : "as stored";
+      return { grey: one.pictures[index.windows[stored].stored], height, width, words: `${words}, ${seenSo}` };
+    }
     let why = "";
     if (index.unit === "HU" && index.hounsfield) {
       const scan = need({ kind: "hounsfield", row });
-      if (scan?.values) return { grey: windowed(scan.values, [1, 0], state.level, state.width), height: scan.height, width: scan.width, words: `${words}, from the scan` };
+      if (scan?.values) {
+        const grey = windowed(scan.values, [1, 0], state.level, state.width);
+        return { grey, height: scan.height, width: scan.width, words: `${words}, from the scan` };
+      }
       why = scan ? `: ${scan.error}` : ", the scan is being read";
     }
     const whole = index.windows.find(w => w.stored === 0);
     const scale = [whole.width / 255, whole.level - whole.width / 2];
-    return { grey: windowed(one.pictures[0], scale, state.level, state.width), height, width, words: `${words}, within the stored 8 bits${why}` };
+    const grey = windowed(one.pictures[0], scale, state.level, state.width);
+    return { grey, height, width, words: `${words}, within the stored 8 bits${why}` };
   }
 
   // -- what is seen
@@ -340,7 +355,7 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
     if (closed) return;
     const row = own[state.at] ?? null, text = message;
     position.set(state.at, Math.max(own.length - 1, 0));
-    for (const [control, name] of [[level, "level"], [width, "width"], [threshold, "threshold"], [opacity, "opacity"]]) control.set(state[name]);
+    for (const [name, control] of Object.entries({ level, width, threshold, opacity })) control.set(state[name]);
     windowList.set(state.window);
     overlayList.set(state.overlay);
     truthTick.checked = state.truth;
@@ -357,20 +372,22 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
     const ct = picture(row, one);
     const side = index.sides[row] ? `, ${index.sides[row]} side` : "";
     const identity = `slice ${index.slices[row]} of patient ${index.patients[row]}${side}`;
-    if (one.threshold !== state.threshold) Object.assign(one, { threshold: state.threshold, masks: one.percent.map(percent => above(percent, state.threshold)) });
+    const { threshold: limit } = state;
+    if (one.limit !== limit) Object.assign(one, { limit, masks: one.percent.map(percent => above(percent, limit)) });
     const { masks } = one;
     const notes = [truthNote(row, one), ...names.map((_, k) => networkNote(row, one, masks[k]))];
-    const grey = canvasOf(ct.height, ct.width, pixels => { for (let i = 0; i < ct.grey.length; i++) pixels[i] = 0xff000000 | (ct.grey[i] * 0x010101); });
+    const grey = coloured(ct, i => 0xff000000 | (ct.grey[i] * 0x010101));
     panels.forEach((panel, k) => {
       if (k && !state.shown[k - 1]) return;
       paint(panel.canvas, grey, one, masks[k - 1], k - 1, row);
       panel.canvas.setAttribute("aria-label", `${panel.title}: ${identity}. ${notes[k].filter(Boolean).join(", ")}.`);
-      panel.note.replaceChildren(element("b", { textContent: notes[k][0] }), ` \u00a0${notes[k][1]}`, element("br"), notes[k][2]);
+      const [most, beside, below] = notes[k];
+      panel.note.replaceChildren(element("b", { textContent: most }), ` \u00a0${beside}`, element("br"), below);
     });
-    const choice = `${rows.length.toLocaleString("en")} slice${rows.length === 1 ? "" : "s"} of ${patients.length} patient${patients.length === 1 ? "" : "s"} to choose from`;
-    status.replaceChildren(element("b", { textContent: identity }), ` · window ${ct.words} · ${choice}${text ? ` · ${text}` : ""} `);
-    if (state.overlay === ERROR && names.length) status.append(element("span", { className: "sah-key" }, ...Object.entries(ERRORS).flatMap(
-      ([name, rgb]) => [element("i", { style: { background: `rgb(${rgb})` } }), `${name} `])));
+    const choice = `${counted(rows.length, "slice")} of ${counted(patients.length, "patient")} to choose from`;
+    const words = [`window ${ct.words}`, choice, text].filter(Boolean).join(" · ");
+    status.replaceChildren(element("b", { textContent: identity }), ` · ${words} `);
+    if (state.overlay === ERROR && names.length) status.append(errorKey());
     if (seen?.row !== row) {
       message = "";
       clearTimeout(resting);
@@ -395,6 +412,13 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
     const found = counts(mask, one.truth);
     if (!found.found && !found.lesion) return ["nothing found", `and there is no ${called()}`, "Dice 0/0"];
     return [`Dice ${dice(found).toFixed(3)}`, `IoU ${iou(found).toFixed(3)}`, `${area(row, found.found)} found`];
+  }
+
+  const counted = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
+  function errorKey() {
+    const swatch = rgb => element("i", { style: { background: `rgb(${rgb})` } });
+    const entries = Object.entries(ERRORS).flatMap(([name, rgb]) => [swatch(rgb), `${name} `]);
+    return element("span", { className: "sah-key" }, ...entries);
   }
 
   function canvasOf(height, width, fillIn) {
@@ -468,8 +492,10 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   // The view as one picture, with headings and scores.
   function exported() {
     if (!seen) return;
-    const shown = panels.map((panel, k) => ({ ...panel, lines: seen.notes[k] })).filter((_, k) => !k || state.shown[k - 1]);
-    const sheet = element("canvas", { width: shown.length * (SIDE + 16) + 16, height: SIDE + 150 }), context = sheet.getContext("2d");
+    const all = panels.map((panel, k) => ({ ...panel, lines: seen.notes[k] }));
+    const shown = all.filter((_, k) => !k || state.shown[k - 1]);
+    const sheet = element("canvas", { width: shown.length * (SIDE + 16) + 16, height: SIDE + 150 });
+    const context = sheet.getContext("2d");
     Object.assign(context, { fillStyle: "#fff", font: "18px sans-serif" });
     context.fillRect(0, 0, sheet.width, sheet.height);
     context.fillStyle = "#1b1f24";
@@ -480,7 +506,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
       context.drawImage(canvas, left, 68);
       lines.forEach((line, n) => context.fillText(line, left, SIDE + 92 + 22 * n));
     });
-    const link = element("a", { download: `${index.slices[seen.row].replaceAll("/", "_")}.png`, href: sheet.toDataURL("image/png") });
+    const download = `${index.slices[seen.row].replaceAll("/", "_")}.png`;
+    const link = element("a", { download, href: sheet.toDataURL("image/png") });
     document.body.append(link);
     link.click();
     link.remove();
@@ -489,7 +516,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   // -- hands
 
   function placed() {
-    for (const { canvas } of panels) canvas.style.transform = `translate(${state.left}px, ${state.top}px) scale(${state.zoom})`;
+    const transform = `translate(${state.left}px, ${state.top}px) scale(${state.zoom})`;
+    for (const { canvas } of panels) canvas.style.transform = transform;
   }
   function zoomed(factor) {
     state.zoom = Math.min(Math.max(state.zoom * factor, 1), 8);
@@ -506,7 +534,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
   }, { passive: false });
   const acts = {
     ArrowDown: () => step(1), ArrowRight: () => step(1), ArrowUp: () => step(-1), ArrowLeft: () => step(-1),
-    PageDown: () => stepPatient(1), PageUp: () => stepPatient(-1), Home: () => step(-own.length), End: () => step(own.length),
+    PageDown: () => stepPatient(1), PageUp: () => stepPatient(-1),
+    Home: () => step(-own.length), End: () => step(own.length),
     t: () => { state.truth = !state.truth; show(); },
     o: () => { state.overlay = overlays[(overlays.indexOf(state.overlay) + 1) % overlays.length]; show(); },
   };
@@ -567,12 +596,13 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
 // In a notebook: the kernel sends what is asked for.
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2), waiting = new Map();
-  const answered = async (content, [body]) => {
+  const answered = (content, [body]) => {
     const wait = waiting.get(content.id);
     if (!wait) return; // another view's
     waiting.delete(content.id);
     if (content.error) return wait.failed(new Error(content.error));
-    try { wait.came(await decoded(content, new Uint8Array(body.buffer, body.byteOffset, body.byteLength))); } catch (error) { wait.failed(error); }
+    const bytes = new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
+    decoded(content, bytes).then(wait.came, wait.failed);
   };
   model.on("msg:custom", answered);
   const ask = what => new Promise((came, failed) => {

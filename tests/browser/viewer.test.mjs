@@ -5,7 +5,9 @@ import { deflateSync } from "node:zlib";
 import { above, border, chosen, counts, decoded, dice, iou, ordered, windowed } from "../../sahlib/browser/viewer.js";
 
 const INDEX = {
-  patients: ["A", "A", "A", "B"], sides: ["test", "test", "train", "test"], classes: { "with IVH": [1] },
+  patients: ["A", "A", "A", "B"],
+  sides: ["test", "test", "train", "test"],
+  classes: { "with IVH": [1] },
   lesions: { SAH: { pixels: [0, 4, 9, 4], dice: [[null, 0.5, null, 0.25]] } },
 };
 const ALL = { side: "", kind: "all slices", least: 0, most: Infinity };
@@ -45,10 +47,12 @@ test("the length of a border is the number of sides between a mask and what is o
   const mask = Uint8Array.from({ length: 64 }, (_, i) => ((i * 2654435761) >>> 7) & 1);
   const at = (x, y) => (x < 0 || y < 0 || x > 7 || y > 7 ? 0 : mask[8 * y + x]);
   let sides = 0;
-  for (let y = 0; y <= 8; y++) for (let x = 0; x <= 8; x++) sides += (at(x, y) !== at(x - 1, y)) + (at(x, y) !== at(x, y - 1));
+  for (let y = 0; y <= 8; y++)
+    for (let x = 0; x <= 8; x++) sides += (at(x, y) !== at(x - 1, y)) + (at(x, y) !== at(x, y - 1));
   const lines = border(mask, 8, 8);
   let length = 0;
-  for (let k = 0; k < lines.length; k += 4) length += Math.abs(lines[k + 2] - lines[k]) + Math.abs(lines[k + 3] - lines[k + 1]);
+  for (let k = 0; k < lines.length; k += 4)
+    length += Math.abs(lines[k + 2] - lines[k]) + Math.abs(lines[k + 3] - lines[k + 1]);
   assert.equal(length, sides);
 });
 
