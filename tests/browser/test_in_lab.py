@@ -77,6 +77,39 @@ def test_the_same_viewer_in_a_page_from_the_file_system(tmp_path, size):
         assert width <= size[0] and page.problems == []
 
 
+def test_fingers_go_on_and_enlarge(tmp_path):
+    """A swipe goes through slices, two fingers enlarge every picture alike, and a double click takes it back."""
+    workspace = tmp_path / "workspace"
+    (run, _) = [runs.find(path) for path in _two_runs_on_many_slices(workspace, slices=50, size=64)]
+    page_file = tmp_path / "page.html"
+    page_file.write_text(page_of(embedded.embed(contents.of(run), ["P0000"], "all", 10**6)))
+    with lab.chromium(390, 844) as page:
+        page.goto(page_file.as_uri())
+        page.wait_for_selector(SHOWN)
+        page.locator(".sah-panels").press("Home")
+        box = page.locator(".sah canvas").first.bounding_box()
+        x, y = box["x"] + 90, box["y"] + 60
+        hand = page.context.new_cdp_session(page)
+
+        def touch(kind, *fingers):
+            points = [{"x": at, "y": y, "id": k} for k, at in enumerate(fingers)]
+            hand.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        touch("touchStart", x)
+        for moved in range(12, 61, 12):
+            touch("touchMove", x - moved)
+        touch("touchEnd")
+        page.wait_for_selector(".sah[data-row='2']")
+        touch("touchStart", x - 20, x + 20)
+        touch("touchMove", x - 40, x + 40)
+        touch("touchEnd")
+        shapes = page.locator(".sah canvas").evaluate_all("all => all.map(canvas => canvas.style.transform)")
+        assert len(set(shapes)) == 1 and "scale(2)" in shapes[0]
+        page.locator(".sah canvas").first.dblclick()
+        assert "scale(1)" in page.locator(".sah canvas").first.evaluate("canvas => canvas.style.transform")
+        assert page.problems == []
+
+
 def _what_a_person_would_touch(page):
     """Keys, wheel, mouse and sliders: the picture follows, and the score where it must."""
     stage = page.locator(".sah-panels")
