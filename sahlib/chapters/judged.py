@@ -23,6 +23,8 @@ class Judged:
     batch_size  slices in a batch of the evaluation, for scores by batch
     notes       what a reader of any figure or table must know
     folder      where figures and tables go
+
+    ONCE        what is to be said where each has one training
     """
 
     counts: dict[str, list[pd.DataFrame]]
@@ -35,6 +37,8 @@ class Judged:
     batch_size: int
     notes: list[str]
     folder: Path
+
+    ONCE = "One training of each: intervals hold the chance of other patients, not that of another training."
 
     @property
     def every_series(self) -> dict[str, list[pd.DataFrame]]:

@@ -54,6 +54,8 @@ class Masks(Judged):
     paper: Paper | None = None
     batch_size: int = 16  # the paper's
 
+    ONCE = "Intervals hold the chance of other patients, not that of another training or another reading."
+
     @property
     def pairs(self) -> list[tuple[str, str]]:
         return list(itertools.combinations(self.counts, 2))

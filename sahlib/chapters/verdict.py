@@ -317,7 +317,7 @@ def seed_notes(judged: Judged) -> list[str]:
     if bleeding < MIN_PATIENTS:
         found.append("With so few no paired test can reach 5 %, so no claim about scores over SAH slices can be told.")
     if judged.trainings == 1:
-        found.append("One training of each: intervals hold the chance of other patients, not that of another training.")
+        found.append(judged.ONCE)
     else:
         found.append(
             "Intervals of differences hold the chance of other patients and trainings, p that of patients alone."

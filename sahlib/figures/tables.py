@@ -75,12 +75,15 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16, paper: P
     paper: whose printed numbers stand before ours, each under the convention that it is read by
     returns: columns Slices, Metric, Convention, then the models; several seeds show their mean, with "<model> min" and
     "<model> max" after it. Five rows for the whole test set, Dice and IoU as means over slices with empty-against-empty
-    1, the others per batch with 0/0 = 0; then the same five over the SAH slices only, NaN where the paper has none
+    1, the others per batch with 0/0 = 0, and those of the paper's conventions that are others; then the same five over
+    the SAH slices only; NaN where the paper has none
     raises: ValueError for no model, or models or seeds that were not tested on the same slices
     """
     seeds = _seeds(counts)
-    rows = [(WHOLE, m, c) for m, c in (transcript.PAPER.conventions | (paper.conventions if paper else {})).items()]
-    rows += [(SAH_ONLY, m, "sah_slices") for m in transcript.PAPER.conventions]
+    first = transcript.PAPER.conventions.items()
+    as_printed = [_row(m, c) for m, c in (paper.conventions.items() if paper else ())]
+    rows = [*(_row(m, c) for m, c in first), *as_printed, *(_row(m, "sah_slices") for m, _ in first)]
+    rows = sorted(dict.fromkeys(rows), key=lambda row: row[0] == SAH_ONLY)
     columns: dict[str, list | np.ndarray] = {
         "Slices": [where for where, _, _ in rows],
         "Metric": [ROW_LABELS[m] for _, m, _ in rows],
@@ -92,7 +95,7 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16, paper: P
     for network, models in (*((name, own.beside) for name, own in networks.items()), ("", others)):
         if network:
             columns[network + PAPER] = [
-                paper.printed.get(m, {}).get(network, np.nan) if where == WHOLE else np.nan for where, m, _ in rows
+                paper.printed.get(row[1], {}).get(network, np.nan) if row in as_printed else np.nan for row in rows
             ]
         for model in (m for m in models if m in seeds):
             heading = label(model, seeds[model])
@@ -103,6 +106,10 @@ def aggregate_table(counts: Mapping[str, Counts], batch_size: int = 16, paper: P
     trivial = metrics.background_everywhere(next(iter(seeds.values()))[0])
     columns[BACKGROUND] = [metrics.score(trivial, m, c, batch_size) for _, m, c in rows]
     return pd.DataFrame(columns)
+
+
+def _row(metric: str, convention: str) -> tuple[str, str, str]:
+    return SAH_ONLY if metrics.CONVENTIONS[convention].lesions else WHOLE, metric, convention
 
 
 def bars_data(table3: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The paper's tables from counts worked out by hand, and what is written of them."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -92,6 +93,17 @@ def test_aggregate_table_by_hand():
     assert column(table, "Background everywhere", "Dice", tables.SAH_ONLY) == 0
     assert column(table, "Attention U-Net, paper", "Recall") == 0.557
     assert np.isnan(column(table, "Attention U-Net, paper", "Recall", tables.SAH_ONLY))
+
+
+def test_a_paper_of_other_conventions_has_rows_of_its_own():
+    """Its numbers stand in them alone, and none among the rows that are of other slices."""
+    printed = {"dice": {"U-Net": 0.5}, "iou": {"U-Net": 0.4}}
+    own = dataclasses.replace(PAPER, conventions={"dice": "sah_slices", "iou": "pooled"}, printed=printed)
+    table = tables.aggregate_table({"unet": UNET}, paper=own)
+    assert table["Slices"].tolist() == [tables.WHOLE] * 6 + [tables.SAH_ONLY] * 5
+    shown = table[table["U-Net, paper"].notna()]
+    assert list(zip(shown["Slices"], shown["Metric"], shown["U-Net, paper"], strict=True)) == [
+        (tables.WHOLE, "IoU", 0.4), (tables.SAH_ONLY, "Dice", 0.5)]  # fmt: skip
 
 
 def test_aggregate_table_names_each_rows_convention_and_batch():
