@@ -596,6 +596,7 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
 // In a notebook: the kernel sends what is asked for.
 function render({ model, el }) {
   const view = Math.random().toString(36).slice(2), waiting = new Map();
+  let questions = 0, told = model.get("row");
   const answered = (content, [body]) => {
     const wait = waiting.get(content.id);
     if (!wait) return; // another view's
@@ -606,13 +607,14 @@ function render({ model, el }) {
   };
   model.on("msg:custom", answered);
   const ask = what => new Promise((came, failed) => {
-    const id = `${view}-${waiting.size}-${Math.random()}`;
+    const id = `${view}-${questions++}`;
     waiting.set(id, { came, failed });
     model.send({ ...what, id });
   });
-  const moved = row => { model.set("row", row); model.save_changes(); };
+  const moved = row => { told = row; model.set("row", row); model.save_changes(); };
   const mounted = mount(el, model.get("index"), { ask }, { row: model.get("row"), moved });
-  const follow = () => mounted.goTo(model.get("row"));
+  // What this view has told itself it does not follow: the hand may have gone on meanwhile.
+  const follow = () => { if (model.get("row") !== told) mounted.goTo(told = model.get("row")); };
   model.on("change:row", follow);
   return () => { mounted.close(); model.off("msg:custom", answered); model.off("change:row", follow); };
 }
