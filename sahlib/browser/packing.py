@@ -10,6 +10,7 @@ import numpy as np
 
 from sahlib.browser.contents import Content
 from sahlib.browser.pictures import TRUTH
+from sahlib.figures.drawing import AGREEMENT
 from sahlib.scoring.prediction import THRESHOLD
 
 FAST = 1  # of zlib's levels: what takes longer to compress than to send is not worth it
@@ -45,6 +46,7 @@ def index(content: Content, rows: Sequence[int] | None = None) -> dict:
         "hounsfield": content.store.unit == "HU",
         "threshold": THRESHOLD,
         "truth": TRUTH,
+        "agreement": AGREEMENT,
         "heat": matplotlib.colormaps["inferno"](np.arange(256), bytes=True)[:, :3].tolist(),
     }
 
@@ -62,7 +64,7 @@ def slice_bytes(content: Content, row: int) -> tuple[dict, bytes]:
     at = content.position(row)
     pictures, truth = content.stored(row), content.store.masks(np.array([row]))[0]
     found = [] if at is None else [network.probabilities[at] for network in content.networks]
-    percent = [np.ceil(np.asarray(one, np.float32) * 100).astype(np.uint8) for one in found]
+    percent = [np.ceil(np.asarray(one, np.float64) * 100).astype(np.uint8) for one in found]
     height, width = truth.shape
     header = {"kind": "slice", "height": height, "width": width, "stored": len(pictures), "networks": len(percent)}
     return header, _packed((pictures, np.packbits(truth), *percent))

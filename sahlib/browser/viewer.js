@@ -1,7 +1,6 @@
 // The slice browser: slices, masks and scores on canvases. One module with two homes: in notebooks anywidget calls
 // `render`, and a page that holds its slices calls `mount`. Pixels come once per slice; everything else happens here.
 
-const ERRORS = { found: [0, 158, 115], invented: [230, 159, 0], missed: [86, 180, 233] }; // Okabe & Ito
 const AREA = "area", OUTLINE = "outline", PROBABILITY = "probability", ERROR = "errors", GATE = "gate";
 const EVERY = "all slices", LESION = "with lesion", NO_LESION = "without lesion";
 const BY_HAND = -1;
@@ -416,8 +415,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
 
   const counted = (number, what) => `${number.toLocaleString("en")} ${what}${number === 1 ? "" : "s"}`;
   function errorKey() {
-    const swatch = rgb => element("i", { style: { background: `rgb(${rgb})` } });
-    const entries = Object.entries(ERRORS).flatMap(([name, rgb]) => [swatch(rgb), `${name} `]);
+    const swatch = colour => element("i", { style: { background: colour } });
+    const entries = Object.entries(index.agreement).flatMap(([name, colour]) => [swatch(colour), `${name} `]);
     return element("span", { className: "sah-key" }, ...entries);
   }
 
@@ -464,7 +463,8 @@ export function mount(root, index, source, { row: first = null, moved = () => {}
       return { layer: coloured(one, i => (mask[i] ? colour : 0)) };
     }
     if (overlay === ERROR) {
-      const [found, invented, missed] = Object.values(ERRORS).map(rgb => abgr(rgb, alpha));
+      const { agreement } = index;
+      const [found, invented, missed] = ["found", "invented", "missed"].map(name => abgr(rgbOf(agreement[name]), alpha));
       return { layer: coloured(one, i => (mask[i] ? (one.truth[i] ? found : invented) : one.truth[i] ? missed : 0)) };
     }
     if (overlay === PROBABILITY) {

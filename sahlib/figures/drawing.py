@@ -79,7 +79,7 @@ _LENT = ("unet", "attention_unet", "unet_resnet34", "attention_unet_open_gates")
 FURTHER = (Look("#882255", "<"), Look("#44AA99", ">"), Look("#332288", "h"), Look("#999933", "*"))
 FINEST = 128  # pixels of a slice's side, of which one is as wide as half a line
 TRUTH = "#FF4B3E"  # the paper's red contour; a halo keeps it visible where red is seen as dark
-# What a mask makes of the truth; the slice browser has the same.
+# What a mask makes of the truth, in figures and in the slice browser.
 AGREEMENT = {"found": "#009E73", "invented": "#E69F00", "missed": "#56B4E9"}
 # One hemorrhage class, one colour; SAH has that of the truth.
 CLASS_COLOURS = dict(zip(CLASSES[1:], (TRUTH, "#F0E442", "#56B4E9", "#009E73", "#CC79A7"), strict=True))

@@ -18,9 +18,7 @@ DEFICIENCIES = {
     "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
 }
-# Found, invented and missed, as viewer.js fills them.
-LINE = re.search("const ERRORS.*", embedded.Embedded.script)[0]
-ERRORS = {name: tuple(map(int, rgb.split(","))) for name, rgb in re.findall(r"(\w+): \[([\d, ]+)\]", LINE)}
+ERRORS = {name: pictures.rgb(colour) for name, colour in drawing.AGREEMENT.items()}
 STYLE = embedded.Embedded.style
 READABLE = 4.5  # WCAG 2.2, 1.4.3: contrast of text
 
